@@ -1,0 +1,97 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# The one entrance. Every target sets up what it needs; it is quick the second time.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+CACHE := $(CURDIR)/.cache
+VENV := $(CURDIR)/.venv
+UV := $(CACHE)/uv/bin/uv
+COLLECTION := $(CACHE)/collections/ansible_collections/mwaa/migration
+LAB := $(CURDIR)/.lab
+
+# make rehearse: the Airflow that is left, the version that is entered, and what the source holds
+SOURCE ?= 2.10.3
+TARGET ?= 2.11.2
+SEED ?= small
+
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export ANSIBLE_COLLECTIONS_PATH := $(CACHE)/collections
+export PATH := $(VENV)/bin:$(PATH)
+export PYTHONPATH := $(CACHE)/collections
+unexport VIRTUAL_ENV
+
+.PHONY: help setup rehearse lab lab-down test lint unit lab-test e2e sanity build lock clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready $(COLLECTION)/galaxy.yml ## the Python environment with locked versions
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]}. Say make PYTHON=/path/to/python3.")'
+	$(PYTHON) -m venv $(CACHE)/uv
+	$(CACHE)/uv/bin/python -m pip --quiet --disable-pip-version-check install uv==$(UV_VERSION)
+
+$(VENV)/.ready: requirements-dev.txt lab/pyproject.toml | $(UV)
+	@$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
+	$(UV) pip sync --quiet --compile-bytecode --python $(VENV)/bin/python requirements-dev.txt
+	$(UV) pip install --quiet --no-deps --python $(VENV)/bin/python --editable lab
+	touch $@
+
+# ansible, ansible-lint and pytest find the clone as mwaa.migration through this link.
+$(COLLECTION)/galaxy.yml:
+	@mkdir -p $(dir $(COLLECTION))
+	ln -sfn $(CURDIR) $(COLLECTION)
+
+rehearse: setup ## the main job in the lab: SOURCE=2.10.3 TARGET=2.11.2 [SEED=small|large|none] [INVENTORY=your own source]
+	@trap 'mwaa-lab down --dir $(LAB)' EXIT
+	mwaa-lab up --dir $(LAB) --source $(if $(INVENTORY),none,$(SOURCE)) --seed-data $(SEED)
+	eval "$$(mwaa-lab env --dir $(LAB))"
+	ansible-playbook $(if $(INVENTORY),-i $(INVENTORY) -i inventories/lab/target.yml -e @inventories/lab/group_vars/all.yml,-i inventories/lab) \
+	  -e migration_airflow_version=$(TARGET) playbooks/rehearse.yml
+
+lab: setup ## a lab to play with: then eval "$(.venv/bin/mwaa-lab env --dir .lab)"
+	@mwaa-lab up --dir $(LAB) --source $(SOURCE) --seed-data $(SEED)
+
+lab-down: setup ## stop it
+	@mwaa-lab down --dir $(LAB)
+
+test: lint unit build sanity lab-test e2e ## everything CI runs
+
+versions: setup
+	@python -c 'import sys, ansible.release as r, botocore, importlib.metadata as m; print(f"Python {sys.version.split()[0]}, ansible {m.version(\"ansible\")} (core {r.__version__}), botocore {botocore.__version__}")'
+
+lint: versions ## ruff, mypy, ansible-lint (production), documentation
+	@ruff check . && ruff format --check .
+	mypy plugins/module_utils lab/src
+	ansible-lint --offline --profile production
+	tests/sanity/docs-lint
+
+unit: versions ## milliseconds each
+	@python -m pytest -q tests/unit
+
+lab-test: versions ## playbooks and modules against stub environments
+	@python -m pytest -q -m lab tests/integration
+
+e2e: versions ## one real Airflow to another
+	@python -m pytest -q -m e2e tests/integration
+
+sanity: versions ## ansible-test sanity
+	@tests/sanity/run
+
+build: versions ## the tarball, installed offline into an empty place
+	@tests/sanity/build
+
+lock: $(UV) ## requirements-dev.in to requirements-dev.txt
+	@$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --no-header -o requirements-dev.txt requirements-dev.in
+
+clean: ## remove what make made
+	@[ ! -x $(VENV)/bin/mwaa-lab ] || $(VENV)/bin/mwaa-lab down --dir $(LAB)
+	rm -rf $(VENV) $(CACHE) $(LAB) build
