@@ -11,6 +11,7 @@ there. The switch that the lab needs (AWS_DISABLE_HOST_PREFIX_INJECTION) is boto
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from typing import Any, Callable, NoReturn
@@ -83,7 +84,7 @@ class Aws:
 
         region: another region than the configured one. config: botocore Config settings that differ (max_pool_connections, …).
         """
-        key = (service, region, tuple(sorted(config.items())) if config else ())
+        key = (service, region, repr(sorted(config.items())))
         with self._lock:
             if key not in self._clients:
                 self._clients[key] = self._connect(service, region or self.region, config)
@@ -167,6 +168,11 @@ class Aws:
             **arguments,
         )
         client.meta.events.register_first("needs-retry", _give_up_connecting)
+        if service == "mwaa":
+            # botocore would send a POST again that may have taken effect: _mwaa/rest.py decides what is repeated
+            client.meta.events.register_first(
+                "needs-retry.mwaa.InvokeRestApi", functools.partial(_repeat_nothing, client)
+            )
         return client
 
     def _check_profile(self) -> None:
@@ -175,7 +181,6 @@ class Aws:
         if profile and profile not in botocore.session.get_session().available_profiles:
             raise MigrationError(
                 f"the AWS profile {profile} does not exist; correct profile (or AWS_PROFILE), or add it to ~/.aws/config",
-                code="ProfileNotFound",
             )
 
     def _check_sdk(self, version: str = BOTOCORE_FLOOR, reason: str = "for this collection") -> None:
@@ -243,6 +248,20 @@ def run_module(
 def _give_up_connecting(caught_exception: BaseException | None = None, attempts: int = 0, **_event: Any) -> None:
     if caught_exception is not None and attempts >= MAX_CONNECT_ATTEMPTS and never_sent(caught_exception):
         raise caught_exception
+
+
+def _repeat_nothing(
+    client: Any,
+    operation: Any = None,
+    response: Any = None,
+    caught_exception: BaseException | None = None,
+    **_event: Any,
+) -> None:
+    if caught_exception is not None:
+        raise caught_exception
+    http, parsed = response
+    if http.status_code >= 300:
+        raise client.exceptions.from_code((parsed.get("Error") or {}).get("Code"))(parsed, operation.name)
 
 
 def _version(text: str) -> tuple[int, ...]:
