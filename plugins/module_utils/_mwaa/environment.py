@@ -1,0 +1,453 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""MWAA environments: describe, create, update, delete, and wait for what that takes.
+
+PRIVATE to the collection: no promise is made to other collections.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible.module_utils.common.dict_transformations import camel_dict_to_snake_dict
+
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
+    Faults,
+    MigrationError,
+    aws_error,
+    aws_errors,
+    error_code,
+    http_status,
+    is_aws_error,
+    is_missing,
+)
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits, settings
+from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
+
+INTERVAL = 30.0  # seconds between two looks at an environment, at most
+CREATE_TIMEOUT = 3600  # seconds; documented: 20 to 30 minutes, "up to a couple of hours"
+UPDATE_TIMEOUT = 7200  # seconds; a change of the Airflow version takes up to 2 h [UG upgrading-environment]
+DELETE_TIMEOUT = 3600
+NOTICE = 60.0  # seconds within which GetEnvironment shows an operation that was accepted
+
+CREATE_HINT = (
+    "delete it (state: absent), mend the cause and create it again; usual causes are subnets without NAT or VPC endpoints, an"
+    " execution role that MWAA cannot assume or that lacks rights on the bucket, the key or the log groups, and a security group"
+    " without a rule for itself (AWS's runbook AWSSupport-TroubleshootMWAAEnvironmentCreation checks these)"
+)
+UPDATE_HINT = (
+    "MWAA rolled back and the environment is usable as it was; for requirements and plugins look at the log streams"
+    " requirements_install_* of the groups airflow-{name}-Scheduler and airflow-{name}-Worker"
+)
+
+
+def describe(client: Any, name: str) -> dict[str, Any] | None:
+    """GetEnvironment's Environment as botocore returns it (option values in clear!), None when there is none of that name."""
+    try:
+        return client.get_environment(Name=name)["Environment"]
+    except Exception as exception:
+        if not is_aws_error(exception):
+            raise
+        if is_missing(exception):
+            return None
+        raise aws_error(exception, f"read environment {name}") from exception
+
+
+def names(client: Any) -> list[str]:
+    """The names of all environments of the account in the region."""
+    with aws_errors("list the environments"):
+        pages = client.get_paginator("list_environments").paginate()
+        return sorted(name for page in pages for name in page["Environments"])
+
+
+def major(environment: dict[str, Any]) -> int:
+    """2 or 3: of Airflow's version. Paths and bodies of the REST API differ by it."""
+    return int(str(environment.get("AirflowVersion") or "2").split(".")[0])
+
+
+def shown(environment: dict[str, Any] | None, secret: set[str] | None = None) -> dict[str, Any] | None:
+    """What a module returns of an environment: snake_case, times as text, values of secret Airflow options masked."""
+    if environment is None:
+        return None
+    options = settings.masked(
+        {"airflow_configuration_options": environment.get("AirflowConfigurationOptions") or {}}, secret or set()
+    )
+    plain = {key: value for key, value in environment.items() if key not in ("AirflowConfigurationOptions", "Tags")}
+    return {
+        **_texts(camel_dict_to_snake_dict(plain)),
+        **options,
+        "tags": dict(environment.get("Tags") or {}),
+    }
+
+
+def present(ctx: Any) -> dict[str, Any]:
+    """state: present. ctx: _aws.Context of mwaa_environment."""
+    params = ctx.params
+    name = params["name"]
+    wanted = settings.desired(params)
+    if wanted.get("webserver_access_mode") == "PUBLIC_AND_PRIVATE":
+        ctx.aws.require_botocore(limits.ACCESS_MODE_BOTH_BOTOCORE, "for webserver_access_mode PUBLIC_AND_PRIVATE")
+    secret = set(wanted.get("secret_configuration_options", {}))
+    for option in sorted(wanted.get("airflow_configuration_options", {})):
+        if settings.looks_secret(option):
+            ctx.warn(f"{option} looks secret: give it in secret_configuration_options, which is never logged")
+
+    client = ctx.aws.client("mwaa")
+    environment = describe(client, name)
+    if environment is None or environment["Status"] == "DELETED":
+        return _create(ctx, client, wanted, secret)
+
+    status = environment["Status"]
+    if status in ("DELETING", "UNAVAILABLE", "CREATE_FAILED"):
+        raise MigrationError(_no_way(environment), environment=shown(environment, secret))
+    now = settings.current(environment)
+    settings.merged_options(wanted, now["airflow_configuration_options"])
+    bucket = wanted.get("source_bucket", now.get("source_bucket", ""))
+    new_bucket = "source_bucket" in wanted and wanted["source_bucket"] != now.get("source_bucket")
+    _prepare_bucket(ctx, name, bucket, wanted, whole=new_bucket)
+    change = settings.compare(now, wanted, purge_tags=params["purge_tags"])
+    if change.immutable:
+        raise MigrationError(
+            f"environment {name}: {'; '.join(change.immutable)}; MWAA fixes this when an environment is created:"
+            " leave it as it is, or create an environment with another name"
+        )
+    if status in limits.BUSY and status != "MAINTENANCE" and change:
+        raise MigrationError(
+            f"environment {name} is {status} and nothing was changed: what is asked for differs in"
+            f" {', '.join(sorted(change.after))}; wait until it is AVAILABLE and run again",
+            environment=shown(environment, secret),
+        )
+    if not change:
+        result = {"changed": False, "operation": "none"}
+        if status in limits.BUSY and params["wait"] and not ctx.check_mode:
+            # an operation that asked for this very state, perhaps ours before we were killed
+            environment = _finished(client, name, _timeout(params, status), secret)
+            left = settings.compare(settings.current(environment), wanted, purge_tags=params["purge_tags"])
+            if left:
+                raise MigrationError(
+                    f"environment {name} became {environment['Status']} with other settings than asked for"
+                    f" ({', '.join(sorted(left.after))}): somebody else changed it; run again to change it",
+                    environment=shown(environment, secret),
+                )
+            result["operation"] = "wait"
+        return {**result, "environment": shown(environment, secret), **_diff({}, {}, secret)}
+
+    diff = _diff(change.before, change.after, secret)
+    if ctx.check_mode:
+        return {"changed": True, "operation": "update", "environment": shown(environment, secret), **diff}
+    return {**_update(ctx, client, environment, change, secret), **diff}
+
+
+def absent(ctx: Any) -> dict[str, Any]:
+    """state: absent. The environment's metadata database goes with it, and nobody can bring it back."""
+    params = ctx.params
+    name = params["name"]
+    client = ctx.aws.client("mwaa")
+    environment = describe(client, name)
+    if environment is None or environment["Status"] == "DELETED":
+        return {"changed": False, "operation": "none", "environment": None, **_diff({}, {}, set())}
+    status = environment["Status"]
+    diff = _diff({"name": name, "status": status}, {}, set())
+    changed = status != "DELETING"
+    if changed and status in limits.BUSY:
+        raise MigrationError(
+            f"environment {name} is {status} and cannot be deleted now: wait until it is AVAILABLE or has failed, and run again",
+            environment=shown(environment),
+        )
+    if not ctx.check_mode:
+        if changed:
+            with aws_errors(f"delete environment {name}"):
+                client.delete_environment(Name=name)
+        if params["wait"]:
+            _wait_gone(client, name, params["wait_timeout"] or DELETE_TIMEOUT)
+            environment = None
+        else:
+            environment = describe(client, name)
+    operation = "delete" if changed else ("wait" if params["wait"] else "none")
+    return {"changed": changed, "operation": operation, "environment": shown(environment), **diff}
+
+
+def _create(ctx: Any, client: Any, wanted: dict[str, Any], secret: set[str]) -> dict[str, Any]:
+    params = ctx.params
+    name = params["name"]
+    settings.merged_options(wanted, {})
+    missing = [option for option in settings.REQUIRED if not wanted.get(option)]
+    if missing:
+        raise MigrationError(f"environment {name} does not exist, and creating it needs {', '.join(missing)}")
+    _prepare_bucket(ctx, name, wanted["source_bucket"], wanted, whole=True)
+    diff = _diff({}, {"name": name, **wanted}, secret)
+    if ctx.check_mode:
+        return {"changed": True, "operation": "create", "environment": None, **diff}
+    partition = wanted["execution_role_arn"].split(":")[1]
+    try:
+        client.create_environment(Name=name, **settings.request(wanted, partition=partition, create=True))
+    except Exception as exception:
+        if not is_aws_error(exception):
+            raise
+        # the SDK may have repeated a call that had succeeded: then the environment is there, and as it was asked for
+        environment = describe(client, name) if error_code(exception) == "ValidationException" else None
+        if environment is None or settings.compare(settings.current(environment), wanted, purge_tags=False):
+            raise aws_error(exception, f"create environment {name}") from exception
+    if params["wait"]:
+        environment = _finished(
+            client,
+            name,
+            params["wait_timeout"] or CREATE_TIMEOUT,
+            secret,
+            # MWAA waits for endpoints that only the customer can make, with names that it tells now
+            pending_is_final=wanted.get("endpoint_management") == "CUSTOMER",
+        )
+    else:
+        environment = describe(client, name)
+    return {"changed": True, "operation": "create", "environment": shown(environment, secret), **diff}
+
+
+def _update(
+    ctx: Any, client: Any, environment: dict[str, Any], change: settings.Change, secret: set[str]
+) -> dict[str, Any]:
+    params = ctx.params
+    name = params["name"]
+    if change.tags_to_remove:
+        with aws_errors(f"remove tags from environment {name}"):
+            client.untag_resource(ResourceArn=environment["Arn"], tagKeys=change.tags_to_remove)
+    if change.tags_to_set:
+        with aws_errors(f"tag environment {name}"):
+            client.tag_resource(ResourceArn=environment["Arn"], Tags=change.tags_to_set)
+    if change.settings:
+        partition = environment["Arn"].split(":")[1]
+        fields = settings.request(change.settings, partition=partition, create=False)
+        if params.get("worker_replacement_strategy"):
+            fields["WorkerReplacementStrategy"] = params["worker_replacement_strategy"]
+        with aws_errors(f"update environment {name}"):
+            client.update_environment(Name=name, **fields)
+        if params["wait"]:
+            environment = _finished(client, name, params["wait_timeout"] or UPDATE_TIMEOUT, secret, before=environment)
+            return {"changed": True, "operation": "update", "environment": shown(environment, secret)}
+    return {"changed": True, "operation": "update", "environment": shown(describe(client, name), secret)}
+
+
+def _finished(
+    client: Any,
+    name: str,
+    timeout: float,
+    secret: set[str],
+    *,
+    before: dict[str, Any] | None = None,
+    pending_is_final: bool = False,
+    clock: Any = time,
+) -> dict[str, Any]:
+    """Wait until the operation in progress has ended; raises MigrationError with MWAA's reason when it failed.
+
+    before: the environment as it was when the operation was asked for: its old status is not taken for the result.
+    """
+    seen: dict[str, Any] = {"status": "accepted", "busy": False}
+    start = clock.monotonic()
+
+    def probe() -> dict[str, Any] | None:
+        environment = describe(client, name)
+        if environment is None:
+            raise MigrationError(f"environment {name} disappeared while it was waited for: somebody deleted it")
+        seen["status"] = status = environment["Status"]
+        if status in limits.BUSY:
+            seen["busy"] = True
+            if status == "PENDING" and not pending_is_final:
+                services = [
+                    environment.get("DatabaseVpcEndpointService"),
+                    environment.get("WebserverVpcEndpointService"),
+                ]
+                seen["status"] = (
+                    f"PENDING, waits for VPC endpoints to {' and '.join(filter(None, services)) or 'its services'}"
+                )
+            return environment if status == "PENDING" and pending_is_final else None
+        unnoticed = before is not None and not seen["busy"] and _stamp(environment) == _stamp(before)
+        if unnoticed and clock.monotonic() - start < NOTICE:
+            return None
+        return environment
+
+    environment = wait_until(
+        probe,
+        timeout=timeout,
+        interval=INTERVAL,
+        describe=lambda: f"environment {name}: {seen['status']}",
+        clock=clock,
+        hint="it goes on in AWS; run again to go on waiting, with a larger wait_timeout",
+    )
+    if environment["Status"] in limits.FAILED:
+        raise MigrationError(_no_way(environment), environment=shown(environment, secret))
+    return environment
+
+
+def _wait_gone(client: Any, name: str, timeout: float, clock: Any = time) -> None:
+    seen = {"status": "DELETING"}
+
+    def probe() -> bool | None:
+        environment = describe(client, name)
+        if environment is None or environment["Status"] == "DELETED":
+            return True
+        seen["status"] = environment["Status"]
+        return None
+
+    wait_until(
+        probe,
+        timeout=timeout,
+        interval=INTERVAL,
+        describe=lambda: f"environment {name}: {seen['status']}",
+        clock=clock,
+        hint="it goes on in AWS; run again to go on waiting",
+    )
+
+
+def _no_way(environment: dict[str, Any]) -> str:
+    """The sentence about an environment that failed or is on its way out."""
+    name, status = environment["Name"], environment["Status"]
+    error = (environment.get("LastUpdate") or {}).get("Error") or {}
+    reason = (
+        f" ({error.get('ErrorCode', 'no code')}: {str(error.get('ErrorMessage', '')).rstrip('.')})" if error else ""
+    )
+    if status == "DELETING":
+        return f"environment {name} is being deleted: wait until it is gone and run again, or choose another name"
+    if status == "UNAVAILABLE":
+        return f"environment {name} is UNAVAILABLE{reason}: MWAA could not roll back; ask AWS Support, or delete it and create it again"
+    if status == "CREATE_FAILED":
+        return f"environment {name} is CREATE_FAILED{reason}: {CREATE_HINT}"
+    return f"environment {name} is {status}{reason}: {UPDATE_HINT.format(name=name)}"
+
+
+def _stamp(environment: dict[str, Any]) -> str:
+    return str((environment.get("LastUpdate") or {}).get("CreatedAt"))
+
+
+def _timeout(params: dict[str, Any], status: str) -> float:
+    return params["wait_timeout"] or (CREATE_TIMEOUT if status in ("CREATING", "PENDING") else UPDATE_TIMEOUT)
+
+
+def _diff(before: dict[str, Any], after: dict[str, Any], secret: set[str]) -> dict[str, Any]:
+    return {"diff": {"before": settings.masked(before, secret), "after": settings.masked(after, secret, before)}}
+
+
+def _texts(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _texts(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_texts(value) for value in node]
+    return node.isoformat() if hasattr(node, "isoformat") else node
+
+
+# --- the bucket -----------------------------------------------------------------------------------------------------
+
+
+def _prepare_bucket(ctx: Any, name: str, bucket: str, wanted: dict[str, Any], *, whole: bool) -> None:
+    """Check the bucket (whole) and pin the versions of the objects that `wanted` names without one. Faults are raised together."""
+    paths = [path for path, version in settings.PINNED.items() if path in wanted and version not in wanted]
+    if not (whole or paths):
+        return
+    faults = Faults(f"environment {name}")
+    s3 = ctx.aws.client("s3")
+    if not whole or _check_bucket(ctx, s3, bucket, faults):
+        for path in paths:
+            version = _current_version(s3, bucket, wanted[path], path, faults)
+            if version:
+                wanted[settings.PINNED[path]] = version
+    faults.raise_if_any()
+
+
+def _check_bucket(ctx: Any, s3: Any, bucket: str, faults: Faults) -> bool:
+    """MWAA's rules for its bucket [UG mwaa-s3-bucket]. Returns whether objects can be looked up in it."""
+    try:
+        answer = s3.head_bucket(Bucket=bucket)
+    except Exception as exception:
+        if not is_aws_error(exception):
+            raise
+        if is_missing(exception):
+            faults.add(
+                f"the bucket {bucket} does not exist: create it in {ctx.aws.region}, versioned, with public access blocked"
+            )
+            return False
+        region = _header(exception, "x-amz-bucket-region")
+        if region and region != ctx.aws.region:
+            faults.add(_elsewhere(bucket, region, ctx.aws.region))
+            return False
+        if http_status(exception) == 403:
+            faults.add(f"the bucket {bucket} belongs to another account or the caller may not s3:ListBucket on it")
+            return False
+        raise aws_error(exception, f"look at the bucket {bucket}") from exception
+    region = answer.get("BucketRegion") or _region_of(s3, bucket, answer)
+    if region and region != ctx.aws.region:
+        faults.add(_elsewhere(bucket, region, ctx.aws.region))
+        return False
+    _check_versioning(ctx, s3, bucket, faults)
+    _check_public_access(ctx, s3, bucket, faults)
+    return True
+
+
+def _check_versioning(ctx: Any, s3: Any, bucket: str, faults: Faults) -> None:
+    try:
+        status = s3.get_bucket_versioning(Bucket=bucket).get("Status")
+    except Exception as exception:
+        _uncertain(ctx, exception, f"whether the bucket {bucket} is versioned")
+        return
+    if status != "Enabled":
+        faults.add(f"the bucket {bucket} is not versioned, which MWAA needs: enable versioning on it")
+
+
+def _check_public_access(ctx: Any, s3: Any, bucket: str, faults: Faults) -> None:
+    try:
+        block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    except Exception as exception:
+        if error_code(exception) != "NoSuchPublicAccessBlockConfiguration":
+            _uncertain(ctx, exception, f"whether the bucket {bucket} blocks public access")
+            return
+        block = {}
+    switches = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    if not all(block.get(switch) for switch in switches):
+        faults.add(
+            f"the bucket {bucket} does not block all public access, which MWAA needs: set all four switches of its public access block"
+        )
+
+
+def _current_version(s3: Any, bucket: str, key: str, option: str, faults: Faults) -> str | None:
+    try:
+        version = s3.head_object(Bucket=bucket, Key=key).get("VersionId")
+    except Exception as exception:
+        if not is_aws_error(exception):
+            raise
+        if not is_missing(exception):
+            raise aws_error(exception, f"look up the version of s3://{bucket}/{key} ({option})") from exception
+        faults.add(f"{option}: s3://{bucket}/{key} does not exist: upload it first")
+        return None
+    if not version or version == "null":
+        faults.add(f"{option}: s3://{bucket}/{key} has no version: enable versioning on the bucket and upload it again")
+        return None
+    return version
+
+
+def _region_of(s3: Any, bucket: str, answer: dict[str, Any]) -> str | None:
+    header = ((answer.get("ResponseMetadata") or {}).get("HTTPHeaders") or {}).get("x-amz-bucket-region")
+    if header:
+        return header
+    try:
+        constraint = s3.get_bucket_location(Bucket=bucket).get("LocationConstraint")
+    except Exception as exception:
+        if not is_aws_error(exception):
+            raise
+        return None  # not allowed to ask: CreateEnvironment will say
+    return {None: "us-east-1", "": "us-east-1", "EU": "eu-west-1"}.get(constraint, constraint)
+
+
+def _elsewhere(bucket: str, region: str, ours: str) -> str:
+    return f"the bucket {bucket} is in {region} and the environment in {ours}: MWAA needs a bucket in its own region"
+
+
+def _uncertain(ctx: Any, exception: BaseException, what: str) -> None:
+    if not is_aws_error(exception):
+        raise exception
+    if http_status(exception) != 403:
+        raise aws_error(exception, f"find out {what}") from exception
+    ctx.warn(f"the caller is not allowed to find out {what}; MWAA needs it")
+
+
+def _header(exception: BaseException, name: str) -> str | None:
+    metadata = exception.response.get("ResponseMetadata") if hasattr(exception, "response") else None
+    return ((metadata or {}).get("HTTPHeaders") or {}).get(name)
