@@ -1,0 +1,1474 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent: everything that runs inside an Airflow's own interpreter.
+
+Python 3.6 syntax, the standard library and what every Airflow ships; Airflow 1.10 to 3.x. It imports nothing of the collection.
+
+Two ways in:
+- on a host, `main()`: the source of this file and one JSON request come on stdin, one sealed answer goes to stdout between two marker
+  lines, and nothing is written on the host;
+- in MWAA, `serve()`: called by mwaa_agent_dag.py with a request id; it answers with ids, statuses, digests and reasons, never values.
+
+Rows are read and written as columns, not through Variable and Connection objects: those hand every secret to Airflow's masker, whose
+cost grows with the square of their number, and their readers turn undecryptable values into None.
+"""
+
+import base64
+import configparser
+import errno
+import hashlib
+import hmac
+import io
+import json
+import logging
+import logging.config
+import os
+import re
+import shlex
+import socket
+import sys
+import time
+import zlib
+
+VERSION = 1
+BEGIN = "-----BEGIN MWAA MIGRATION AGENT-----"
+END = "-----END MWAA MIGRATION AGENT-----"
+CHUNK = 1 << 20  # bytes read at once: memory does not grow with a file
+
+KINDS = ("variables", "connections", "pools")
+SINGULAR = {"variables": "variable", "connections": "connection", "pools": "pool"}
+FIELDS = {
+    "variables": ("value", "description"),
+    "connections": ("conn_type", "description", "host", "login", "password", "schema", "port", "extra"),
+    "pools": ("slots", "description", "include_deferred"),
+}
+# field -> column, where they differ; and the columns that hold ciphertext with the column that says so (airflow/models/{variable,connection}.py)
+COLUMNS = {"variables": {"value": "val"}, "connections": {}, "pools": {}}
+SEALED = {
+    "variables": {"value": "is_encrypted"},
+    "connections": {"password": "is_encrypted", "extra": "is_extra_encrypted"},
+    "pools": {},
+}
+DEFAULT_POOL = "default_pool"
+# MWAA looks this one up itself, in every task: an import never removes it
+KEPT_CONNECTIONS = ("aws_default",)
+
+SKIPPED_FOLDERS = ("__pycache__", ".git", ".svn", ".hg")
+
+
+class AgentError(Exception):
+    """One sentence for the user; `code` is its name for programs."""
+
+    def __init__(self, code, message):
+        Exception.__init__(self, message)
+        self.code = code
+        self.message = message
+
+
+# ---------------------------------------------------------------------------------------------------------------- entry
+
+
+def handle(request):
+    """One request in, one answer out: {"ok": true, "result": …} or {"ok": false, "error": {"code", "message"}}.
+
+    Exceptions of libraries are reduced to their class: their texts may repeat values (SQLAlchemy's do).
+    """
+    try:
+        operation = OPERATIONS.get(request.get("op"))
+        if operation is None:
+            raise AgentError("unknown_operation", "the agent knows no operation %r" % (request.get("op"),))
+        return {"ok": True, "result": operation(request)}
+    except AgentError as error:
+        return {"ok": False, "error": {"code": error.code, "message": error.message}}
+    except MemoryError:
+        return {"ok": False, "error": {"code": "memory", "message": "the agent ran out of memory"}}
+    except Exception as error:
+        where = _where(error)
+        message = "%s failed inside Airflow: %s at %s" % (request.get("op"), type(error).__name__, where)
+        return {"ok": False, "error": {"code": "failed", "message": message}}
+
+
+def batch(request):
+    """Several requests in one interpreter (importing Airflow costs seconds); the first failure ends it."""
+    answers = []
+    for one in request["requests"]:
+        answers.append(handle(one))
+        if not answers[-1]["ok"]:
+            break
+    return answers
+
+
+def main(stdin, stdout_fd):
+    """One JSON line with `op`, `source` and `transport_key` (a Fernet key) on stdin; the answer, sealed with that key, on stdout_fd."""
+    request = json.loads(stdin.readline().decode("utf-8"))
+    key = request.pop("transport_key", None)
+    try:
+        enter(request.get("source") or {})
+        answer = handle(request)
+    except AgentError as error:
+        answer = {"ok": False, "error": {"code": error.code, "message": error.message}}
+    body = zlib.compress(json.dumps(answer).encode("utf-8"), 6)
+    if key:
+        try:
+            from cryptography.fernet import Fernet
+
+            body = Fernet(key.encode("ascii")).encrypt(body)
+        except ImportError:
+            answer = {
+                "ok": False,
+                "error": {
+                    "code": "no_cryptography",
+                    "message": "%s has no cryptography package, so nothing can be sealed there: install apache-airflow[crypto] on the source"
+                    % sys.executable,
+                },
+            }
+            body = zlib.compress(json.dumps(answer).encode("utf-8"))
+    # the connection plugins split lines and some add their own: keep ours short and marked
+    text = base64.b64encode(body).decode("ascii")
+    lines = [BEGIN] + [text[start : start + 16384] for start in range(0, len(text), 16384)] + [END, ""]
+    with io.open(stdout_fd, "wb", closefd=False) as out:
+        out.write("\n".join(lines).encode("ascii"))
+
+
+def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, now=time.time):
+    """The request of this id, if it is genuine, ours, fresh and used for the first time. For mwaa_agent_dag.py.
+
+    s3, kms: boto3 clients. Answers as handle() does; the codes of refusals are replayed, tampered, foreign, expired, missing.
+    """
+    try:
+        if not isinstance(identifier, str) or not re.match(r"^r[0-9a-z]{7}$", identifier):
+            raise AgentError("tampered", "the request's id is malformed")
+        if try_number != 1:
+            raise AgentError("replayed", "a request is served at its first try only, this is try %s" % try_number)
+        if identifier != run_id:
+            raise AgentError("replayed", "request %s belongs to another run than %s" % (identifier, run_id))
+        name = os.environ.get("AIRFLOW_ENV_NAME")
+        if name and name != environment:
+            raise AgentError(
+                "foreign", "this agent was installed for environment %s, it runs in %s" % (environment, name)
+            )
+        request = _open_request(identifier, bucket, prefix, environment, s3, kms, now())
+    except AgentError as error:
+        return {"ok": False, "id": identifier, "error": {"code": error.code, "message": error.message}}
+    answer = handle(request)
+    answer["id"] = identifier
+    return answer
+
+
+def _open_request(identifier, bucket, prefix, environment, s3, kms, now):
+    from cryptography.fernet import Fernet, InvalidToken
+
+    key = "%s/requests/%s.json" % (prefix, identifier)
+    try:
+        envelope = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode("utf-8"))
+    except ValueError:
+        raise AgentError("tampered", "s3://%s/%s is no JSON" % (bucket, key))
+    except Exception as error:
+        raise AgentError("missing", "s3://%s/%s cannot be read (%s)" % (bucket, key, _aws_code(error)))
+    if not isinstance(envelope, dict):
+        raise AgentError("tampered", "s3://%s/%s is no request" % (bucket, key))
+    if envelope.get("version") != 1:
+        raise AgentError(
+            "tampered", "request %s has version %r, this agent knows 1" % (identifier, envelope.get("version"))
+        )
+    if envelope.get("environment") != environment:
+        raise AgentError("foreign", "request %s is for another environment than %s" % (identifier, environment))
+    # nothing of the envelope is believed: a key bound to another id or environment does not open
+    context = {"mwaa-migration": "agent-request", "request": identifier, "environment": environment}
+    try:
+        data_key = kms.decrypt(CiphertextBlob=base64.b64decode(envelope["wrapped_key"]), EncryptionContext=context)[
+            "Plaintext"
+        ]
+    except Exception as error:
+        raise AgentError("tampered", "KMS does not open the key of request %s (%s)" % (identifier, _aws_code(error)))
+    try:
+        sealed = envelope["sealed"].encode("ascii")
+        request = json.loads(Fernet(base64.urlsafe_b64encode(data_key)).decrypt(sealed).decode("utf-8"))
+    except (InvalidToken, ValueError, KeyError, AttributeError, TypeError):
+        raise AgentError("tampered", "request %s was altered after it was sealed" % identifier)
+    if request.get("id") != identifier:
+        raise AgentError("tampered", "the sealed part of request %s carries another id" % identifier)
+    if request.get("environment") != environment:
+        raise AgentError(
+            "foreign", "the sealed part of request %s is for another environment than %s" % (identifier, environment)
+        )
+    expires = request.get("expires_at")
+    if not isinstance(expires, (int, float)) or now >= expires:
+        raise AgentError("expired", "request %s has expired: send a new one" % identifier)
+    if request.get("op") not in IN_ENVIRONMENT:
+        raise AgentError("unknown_operation", "operation %r is not served inside an environment" % (request.get("op"),))
+    return request
+
+
+def _aws_code(error):
+    return (getattr(error, "response", None) or {}).get("Error", {}).get("Code") or type(error).__name__
+
+
+def _where(error):
+    trace, frames = error.__traceback__, []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append("%s:%d" % ("/".join(code.co_filename.split("/")[-2:]), trace.tb_lineno))
+        trace = trace.tb_next
+    return frames[-1] if len(frames) < 2 else "%s (called from %s)" % (frames[-1], frames[min(1, len(frames) - 2)])
+
+
+# ----------------------------------------------------------------------------------------- entering an Airflow on a host
+
+
+def enter(source):
+    """Take over the environment that the source's Airflow runs with, and make sure that importing it writes nothing.
+
+    source: {"airflow_home", "airflow_config", "pid", "unit"}, each optional. AgentError when there is no Airflow home there:
+    importing Airflow with a wrong AIRFLOW_HOME would create one.
+    """
+    sys.dont_write_bytecode = True
+    ORIGINS.clear()
+    for name in os.environ:
+        ORIGINS[name] = "the environment of %s" % _user()
+    if source.get("unit"):
+        _adopt(unit_environment(source["unit"]), "unit %s" % source["unit"])
+    if source.get("pid"):
+        _adopt(process_environment(source["pid"]), "process %s" % source["pid"])
+    for name, option in (("AIRFLOW_HOME", "airflow_home"), ("AIRFLOW_CONFIG", "airflow_config")):
+        if source.get(option):
+            os.environ[name] = source[option]
+    for entry in reversed(os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        if entry and entry not in sys.path:
+            sys.path.insert(0, entry)
+    _check_home()
+    _quiet_logging()
+
+
+ORIGINS = {}  # environment variable -> where its value came from
+
+
+def _user():
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return "uid %d" % os.getuid()
+
+
+def _adopt(variables, origin):
+    for name, value in variables.items():
+        if name.startswith("LD_") or name in ("PYTHONHOME", "PYTHONSTARTUP"):
+            continue
+        os.environ[name] = value
+        ORIGINS[name] = origin
+
+
+def process_environment(pid):
+    try:
+        with io.open("/proc/%d/environ" % int(pid), "rb") as file:
+            entries = file.read().split(b"\0")
+    except (IOError, OSError):
+        return {}  # it has ended meanwhile, or belongs to someone else: the configuration file still speaks
+    pairs = (os.fsdecode(entry).partition("=") for entry in entries if b"=" in entry)
+    return {name: value for name, _, value in pairs if name}
+
+
+def unit_environment(path):
+    """The variables of a systemd unit: Environment= and EnvironmentFile= lines, later ones win (systemd.exec(5))."""
+    variables = {}
+    folder = path + ".d"
+    files = [path] + sorted(
+        os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])
+    )
+    environment_files = []
+    for file in files:
+        for line in _lines(file):
+            name, _, value = line.partition("=")
+            if name.strip() == "Environment":
+                if not value.strip():
+                    variables = {}
+                for word in _words(value):
+                    key, _, content = word.partition("=")
+                    variables[key] = content.replace("%%", "%")
+            elif name.strip() == "EnvironmentFile":
+                if not value.strip():
+                    environment_files = []
+                else:
+                    environment_files.append(value.strip().lstrip("-"))
+    for file in environment_files:
+        variables.update(environment_file(file))
+    return variables
+
+
+def environment_file(path):
+    variables = {}
+    for line in _lines(path):
+        if line.startswith("export "):
+            line = line[len("export ") :]
+        name, separator, value = line.partition("=")
+        if not separator or not re.match(r"^[A-Za-z_][A-Za-z0-9_]*$", name.strip()):
+            continue
+        words = _words(value)
+        variables[name.strip()] = words[0] if len(words) == 1 else value.strip().strip("\"'")
+    return variables
+
+
+def _words(text):
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def _lines(path):
+    try:
+        with io.open(path, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+    except (IOError, OSError):
+        return []
+    text = text.replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.strip() and line.strip()[0] not in "#;"]
+
+
+def _check_home():
+    home = os.path.expanduser(os.environ.get("AIRFLOW_HOME") or "~/airflow")
+    host = socket.gethostname()
+    if not os.path.isdir(home):
+        raise AgentError(
+            "wrong_home", "airflow_home %s does not exist on %s: name the folder that holds airflow.cfg" % (home, host)
+        )
+    os.environ["AIRFLOW_HOME"] = home
+    config = os.path.expanduser(os.environ.get("AIRFLOW_CONFIG") or os.path.join(home, "airflow.cfg"))
+    if os.path.isfile(config):
+        if not os.access(config, os.R_OK):
+            raise AgentError(
+                "not_permitted",
+                "%s on %s is not readable for %s: use become with Airflow's own user" % (config, host, _user()),
+            )
+        return
+    if any(
+        os.environ.get("AIRFLOW__%s__SQL_ALCHEMY_CONN%s" % (s, v))
+        for s in ("DATABASE", "CORE")
+        for v in ("", "_CMD", "_SECRET")
+    ):
+        # configured by its environment alone: Airflow would write a new airflow.cfg (and make up a Fernet key); it does not into this
+        os.environ["AIRFLOW_CONFIG"] = os.devnull
+        return
+    try:
+        found = sorted(os.listdir(home))
+    except OSError as error:
+        raise AgentError(
+            "not_permitted", "airflow_home %s on %s cannot be listed: %s" % (home, host, os.strerror(error.errno))
+        )
+    listing = (
+        "is empty"
+        if not found
+        else "holds %s%s" % (", ".join(found[:6]), " and %d more" % (len(found) - 6) if len(found) > 6 else "")
+    )
+    raise AgentError(
+        "wrong_home",
+        "airflow_home %s on %s has no airflow.cfg (it %s) and no environment variable names a database: name Airflow's own home"
+        % (home, host, listing),
+    )
+
+
+def _quiet_logging():
+    """Keep Airflow's logging from writing: its handlers create folders on import, which would belong to whoever runs the agent."""
+    configure = logging.config.dictConfig
+
+    def silent(config):
+        handlers = {name: {"class": "logging.NullHandler"} for name in config.get("handlers") or {}}
+        loggers = {}
+        for name, logger in (config.get("loggers") or {}).items():
+            loggers[name] = {key: logger[key] for key in ("handlers", "filters") if key in logger}
+        # the filters stay: Airflow does not start without its secrets masker
+        configure(
+            {
+                "version": 1,
+                "disable_existing_loggers": False,
+                "filters": config.get("filters") or {},
+                "handlers": handlers,
+                "loggers": loggers,
+            }
+        )
+
+    logging.config.dictConfig = silent
+    logging.disable(logging.CRITICAL)
+
+
+# --------------------------------------------------------------------------------------------------------- the metadata
+
+
+def airflow_version():
+    try:
+        import airflow
+    except ImportError as error:
+        raise AgentError(
+            "no_airflow",
+            "%s has no Airflow (%s): name Airflow's own interpreter in airflow_python" % (sys.executable, error),
+        )
+    except Exception as error:
+        text = "%s: %s" % (type(error).__name__, _one_line(error))
+        raise AgentError(
+            "broken_airflow",
+            "Airflow does not start with %s and %s: %s" % (sys.executable, os.environ.get("AIRFLOW_HOME"), text),
+        )
+    try:
+        from airflow.version import version
+    except ImportError:
+        version = airflow.__version__
+    return version
+
+
+def _one_line(error):
+    text = " ".join(str(error).split())
+    return re.sub(r"://[^/@\s]*@", "://***@", text)[:300]
+
+
+def in_task_sdk():
+    """Whether this is a task of Airflow 3, where the database is out of reach (task-sdk's block_orm_access)."""
+    if int(airflow_version().split(".")[0]) < 3:
+        return False
+    variable = os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "")
+    return variable.startswith("airflow-db-not-allowed") or _option("database", "sql_alchemy_conn").startswith(
+        "airflow-db-not-allowed"
+    )
+
+
+def _conf():
+    from airflow.configuration import conf
+
+    return conf
+
+
+def _option(section, key, default=""):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            value = _conf().get(section, key)
+        except Exception:
+            return default
+    return default if value is None else str(value)
+
+
+class Database(object):
+    """The metadata database through Airflow's own settings. A context manager; nothing is committed unless commit() is called."""
+
+    def __enter__(self):
+        version = airflow_version()
+        if in_task_sdk():
+            raise AgentError(
+                "no_database",
+                "Airflow %s gives its tasks no way to the metadata database; that takes Airflow 2 or the REST lane"
+                % version,
+            )
+        from airflow import settings
+
+        self.url = str(settings.SQL_ALCHEMY_CONN or "")
+        self._check_sqlite()
+        self.session = settings.Session()
+        try:
+            self._check_tables()
+        except AgentError:
+            self.session.close()
+            raise
+        except Exception as error:
+            self.session.close()
+            raise AgentError(
+                "database",
+                "the metadata database %s cannot be read: %s" % (self.name, _one_line(getattr(error, "orig", error))),
+            )
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.session.rollback()
+        self.session.close()
+
+    @property
+    def name(self):
+        return database_name(self.url)
+
+    def _check_sqlite(self):
+        # connecting to a missing file would create it
+        path = self.url.partition("sqlite:///")[2].partition("?")[0]
+        if path and not os.path.isfile(path):
+            raise AgentError(
+                "database",
+                "the metadata database %s does not exist: airflow_home %s is not that of a running Airflow"
+                % (path, os.environ.get("AIRFLOW_HOME")),
+            )
+
+    def _check_tables(self):
+        from sqlalchemy import inspect
+
+        tables = set(inspect(self.session.get_bind()).get_table_names())
+        missing = sorted({"variable", "connection", "slot_pool"} - tables)
+        if missing:
+            raise AgentError(
+                "database",
+                "the metadata database %s has no table %s: airflow_home %s is not that of a running Airflow"
+                % (self.name, " and ".join(missing), os.environ.get("AIRFLOW_HOME")),
+            )
+
+    def table(self, kind):
+        from airflow.models import Connection, Pool, Variable
+
+        return {"variables": Variable, "connections": Connection, "pools": Pool}[kind].__table__
+
+    def key_column(self, kind):
+        return self.table(kind).c[{"variables": "key", "connections": "conn_id", "pools": "pool"}[kind]]
+
+    def rows(self, kind):
+        """Every row as a dict of column -> stored value, plus "#id" (the name) and "#row" (the primary key), in order of creation."""
+        table, key = self.table(kind), self.key_column(kind)
+        names = [COLUMNS[kind].get(field, field) for field in FIELDS[kind]] + sorted(set(SEALED[kind].values()))
+        columns = [table.c[name] for name in names if name in table.c]
+        selected = [key.label("x_id"), table.c.id.label("x_row")] + [c.label("c_" + c.name) for c in columns]
+        for row in self.session.query(*selected).order_by(table.c.id).yield_per(1000):
+            stored = dict(zip(("#id", "#row"), row[:2]))
+            stored.update((column.name, value) for column, value in zip(columns, row[2:]))
+            yield stored
+
+
+def database_name(url):
+    """A database's URL without its user, password and parameters."""
+    return re.sub(r"://[^/]*@", "://", url).partition("?")[0] or "(none)"
+
+
+class Undecryptable(Exception):
+    pass
+
+
+class Cipher(object):
+    """Airflow's own Fernet, and how well it fits what is stored."""
+
+    def __init__(self):
+        self.problem = None
+        self.fernet = None
+        try:
+            from airflow.models.crypto import get_fernet
+
+            self.fernet = get_fernet()
+        except Exception:
+            self.problem = "invalid"
+        self.encrypted = self.undecryptable = self.clear = self.lookalikes = 0
+
+    @property
+    def has_key(self):
+        return bool(getattr(self.fernet, "is_encrypted", False))
+
+    def decrypt(self, stored, flag):
+        """A stored value in clear, exactly. Raises Undecryptable."""
+        if stored is None or stored == "" or not flag:
+            if stored:
+                self.clear += 1
+                self.lookalikes += stored.startswith("gAAAAA")
+            return stored
+        self.encrypted += 1
+        try:
+            if not self.has_key:
+                raise Undecryptable()
+            return self.fernet.decrypt(stored.encode("utf-8")).decode("utf-8")
+        except Exception:
+            self.undecryptable += 1
+            raise Undecryptable()
+
+    def encrypt(self, value):
+        """(stored, flag). Airflow itself stores empty strings in clear."""
+        if value is None or value == "":
+            return value, False
+        if self.problem:
+            raise AgentError("fernet", self.sentence())
+        return self.fernet.encrypt(value.encode("utf-8")).decode("ascii"), self.has_key
+
+    @property
+    def status(self):
+        if self.problem:
+            return self.problem
+        if self.encrypted and not self.has_key:
+            return "missing"
+        if self.encrypted and self.undecryptable == self.encrypted:
+            return "wrong"
+        if self.undecryptable:
+            return "partly_wrong"
+        return "ok" if self.has_key else "none"
+
+    def sentence(self):
+        used = "the Fernet key from %s" % origin_of("core", "fernet_key")
+        if self.status == "invalid":
+            return "%s is not a valid Fernet key: put Airflow's own key there" % _capital(used)
+        if self.status == "missing":
+            return (
+                "No Fernet key is set (%s), but %d stored values are encrypted: give Airflow's own key, nothing was exported"
+                % (
+                    origin_of("core", "fernet_key"),
+                    self.encrypted,
+                )
+            )
+        return (
+            "%s opens none of the %d encrypted values: it is not the key they were stored with, nothing was exported"
+            % (
+                _capital(used),
+                self.encrypted,
+            )
+        )
+
+    def report(self):
+        return {
+            "status": self.status,
+            "source": origin_of("core", "fernet_key"),
+            "encrypted": self.encrypted,
+            "undecryptable": self.undecryptable,
+            "clear": self.clear,
+            "lookalikes": self.lookalikes,
+        }
+
+
+def _capital(text):
+    return text[:1].upper() + text[1:]
+
+
+def decode(kind, row, cipher):
+    """A stored row as {field: value}. The one reading of a row; export, digests and comparisons all use it. Raises Undecryptable."""
+    values, failed = {}, False
+    for field in FIELDS[kind]:
+        stored = row.get(COLUMNS[kind].get(field, field))
+        if field in SEALED[kind]:
+            try:
+                stored = cipher.decrypt(stored, row.get(SEALED[kind][field]))
+            except Undecryptable:
+                failed = True
+        elif field == "include_deferred":
+            stored = bool(stored)  # the column came with 2.7
+        values[field] = stored
+    if failed:
+        raise Undecryptable()
+    return values
+
+
+def encode(kind, values, cipher, table):
+    """The reverse of decode: {column: stored} for the columns that this Airflow has."""
+    stored = {}
+    for field in FIELDS[kind]:
+        value, column = values.get(field), COLUMNS[kind].get(field, field)
+        if field in SEALED[kind]:
+            value, flag = cipher.encrypt(value)
+            stored[SEALED[kind][field]] = flag
+        if column in table.c:
+            stored[column] = value
+    return stored
+
+
+def canonical(kind, item):
+    """An item as the bundle has it (a variable may be a bare string) as {field: value} with every field."""
+    if kind == "variables" and not isinstance(item, dict):
+        item = {"value": item}
+    values = {field: item.get(field) for field in FIELDS[kind]}
+    if kind == "pools":
+        values["include_deferred"] = bool(values["include_deferred"])
+    return values
+
+
+def digest(key, kind, identifier, field, value):
+    """HMAC-SHA256 (hex) that proves one field equal without showing it; the collection's _bundle.py has the same line."""
+    message = json.dumps([SINGULAR.get(kind, kind), identifier, field, value], ensure_ascii=True, separators=(",", ":"))
+    return hmac.new(key, message.encode("ascii"), hashlib.sha256).hexdigest()
+
+
+def read_state(kinds=KINDS, database=None, cipher=None):
+    """({kind: {id: {field: value}}}, cipher, [{"kind", "id", "reason"}] of rows that cannot be read)."""
+    cipher = cipher or Cipher()
+    state, faults = {}, []
+
+    def read(database):
+        for kind in kinds:
+            state[kind] = {}
+            for row in database.rows(kind):
+                identifier = row["#id"]
+                if identifier in state[kind]:
+                    # 1.10 allows several connections of one id and picks one at random
+                    faults.append(
+                        _fault(kind, identifier, "there are several rows with this id; the oldest is carried")
+                    )
+                    continue
+                try:
+                    state[kind][identifier] = decode(kind, row, cipher)
+                except Undecryptable:
+                    faults.append(
+                        _fault(
+                            kind,
+                            identifier,
+                            "cannot be decrypted with the Fernet key from %s" % origin_of("core", "fernet_key"),
+                        )
+                    )
+
+    if database is not None:
+        read(database)
+    else:
+        with Database() as opened:
+            read(opened)
+    return state, cipher, faults
+
+
+def _fault(kind, identifier, reason):
+    return {"kind": SINGULAR[kind], "id": identifier, "reason": reason}
+
+
+def default_connections():
+    """What this Airflow itself creates on `db init`: {conn_id: {field: value}}; None when it cannot be known."""
+    try:
+        from airflow.utils import db
+
+        if hasattr(db, "get_default_connections"):
+            made = list(db.get_default_connections())
+        else:
+            made = []
+            original = db.merge_conn
+            db.merge_conn = lambda connection, session=None: made.append(connection)
+            try:
+                db.create_default_connections(session=object())
+            finally:
+                db.merge_conn = original
+    except Exception:
+        return None
+    fields = FIELDS["connections"]
+    return {connection.conn_id: {field: getattr(connection, field, None) for field in fields} for connection in made}
+
+
+def _is_untouched(values, default):
+    return all(_loose(field, values[field]) == _loose(field, default[field]) for field in FIELDS["connections"])
+
+
+def _loose(field, value):
+    if field == "extra" and value:
+        try:
+            return json.dumps(json.loads(value), sort_keys=True)
+        except ValueError:
+            return value
+    return value or None
+
+
+# ----------------------------------------------------------------------------------------------------- operations: state
+
+
+def inspect(request):
+    """Who this Airflow is and how it stands. Reads every row (to prove the Fernet key), returns none."""
+    version = airflow_version()
+    with Database() as database:
+        state, cipher, faults = read_state(database=database)
+        counts = {kind: len(state[kind]) for kind in KINDS}
+        counts["dags"] = len(_dags(database))
+        name, dialect = database.name, database.session.get_bind().dialect.name
+    return {
+        "agent_version": VERSION,
+        "airflow_version": version,
+        "python_version": "%d.%d.%d" % sys.version_info[:3],
+        "python": sys.executable,
+        "hostname": socket.gethostname(),
+        "user": _user(),
+        "airflow_home": os.environ.get("AIRFLOW_HOME"),
+        "airflow_config": config_path(),
+        "database": name,
+        "dialect": dialect,
+        "executor": _option("core", "executor"),
+        "dags_folder": _option("core", "dags_folder"),
+        "plugins_folder": _option("core", "plugins_folder"),
+        "fernet": dict(
+            cipher.report(), sentence=cipher.sentence() if cipher.status in ("invalid", "missing", "wrong") else None
+        ),
+        "secrets_backend": _option("secrets", "backend") or None,
+        "counts": counts,
+        "faults": faults,
+    }
+
+
+def export_state(request):
+    """Variables, connections and pools in the format of Airflow's own import, sealed with data_key (base64 of 32 bytes).
+
+    Fails as a whole when the Fernet key is missing or wrong; single unreadable rows and untouched defaults are listed.
+    """
+    from cryptography.fernet import Fernet
+
+    data_key = base64.b64decode(request["data_key"])
+    state, cipher, faults = read_state()
+    if cipher.status in ("invalid", "missing", "wrong"):
+        raise AgentError("fernet_" + cipher.status, cipher.sentence())
+    left_out = []
+    defaults = default_connections()
+    if not request.get("include_defaults"):
+        for identifier in sorted(set(defaults or ()) & set(state["connections"])):
+            if _is_untouched(state["connections"][identifier], defaults[identifier]):
+                del state["connections"][identifier]
+                left_out.append(identifier)
+    for key in sorted(state["variables"]):
+        if state["variables"][key]["value"] is None:
+            del state["variables"][key]
+            faults.append(_fault("variables", key, "has no value (NULL)"))
+    seal = Fernet(base64.urlsafe_b64encode(data_key))
+    sealed, content = {}, {}
+    key = hmac.new(data_key, b"digest", hashlib.sha256).digest()
+    for kind in KINDS:
+        text = state_text(kind, state[kind])
+        content[kind] = hmac.new(key, text, hashlib.sha256).hexdigest()
+        sealed[kind] = seal.encrypt(text).decode("ascii")
+    return {
+        "sealed": sealed,
+        "content": content,
+        "counts": {kind: len(state[kind]) for kind in KINDS},
+        "faults": faults,
+        "defaults": left_out,
+        "defaults_known": defaults is not None,
+        "fernet": cipher.report(),
+    }
+
+
+def state_text(kind, items):
+    """The bytes of <kind>.json. Values stay strings and every character is written in ASCII: nothing is re-encoded on the way."""
+    if kind == "variables":
+        items = {
+            key: item if item["description"] is not None else item["value"]
+            for key, item in ((key, items[key]) for key in items)
+        }
+    return json.dumps(items, ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def digest_state(request):
+    """{kind: {id: {field: digest} or None where there is no such id}} for the ids asked for (null: all there are)."""
+    key = base64.b64decode(request["digest_key"])
+    wanted = request.get("ids") or {}
+    kinds = [kind for kind in KINDS if kind in wanted] if wanted else list(KINDS)
+    if in_task_sdk():
+        state, unreadable, notes = _read_by_sdk(kinds, wanted)
+    else:
+        state, cipher, faults = read_state(kinds)
+        unreadable = {(fault["kind"], fault["id"]): fault["reason"] for fault in faults}
+        notes = []
+    digests, errors = {}, {}
+    for kind in kinds:
+        if kind not in state:
+            continue
+        identifiers = wanted.get(kind)
+        digests[kind] = {}
+        for identifier in sorted(state[kind]) if identifiers is None else identifiers:
+            values = state[kind].get(identifier)
+            if values is not None:
+                digests[kind][identifier] = {
+                    field: digest(key, kind, identifier, field, values[field]) for field in values
+                }
+                continue
+            digests[kind][identifier] = None
+            reason = unreadable.get((SINGULAR[kind], identifier))
+            if reason:
+                errors.setdefault(kind, {})[identifier] = reason
+    return {"digests": digests, "errors": errors, "notes": notes, "airflow_version": airflow_version()}
+
+
+def _read_by_sdk(kinds, wanted):
+    """Airflow 3, inside a task: single look-ups through the execution API. No descriptions, no pools, no listing."""
+    from airflow.sdk import Variable
+
+    try:
+        from airflow.sdk import BaseHook
+    except ImportError:
+        from airflow.sdk.bases.hook import BaseHook
+    state, unreadable, notes = {}, {}, []
+    nothing = object()
+    for kind in kinds:
+        if kind == "pools" or wanted.get(kind) is None:
+            notes.append(
+                "%s: a task of Airflow 3 can %s; compare them by REST"
+                % (kind, "not see them" if kind == "pools" else "not list them")
+            )
+            continue
+        state[kind] = {}
+        for identifier in wanted[kind]:
+            try:
+                if kind == "variables":
+                    value = Variable.get(identifier, default=nothing)
+                    if value is not nothing:
+                        state[kind][identifier] = {"value": value}
+                else:
+                    connection = BaseHook.get_connection(identifier)
+                    fields = [field for field in FIELDS[kind] if field != "description"]
+                    state[kind][identifier] = {field: getattr(connection, field, None) for field in fields}
+            except Exception as error:
+                unreadable[(SINGULAR[kind], identifier)] = type(error).__name__
+    notes.append("descriptions are not visible to a task of Airflow 3; compare them by REST")
+    return state, unreadable, notes
+
+
+def import_state(request):
+    """Write variables, connections and pools in one transaction: all of it or nothing.
+
+    request: variables, connections, pools (each optional, as in the bundle); on_conflict overwrite|keep|fail; prune (only kinds that
+    were given; default_pool and aws_default always stay); digest_key (base64, optional: digests of what is then stored are returned).
+    Returns {"applied", "results": {kind: {id: status}}, "reasons": {kind: {id: reason}}, "digests"}.
+    """
+    conflict = request.get("on_conflict") or "overwrite"
+    if conflict not in ("overwrite", "keep", "fail"):
+        raise AgentError("invalid", "on_conflict is overwrite, keep or fail, not %r" % (conflict,))
+    given = [kind for kind in KINDS if request.get(kind) is not None]
+    with Database() as database:
+        cipher = Cipher()
+        reasons = {}
+        for kind in given:
+            for identifier, reason in _invalid(kind, request[kind], database.table(kind)):
+                reasons.setdefault(kind, {})[identifier] = reason
+        if reasons:
+            return _refused(reasons)
+        stored, cipher, faults = read_state(given, database, cipher)
+        if cipher.status == "invalid":
+            raise AgentError("fernet_invalid", cipher.sentence())
+        exists = {kind: set(stored[kind]) for kind in given}
+        for fault in faults:
+            kind = fault["kind"] + "s"
+            exists[kind].add(fault["id"])  # an unreadable row is there all the same: it counts as different
+        results = {}
+        for kind in given:
+            results[kind] = {}
+            for identifier in sorted(request[kind]):
+                wanted = canonical(kind, request[kind][identifier])
+                if identifier not in exists[kind]:
+                    results[kind][identifier] = "created"
+                elif stored[kind].get(identifier) == _known_columns(
+                    kind, wanted, database.table(kind), stored[kind].get(identifier)
+                ):
+                    results[kind][identifier] = "unchanged"
+                elif conflict == "overwrite":
+                    results[kind][identifier] = "updated"
+                elif conflict == "keep":
+                    results[kind][identifier] = "kept"
+                    reasons.setdefault(kind, {})[identifier] = "exists with another content"
+                else:
+                    reasons.setdefault(kind, {})[identifier] = "exists with another content (on_conflict is fail)"
+            if request.get("prune"):
+                for identifier in sorted(exists[kind] - set(request[kind])):
+                    if (kind, identifier) == ("pools", DEFAULT_POOL) or (
+                        kind == "connections" and identifier in KEPT_CONNECTIONS
+                    ):
+                        continue
+                    results[kind][identifier] = "deleted"
+        if conflict == "fail" and reasons:
+            return _refused(reasons)
+        _write(database, cipher, request, results)
+        digests = {}
+        if request.get("digest_key"):
+            key = base64.b64decode(request["digest_key"])
+            after, _cipher, _faults = read_state(given, database)
+            for kind in given:
+                items = ((identifier, after[kind].get(identifier)) for identifier in results[kind])
+                digests[kind] = {
+                    identifier: {field: digest(key, kind, identifier, field, values[field]) for field in values}
+                    for identifier, values in items
+                    if values is not None
+                }
+        try:
+            database.session.commit()
+        except Exception as error:
+            raise AgentError(
+                "database", "the database refused the import (%s), nothing was written" % type(error).__name__
+            )
+    return {"applied": True, "results": results, "reasons": reasons, "digests": digests}
+
+
+def _refused(reasons):
+    results = {kind: {identifier: "failed" for identifier in reasons[kind]} for kind in reasons}
+    return {"applied": False, "results": results, "reasons": reasons, "digests": {}}
+
+
+def _known_columns(kind, wanted, table, current):
+    """`wanted` with the fields that this Airflow has no column for taken from what is there (so that they do not count as different)."""
+    if current is None:
+        return wanted
+    return {
+        field: wanted[field] if COLUMNS[kind].get(field, field) in table.c else current[field] for field in FIELDS[kind]
+    }
+
+
+def _invalid(kind, items, table):
+    """(id, reason) for every item that this Airflow's tables cannot hold."""
+    key = {"variables": "key", "connections": "conn_id", "pools": "pool"}[kind]
+    for identifier in sorted(items):
+        values = canonical(kind, items[identifier])
+        if not identifier:
+            yield identifier, "the id is empty"
+        longest = getattr(table.c[key].type, "length", None)
+        if longest and len(identifier) > longest:
+            yield identifier, "the id has %d characters, %d fit" % (len(identifier), longest)
+        for field in FIELDS[kind]:
+            value, column = values[field], COLUMNS[kind].get(field, field)
+            if value is None or column not in table.c:
+                continue
+            if field in ("port", "slots"):
+                if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
+                    yield identifier, "%s is no integer that fits" % field
+            elif field != "include_deferred":
+                limit = None if field in SEALED[kind] else getattr(table.c[column].type, "length", None)
+                if not isinstance(value, str):
+                    yield identifier, "%s is no string" % field
+                elif "\0" in value:
+                    yield identifier, "%s contains a NUL character" % field
+                elif any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+                    yield identifier, "%s contains a lone surrogate" % field
+                elif limit and len(value) > limit:
+                    yield identifier, "%s has %d characters, %d fit" % (field, len(value), limit)
+        if kind == "variables" and values["value"] is None:
+            yield identifier, "value is missing"
+        if kind == "connections" and not values["conn_type"]:
+            yield identifier, "conn_type is missing"
+        if kind == "pools" and values["slots"] is None:
+            yield identifier, "slots is missing"
+
+
+def _write(database, cipher, request, results):
+    session = database.session
+    try:
+        for kind in results:
+            table, key = database.table(kind), database.key_column(kind)
+            for identifier, status in results[kind].items():
+                if status == "deleted":
+                    session.execute(table.delete().where(key == identifier))
+                elif status in ("created", "updated"):
+                    values = encode(kind, canonical(kind, request[kind][identifier]), cipher, table)
+                    if status == "created":
+                        session.execute(table.insert().values(**dict(values, **{key.name: identifier})))
+                    else:
+                        session.execute(table.update().where(key == identifier).values(**values))
+        session.flush()
+    except AgentError:
+        raise
+    except Exception as error:
+        session.rollback()
+        raise AgentError("database", "the database refused the import (%s), nothing was written" % type(error).__name__)
+
+
+# ------------------------------------------------------------------------------------------- operations: what else there is
+
+
+def plan(request):
+    """Everything but secrets that an export decides on: identity, files, distributions, options, overrides, DAGs."""
+    identity = inspect(request)
+    with Database() as database:
+        dags = _dags(database)
+    files = {}
+    for name in ("dags", "plugins"):
+        folder = identity[name + "_folder"]
+        files[name] = list_files(folder)
+    overrides = sorted(name for name in os.environ if re.match(r"^AIRFLOW_(VAR|CONN)_.", name))
+    return {
+        "identity": identity,
+        "files": files,
+        "distributions": distributions(),
+        "options": options(),
+        "overrides": [{"name": name, "origin": ORIGINS.get(name)} for name in overrides],
+        "dags": dags,
+    }
+
+
+def _dags(database):
+    from airflow.models import DagModel
+
+    table = DagModel.__table__
+    names = [
+        name for name in ("dag_id", "is_paused", "is_active", "is_stale", "is_subdag", "fileloc") if name in table.c
+    ]
+    found = []
+    for row in database.session.query(*[table.c[name] for name in names]).order_by(table.c.dag_id):
+        dag = dict(zip(names, row))
+        if dag.pop("is_active", True) is False or dag.pop("is_stale", False) or dag.pop("is_subdag", False):
+            continue
+        found.append({"dag_id": dag["dag_id"], "is_paused": bool(dag["is_paused"]), "fileloc": dag.get("fileloc")})
+    return found
+
+
+def list_files(root):
+    """{"root", "exists", "files": [{"path", "size", "sha256"}], "skipped": [{"path", "reason"}], "caches": n} of a folder.
+
+    Symlinks that stay inside the folder are followed, others are listed; a file that changes while it is read is read again.
+    """
+    listing = {"root": root, "exists": bool(root) and os.path.isdir(root), "files": [], "skipped": [], "caches": 0}
+    if listing["exists"]:
+        real = os.path.realpath(root)
+        _walk(real, real, "", {real}, listing)
+        listing["files"].sort(key=lambda file: file["path"])
+        listing["skipped"].sort(key=lambda file: file["path"])
+    return listing
+
+
+def _walk(root, folder, prefix, above, listing):
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        listing["skipped"].append(
+            {"path": prefix or ".", "reason": "the folder cannot be read: %s" % os.strerror(error.errno)}
+        )
+        return
+    for name in names:
+        path, full = prefix + name, os.path.join(folder, name)
+        reason = _unfit(path)
+        if reason:
+            listing["skipped"].append({"path": _printable(path), "reason": reason})
+            continue
+        real = os.path.realpath(full)
+        if os.path.islink(full):
+            if not os.path.exists(full):
+                listing["skipped"].append({"path": path, "reason": "a symlink to nothing"})
+                continue
+            if real != root and not real.startswith(root + os.sep):
+                listing["skipped"].append(
+                    {"path": path, "reason": "a symlink that leaves the folder, to %s" % _printable(real)}
+                )
+                continue
+        if os.path.isdir(full):
+            if name in SKIPPED_FOLDERS:
+                listing["caches"] += 1
+            elif real in above:
+                listing["skipped"].append({"path": path, "reason": "a symlink to a folder above itself"})
+            else:
+                _walk(root, full, path + "/", above | {real}, listing)
+        elif not os.path.isfile(full):
+            listing["skipped"].append({"path": path, "reason": "neither a file nor a folder"})
+        elif name.endswith((".pyc", ".pyo")):
+            listing["caches"] += 1
+        else:
+            try:
+                listing["files"].append(_measure(full, path))
+            except (IOError, OSError) as error:
+                if error.errno != errno.ENOENT:
+                    listing["skipped"].append(
+                        {"path": path, "reason": "cannot be read: %s" % os.strerror(error.errno or 0)}
+                    )
+
+
+def _unfit(path):
+    try:
+        length = len(path.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "the name is no UTF-8"
+    if length > 800:
+        return "the path is too long for an object key of S3 (1024 bytes with its prefix)"
+    if any(ord(character) < 32 or ord(character) == 127 for character in path):
+        return "the name contains control characters"
+    return None
+
+
+def _printable(text):
+    return text.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(text, str) else repr(text)
+
+
+def _measure(full, path, attempts=3):
+    for attempt in range(attempts):
+        hasher, size = hashlib.sha256(), 0
+        with io.open(full, "rb") as file:
+            before = os.fstat(file.fileno())
+            for chunk in iter(lambda: file.read(CHUNK), b""):
+                hasher.update(chunk)
+                size += len(chunk)
+            after = os.fstat(file.fileno())
+        if (before.st_mtime, before.st_size) == (after.st_mtime, after.st_size) and size == after.st_size:
+            break
+    return {"path": path, "size": size, "sha256": hasher.hexdigest()}
+
+
+def export_files(request):
+    """File contents: pieces for the connection, or PUTs to presigned URLs.
+
+    root: the folder. paths: [{"path", "offset"}] with max_bytes: pieces until that much is read ({"path", "offset", "data", "end"}).
+    puts: [{"path", "size", "sha256", "url", "headers"}]: {"path", "status": sent|changed|vanished|unreachable|refused, …}.
+    A URL is a permission: it is neither logged nor returned.
+    """
+    root = os.path.realpath(request["root"])
+    if request.get("puts") is not None:
+        return {"files": _put_all(root, request["puts"], request.get("threads") or 4)}
+    budget, files = request.get("max_bytes") or 4 * CHUNK, []
+    for wanted in request["paths"]:
+        if budget <= 0:
+            break
+        path, offset = wanted["path"], wanted.get("offset") or 0
+        try:
+            with io.open(_inside(root, path), "rb") as file:
+                file.seek(offset)
+                data = file.read(budget)
+                end = not file.read(1)
+        except (IOError, OSError) as error:
+            files.append(
+                {"path": path, "error": os.strerror(error.errno or 0), "vanished": error.errno == errno.ENOENT}
+            )
+            continue
+        budget -= max(len(data), 1024)
+        files.append({"path": path, "offset": offset, "data": base64.b64encode(data).decode("ascii"), "end": end})
+    return {"files": files}
+
+
+def measure(request):
+    """Size and sha256 of some files of a folder as they are now (for files that changed since the plan)."""
+    root, files = os.path.realpath(request["root"]), []
+    for path in request["paths"]:
+        try:
+            files.append(_measure(_inside(root, path), path))
+        except (IOError, OSError) as error:
+            files.append(
+                {"path": path, "error": os.strerror(error.errno or 0), "vanished": error.errno == errno.ENOENT}
+            )
+    return {"files": files}
+
+
+def _inside(root, path):
+    full = os.path.realpath(os.path.join(root, path))
+    if not full.startswith(root + os.sep):
+        raise AgentError("outside", "%s is outside of %s" % (path, root))
+    return full
+
+
+def _put_all(root, puts, threads):
+    from concurrent.futures import ThreadPoolExecutor
+
+    if not puts:
+        return []
+    # the first alone: where S3 cannot be reached, one time-out is enough
+    first = _put(root, puts[0])
+    if first["status"] == "unreachable":
+        return [first]
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        return [first] + list(pool.map(lambda put: _put(root, put), puts[1:]))
+
+
+def _put(root, put):
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    path = put["path"]
+    try:
+        full = _inside(root, path)
+        now = _measure(full, path)
+        if (now["size"], now["sha256"]) != (put["size"], put["sha256"]):
+            return dict(now, status="changed")
+        with io.open(full, "rb") as file:
+            # an exact Content-Length: S3 refuses chunked uploads (501)
+            headers = dict(put.get("headers") or {}, **{"Content-Length": str(put["size"])})
+            body = file if put["size"] else b""
+            request = Request(put["url"], data=body, headers=headers, method="PUT")
+            with urlopen(request, timeout=30) as response:
+                return {"path": path, "status": "sent", "version_id": response.headers.get("x-amz-version-id")}
+    except HTTPError as error:
+        code = re.search(r"<Code>([^<]{1,60})</Code>", error.read(4096).decode("utf-8", "replace"))
+        return {"path": path, "status": "refused", "reason": "HTTP %d %s" % (error.code, code.group(1) if code else "")}
+    except URLError as error:
+        return {
+            "path": path,
+            "status": "unreachable",
+            "reason": type(error.reason).__name__ if error.reason else "URLError",
+        }
+    except (IOError, OSError) as error:
+        if error.errno == errno.ENOENT:
+            return {"path": path, "status": "vanished"}
+        if isinstance(error, (socket.timeout, ConnectionError)):
+            return {"path": path, "status": "unreachable", "reason": type(error).__name__}
+        return {"path": path, "status": "vanished", "reason": os.strerror(error.errno or 0)}
+    except Exception as error:
+        return {"path": path, "status": "unreachable", "reason": type(error).__name__}
+
+
+def distributions():
+    """[{"name", "version", "requires", "origin"}] of what is installed; origin: None (an index), or where else it came from."""
+    found = {}
+    try:
+        try:
+            from importlib.metadata import distributions as installed
+        except ImportError:
+            from importlib_metadata import distributions as installed
+        for distribution in installed():
+            name = distribution.metadata["Name"]
+            if name and name not in found:
+                found[name] = {
+                    "name": name,
+                    "version": distribution.version,
+                    "requires": list(distribution.requires or []),
+                    "origin": _direct_url(distribution.read_text("direct_url.json")),
+                }
+                location = str(getattr(distribution, "_path", ""))
+                if found[name]["origin"] is None and location.endswith(".egg-info") and "site-packages" not in location:
+                    found[name]["origin"] = "editable, from %s" % os.path.dirname(location)
+    except ImportError:
+        import pkg_resources
+
+        for distribution in pkg_resources.working_set:
+            origin = None
+            if "site-packages" not in (distribution.location or "site-packages"):
+                origin = "editable, from %s" % distribution.location
+            elif distribution.has_metadata("direct_url.json"):
+                origin = _direct_url(distribution.get_metadata("direct_url.json"))
+            found[distribution.project_name] = {
+                "name": distribution.project_name,
+                "version": distribution.version,
+                "requires": [str(requirement) for requirement in distribution.requires()],
+                "origin": origin,
+            }
+    return [found[name] for name in sorted(found)]
+
+
+def _direct_url(text):
+    """PEP 610 in words, without the user and password that a URL may carry."""
+    if not text:
+        return None
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return "an unknown place"
+    url = re.sub(r"://[^/@]*@", "://", str(record.get("url") or ""))
+    if "vcs_info" in record:
+        return "%s, from %s" % (record["vcs_info"].get("vcs") or "version control", url)
+    if (record.get("dir_info") or {}).get("editable"):
+        return "editable, from %s" % url
+    return ("a local folder, from %s" if "dir_info" in record else "a direct URL, from %s") % url
+
+
+# ------------------------------------------------------------------------------------------------------ options, with origin
+
+VARIANTS = ("_cmd", "_secret")
+SECRET_NAME = re.compile(
+    r"(^|_)(password|passwd|pass|secret|secrets|token|key|keys|credential|credentials|dsn|kwargs)(_|$)|sql_alchemy_conn|broker_url|result_backend$"
+)
+
+
+def config_path():
+    home = os.environ.get("AIRFLOW_HOME") or os.path.expanduser("~/airflow")
+    return os.path.expanduser(os.environ.get("AIRFLOW_CONFIG") or os.path.join(home, "airflow.cfg"))
+
+
+def _config_file():
+    parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
+    try:
+        parser.read([config_path()], encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        pass
+    return parser
+
+
+def _sensitive():
+    known = set()
+    conf = _conf()
+    for name in ("sensitive_config_values", "as_command_stdout"):
+        try:
+            known |= {(section.lower(), key.lower()) for section, key in getattr(conf, name)}
+        except Exception:
+            continue
+    return known
+
+
+def _environment_options():
+    found = {}
+    for name in os.environ:
+        match = re.match(r"^AIRFLOW__([A-Z0-9_.]+?)__([A-Z0-9_]+)$", name)
+        if match:
+            found[(match.group(1).lower(), match.group(2).lower())] = name
+    return found
+
+
+def origin_of(section, key):
+    """Where an option's value comes from, in words. Airflow's order: environment, airflow.cfg, then their _CMD and _SECRET variants."""
+    parser, environment = _config_file(), _environment_options()
+    for suffix in ("",) + VARIANTS:
+        name = environment.get((section, key + suffix))
+        if name:
+            origin = ORIGINS.get(name)
+            return "environment variable %s%s" % (
+                name,
+                " of %s" % origin if origin and not origin.startswith("the ") else "",
+            )
+        if not suffix and parser.has_option(section, key) and parser.get(section, key):
+            return "%s [%s] %s" % (config_path(), section, key)
+    for suffix in VARIANTS:
+        if parser.has_option(section, key + suffix):
+            return "%s [%s] %s" % (config_path(), section, key + suffix)
+    return "neither %s nor AIRFLOW__%s__%s" % (config_path(), section.upper(), key.upper())
+
+
+def options():
+    """Every option that is set to something else than this Airflow's default: {"section", "key", "origin", "secret", "value"}.
+
+    The value of a secret option is never read into the answer, nor are commands and secret paths that yield one.
+    """
+    try:
+        _conf().load_providers_configuration()  # from 2.7 on, the providers bring the defaults of their own sections
+    except Exception:
+        pass
+    sensitive, parser, found = _sensitive(), _config_file(), {}
+    for section in parser.sections():
+        for key in parser[section]:
+            if parser.defaults().get(key) == parser.get(section, key):
+                continue
+            found[(section, key)] = (
+                "%s [%s] %s" % (config_path(), section, key),
+                (parser.get(section, key) or "").replace("%%", "%"),
+            )
+    for (section, key), name in _environment_options().items():
+        for known in list(found):  # AIRFLOW__ names cannot tell a dot in a section from an underscore
+            if known[0].replace(".", "_") == section and known[1] == key:
+                section = known[0]
+        origin = ORIGINS.get(name)
+        found[(section, key)] = (
+            "environment variable %s%s" % (name, " of %s" % origin if origin and not origin.startswith("the ") else ""),
+            os.environ[name],
+        )
+    listed = []
+    for section, key in sorted(found):
+        origin, value = found[(section, key)]
+        base = key
+        for suffix in VARIANTS:
+            if key.endswith(suffix) and (
+                (section, key[: -len(suffix)]) in sensitive or SECRET_NAME.search(key[: -len(suffix)])
+            ):
+                base = key[: -len(suffix)]
+        secret = (
+            base != key
+            or (section, key) in sensitive
+            or bool(SECRET_NAME.search(key))
+            or bool(re.search(r"://[^/\s:@]*:[^/\s@]+@", value))
+        )
+        default = _default(section, key)
+        if base == key and value == (default or ""):
+            continue
+        listed.append(
+            {"section": section, "key": base, "origin": origin, "secret": secret, "value": None if secret else value}
+        )
+    return listed
+
+
+def _default(section, key):
+    conf = _conf()
+    for read in (
+        lambda: conf.get_default_value(section, key),
+        lambda: conf.airflow_defaults.get(section, key),
+        lambda: conf._default_values.get(section, key),
+    ):
+        try:
+            value = read()
+        except Exception:
+            continue
+        if value is not None:
+            return str(value)
+    return None
+
+
+OPERATIONS = {
+    "batch": batch,
+    "inspect": inspect,
+    "plan": plan,
+    "export_state": export_state,
+    "export_files": export_files,
+    "measure": measure,
+    "digest_state": digest_state,
+    "import_state": import_state,
+}
+IN_ENVIRONMENT = ("digest_state", "import_state", "inspect")
+
+
+if __name__ == "__main__":
+    # whatever Airflow, its plugins or a configuration command print must not mix with the answer
+    _answer = os.dup(1)
+    _null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(_null, 1)
+    os.dup2(_null, 2)
+    sys.path[:] = [_entry for _entry in sys.path if _entry]
+    main(sys.stdin.buffer, _answer)
