@@ -1,0 +1,388 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Publishing to a bucket: what is written, what is not, and in which order."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._dags import folder_tree
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._sync import (
+    UNKNOWN_VERSION,
+    Source,
+    Target,
+    artefact,
+    beside,
+    diff_of,
+    find_target,
+    plugins_zip,
+    publish,
+)
+from botocore.exceptions import ClientError
+
+EAGER = "from airflow import DAG\nDAG('eager', is_paused_upon_creation=False)\n"
+CALM = "from airflow import DAG\nDAG('calm')\n"
+TARGET = Target("bucket", "dags", "plugins.zip", "requirements.txt", "startup.sh", airflow_version="2.11.2")
+
+
+class FakeS3:
+    """A versioned bucket in memory. `kms`: ETags that are no MD5. `refuse`: keys whose PUT fails, with the error code."""
+
+    def __init__(self, *, kms: bool = False, region: str = "us-east-1", versioning: str = "Enabled"):
+        self.objects: dict[str, tuple[bytes, str, str, str | None]] = {}  # key -> content, etag, version, checksum
+        self.calls: list[tuple[str, str]] = []
+        self.refuse: dict[str, str] = {}
+        self.kms, self.region, self.versioning = kms, region, versioning
+        self._versions = 0
+
+    def client(self, service: str) -> FakeS3:
+        assert service == "s3"
+        return self
+
+    def writes(self) -> list[str]:
+        return [key for name, key in self.calls if name in ("put", "delete")]
+
+    def head_bucket(self, Bucket: str) -> dict[str, Any]:
+        return {"BucketRegion": "us-east-1", "ResponseMetadata": {"HTTPHeaders": {}}}
+
+    def get_bucket_versioning(self, Bucket: str) -> dict[str, Any]:
+        return {"Status": self.versioning}
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
+        self.calls.append(("get", Key))
+        return {"Body": io.BytesIO(self._object(Key, "GetObject")[0])}
+
+    def head_object(self, Bucket: str, Key: str, ChecksumMode: str) -> dict[str, Any]:
+        self.calls.append(("head", Key))
+        content, etag, version, checksum = self._object(Key, "HeadObject")
+        answer = {"ContentLength": len(content), "ETag": f'"{etag}"', "VersionId": version}
+        return {**answer, "ChecksumSHA256": checksum} if checksum else answer
+
+    def get_paginator(self, name: str) -> FakeS3:
+        assert name == "list_objects_v2"
+        return self
+
+    def paginate(self, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+        self.calls.append(("list", Prefix))
+        return [
+            {
+                "Contents": [
+                    {"Key": key, "Size": len(content), "ETag": f'"{etag}"'}
+                    for key, (content, etag, _version, _checksum) in sorted(self.objects.items())
+                    if key.startswith(Prefix)
+                ]
+            }
+        ]
+
+    def put_object(self, Bucket: str, Key: str, Body: bytes, ContentLength: int, ChecksumSHA256: str) -> dict[str, Any]:
+        self.calls.append(("put", Key))
+        if Key in self.refuse:
+            raise _error(self.refuse[Key], "PutObject")
+        assert ContentLength == len(Body)
+        assert base64.b64decode(ChecksumSHA256) == hashlib.sha256(Body).digest()
+        self._versions += 1
+        etag = hashlib.md5(Body + (b"%d" % self._versions if self.kms else b"")).hexdigest()
+        self.objects[Key] = (Body, etag, f"v{self._versions}", ChecksumSHA256)
+        return {"ETag": f'"{etag}"', "VersionId": f"v{self._versions}"}
+
+    def delete_objects(self, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
+        for item in Delete["Objects"]:
+            self.calls.append(("delete", item["Key"]))
+            self.objects.pop(item["Key"], None)
+        return {}
+
+    def _object(self, key: str, operation: str) -> tuple[bytes, str, str, str | None]:
+        if key not in self.objects:
+            raise _error("NoSuchKey", operation)
+        return self.objects[key]
+
+
+def _error(code: str, operation: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"RequestId": "R1"}}, operation)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    dags = tmp_path / "dags"
+    (dags / "team").mkdir(parents=True)
+    (dags / "calm.py").write_text(CALM)
+    (dags / "team" / "more.py").write_text(CALM.replace("calm", "more"))
+    return dags
+
+
+def run(s3: FakeS3, folder: Path, *, check: bool = False, **options: Any) -> dict[str, Any]:
+    s3.calls.clear()
+    plugins = folder.parent / "plugins"
+    source = Source(
+        folder_tree(folder),
+        plugins=folder_tree(plugins) if plugins.is_dir() else None,
+        requirements=artefact(b"boto3\n"),
+        syntax=options.pop("syntax", "regexp"),
+    )
+    return publish(s3, source, options.pop("target", TARGET), check_mode=check, **options)
+
+
+def test_everything_once_then_nothing(folder: Path) -> None:
+    s3 = FakeS3()
+    first = run(s3, folder)
+    assert first["changed"]
+    assert first["counts"] == {"created": 3, "updated": 0, "unchanged": 0, "deleted": 0, "extra": 0}
+    assert s3.objects["dags/team/more.py"][0] == (folder / "team" / "more.py").read_bytes()
+
+    second = run(s3, folder)
+    assert not second["changed"] and second["counts"]["unchanged"] == 3
+    assert s3.calls == [
+        ("get", "mwaa-migration/published/dags.json"),
+        ("list", "dags/"),
+        ("head", "requirements.txt"),
+    ]
+    assert second["requirements_s3_object_version"] == first["requirements_s3_object_version"]
+
+
+def test_check_mode_says_the_same_and_writes_nothing(folder: Path) -> None:
+    s3 = FakeS3()
+    check = run(s3, folder, check=True)
+    assert s3.writes() == [] and check["counts"]["created"] == 3
+    assert check["requirements_s3_object_version"] == UNKNOWN_VERSION
+    real = run(s3, folder)
+    assert [(item["key"], item["action"]) for item in check["results"]] == [
+        (item["key"], item["action"]) for item in real["results"]
+    ]
+    assert not run(s3, folder, check=True)["changed"]
+
+
+def test_one_changed_file_is_one_change(folder: Path) -> None:
+    s3 = FakeS3()
+    run(s3, folder)
+    (folder / "calm.py").write_text(CALM + "# new\n")
+    result = run(s3, folder)
+    assert [item["key"] for item in result["results"] if item["changed"]] == ["dags/calm.py"]
+    assert s3.writes() == ["dags/calm.py", "mwaa-migration/published/dags.json"]
+
+
+def test_an_object_that_someone_else_changed_is_brought_back(folder: Path) -> None:
+    s3 = FakeS3()
+    run(s3, folder)
+    s3.put_object("bucket", "dags/calm.py", b"other", 5, base64.b64encode(hashlib.sha256(b"other").digest()).decode())
+    assert run(s3, folder)["counts"]["updated"] == 1
+    assert s3.objects["dags/calm.py"][0] == CALM.encode()
+
+
+@pytest.mark.parametrize("kms", [False, True])
+def test_without_the_index_nothing_is_written_twice(folder: Path, kms: bool) -> None:
+    s3 = FakeS3(kms=kms)  # with KMS the ETag says nothing; the checksum that was sent with the PUT does
+    run(s3, folder)
+    del s3.objects["mwaa-migration/published/dags.json"]
+    result = run(s3, folder)
+    assert not result["changed"]
+    assert s3.writes() == ["mwaa-migration/published/dags.json"]
+    assert not [key for name, key in s3.calls if name == "get" and key.startswith("dags/")]
+
+
+def test_a_damaged_index_is_no_index(folder: Path) -> None:
+    s3 = FakeS3()
+    run(s3, folder)
+    content, etag, version, checksum = s3.objects["mwaa-migration/published/dags.json"]
+    s3.objects["mwaa-migration/published/dags.json"] = (content[:-9], etag, version, checksum)
+    assert not run(s3, folder)["changed"]
+
+
+def test_deletes_only_when_asked_and_never_the_agent(folder: Path) -> None:
+    s3 = FakeS3()
+    run(s3, folder)
+    (folder / "calm.py").unlink()
+    for key in ("dags/mwaa_migration/mwaa_agent.py", "dags/folder/"):
+        s3.objects[key] = (b"", "e", "v", None)
+    kept = run(s3, folder)
+    assert not kept["changed"] and kept["extra"] == ["dags/calm.py"]
+    assert run(s3, folder, check=True, delete=True)["counts"]["deleted"] == 1
+    gone = run(s3, folder, delete=True)
+    assert gone["counts"]["deleted"] == 1 and "dags/calm.py" not in s3.objects
+    assert "dags/mwaa_migration/mwaa_agent.py" in s3.objects and "dags/folder/" in s3.objects
+    assert not run(s3, folder, delete=True)["changed"]
+
+
+def test_an_empty_source_does_not_empty_the_bucket(tmp_path: Path) -> None:
+    (tmp_path / "dags").mkdir()
+    with pytest.raises(MigrationError, match="no DAG file at all and delete is true"):
+        run(FakeS3(), tmp_path / "dags", delete=True)
+
+
+def test_eager_files_are_held_back_and_hidden_first(folder: Path) -> None:
+    (folder / "eager.py").write_text(EAGER)
+    s3 = FakeS3()
+    result = run(s3, folder)
+    assert result["held_back"] == [{"path": "eager.py", "line": 2, "reason": "is_paused_upon_creation is not True"}]
+    assert s3.writes()[0] == "dags/.airflowignore" and "dags/eager.py" in s3.objects
+    assert b"\n^eager\\.py$\n" in s3.objects["dags/.airflowignore"][0]
+    assert not run(s3, folder)["changed"]
+
+    released = run(s3, folder, hold_back=False)
+    assert released["held_back"] == []
+    assert [item["key"] for item in released["results"] if item["changed"]] == ["dags/.airflowignore"]
+    assert s3.objects["dags/.airflowignore"][0] == b""
+    assert not run(s3, folder, hold_back=False)["changed"]
+
+
+def test_the_sources_ignore_file_is_carried_with_the_block_below_it(folder: Path) -> None:
+    (folder / "eager.py").write_text(EAGER)
+    (folder / ".airflowignore").write_text("team\n")
+    s3 = FakeS3()
+    result = run(s3, folder)
+    assert result["ignored"] == ["team/more.py"] and "dags/team/more.py" in s3.objects
+    assert s3.objects["dags/.airflowignore"][0].startswith(b"team\n# BEGIN mwaa.migration")
+    released = run(s3, folder, hold_back=False)
+    assert released["counts"]["updated"] == 1 and s3.objects["dags/.airflowignore"][0] == b"team\n"
+
+
+def test_a_file_that_is_hidden_already_is_not_held_back(folder: Path) -> None:
+    (folder / "eager.py").write_text(EAGER)
+    (folder / ".airflowignore").write_text("eager\n")
+    assert run(FakeS3(), folder)["held_back"] == []
+
+
+def test_a_negation_further_down_does_not_release_a_held_back_file(folder: Path) -> None:
+    (folder / "team" / "eager.py").write_text(EAGER)
+    (folder / "team" / ".airflowignore").write_text("!eager.py\n")
+    s3 = FakeS3()
+    run(s3, folder, syntax="glob")
+    assert s3.objects["dags/team/.airflowignore"][0].endswith(b"\n/eager.py\n# END mwaa.migration\n")
+
+
+def test_the_targets_syntax_is_used_where_the_source_has_no_pattern(folder: Path) -> None:
+    (folder / "eager.py").write_text(EAGER)
+    s3 = FakeS3()
+    result = run(s3, folder, target=dataclasses.replace(TARGET, airflow_version="3.2.1"))
+    assert result["ignore_syntax"] == "glob" and result["airflow_configuration_options"] == {}
+    assert b"\n/eager.py\n" in s3.objects["dags/.airflowignore"][0]
+
+
+def test_the_sources_patterns_keep_their_meaning_on_airflow_3(folder: Path) -> None:
+    (folder / ".airflowignore").write_text("^team/\n")
+    newer = dataclasses.replace(TARGET, airflow_version="3.2.1")
+    result = run(FakeS3(), folder, target=newer)
+    assert result["airflow_configuration_options"] == {"core.dag_ignore_file_syntax": "regexp"}
+    with pytest.raises(MigrationError, match="set its option core.dag_ignore_file_syntax to regexp"):
+        run(
+            FakeS3(),
+            folder,
+            target=dataclasses.replace(newer, options={"core.dag_ignore_file_syntax": "glob"}),
+        )
+
+
+def test_a_pattern_that_hides_the_agent_is_a_finding(folder: Path) -> None:
+    (folder / ".airflowignore").write_text("mwaa\n")
+    assert "so that the agent lane cannot work" in run(FakeS3(), folder)["findings"][0]["what"]
+
+
+def test_someone_elses_ignore_file_is_a_finding(folder: Path) -> None:
+    s3 = FakeS3()
+    s3.objects["dags/.airflowignore"] = (b".*", "e", "v", None)
+    assert "may hide DAGs of the source" in run(s3, folder)["findings"][0]["what"]
+
+
+def test_plugins_are_the_same_archive_for_the_same_files(folder: Path, tmp_path: Path) -> None:
+    plugins = folder.parent / "plugins"
+    plugins.mkdir()
+    (plugins / "b.py").write_text("b = 1")
+    (plugins / "a.sh").write_text("#!/bin/sh\n")
+    s3 = FakeS3(kms=True)
+    first = run(s3, folder)
+    content = s3.objects["plugins.zip"][0]
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.namelist() == ["a.sh", "b.py"]
+        assert [entry.external_attr >> 16 & 0o777 for entry in archive.infolist()] == [0o755, 0o644]
+    for path in plugins.iterdir():
+        path.touch()  # another date, the same content
+    assert run(s3, folder)["plugins_s3_object_version"] == first["plugins_s3_object_version"]
+    assert plugins_zip(folder_tree(plugins)).build() == content
+    (plugins / "b.py").write_text("b = 2")
+    assert run(s3, folder)["plugins_s3_object_version"] != first["plugins_s3_object_version"]
+
+
+def test_plugins_that_are_gone_become_an_empty_archive(folder: Path) -> None:
+    plugins = folder.parent / "plugins"
+    plugins.mkdir()
+    (plugins / "a.py").write_text("a = 1")
+    s3 = FakeS3()
+    run(s3, folder)
+    (plugins / "a.py").unlink()
+    result = run(s3, folder)
+    assert result["plugins_s3_path"] == "plugins.zip"  # MWAA cannot take it away again
+    assert zipfile.ZipFile(io.BytesIO(s3.objects["plugins.zip"][0])).namelist() == []
+    assert not run(s3, folder)["changed"]
+
+
+def test_every_failed_key_is_named_and_the_rest_is_kept(folder: Path) -> None:
+    s3 = FakeS3()
+    s3.refuse = {"dags/calm.py": "InternalError", "requirements.txt": "InternalError"}
+    with pytest.raises(MigrationError, match=r"2 of 3 objects .*Failed: dags/calm.py, requirements.txt. 1 were written") as caught:
+        run(s3, folder)
+    assert caught.value.details["changed"] is True
+    s3.refuse = {}
+    again = run(s3, folder)
+    assert again["counts"]["unchanged"] == 1 and again["counts"]["created"] == 2
+
+
+def test_denied_once_is_not_tried_two_thousand_times(folder: Path) -> None:
+    for number in range(200):
+        (folder / f"d{number:03}.py").write_text(CALM)
+    s3 = FakeS3()
+    s3.refuse = {f"dags/d{number:03}.py": "AccessDenied" for number in range(200)}
+    with pytest.raises(MigrationError, match="AWS denied it"):
+        run(s3, folder)
+    assert len(s3.writes()) < 100
+
+
+def test_nothing_is_uploaded_when_what_hides_it_was_refused(folder: Path) -> None:
+    (folder / "eager.py").write_text(EAGER)
+    s3 = FakeS3()
+    s3.refuse = {"dags/.airflowignore": "InternalError"}
+    with pytest.raises(MigrationError, match="dags/.airflowignore"):
+        run(s3, folder)
+    assert not [key for key in s3.objects if key.startswith("dags/")]
+
+
+def test_a_bucket_mwaa_would_refuse_is_refused_before_anything_is_written(folder: Path) -> None:
+    s3 = FakeS3(versioning="Suspended")
+    with pytest.raises(MigrationError, match="has no versioning"):
+        run(s3, folder)
+    s3 = FakeS3(region="eu-west-1")
+    with pytest.raises(MigrationError, match="the bucket bucket is in us-east-1, and MWAA takes only .* eu-west-1"):
+        run(s3, folder)
+    assert s3.writes() == []
+
+
+def test_diff_shows_names_not_content(folder: Path) -> None:
+    (folder / "calm.py").write_text("PASSWORD = 'CANARY-dag-0011aabb'\n")
+    diff = diff_of(run(FakeS3(), folder, check=True))
+    assert "dags/calm.py (new, 33 bytes)" in diff["after"]
+    assert "CANARY-" not in json.dumps(diff)
+
+
+def test_keys_are_beside_the_dag_folder_unless_the_environment_says_otherwise() -> None:
+    assert (beside("dags", "plugins.zip"), beside("team/dags", "plugins.zip")) == ("plugins.zip", "team/plugins.zip")
+    options = dict.fromkeys(
+        ["environment", "bucket", "dag_s3_path", "plugins_s3_path", "requirements_s3_path", "startup_script_s3_path", "airflow_version"]
+    )
+    shown = {"SourceBucketArn": "arn:aws:s3:::theirs", "DagS3Path": "x/dags/", "PluginsS3Path": "p.zip", "AirflowVersion": "2.11.2"}
+    target = find_target(options, shown)
+    assert (target.bucket, target.dag_s3_path, target.plugins_s3_path, target.requirements_s3_path) == (
+        "theirs",
+        "x/dags",
+        "p.zip",
+        "x/requirements.txt",
+    )
+    assert find_target({**options, "bucket": "mine"}, None).dag_s3_path == "dags"
+    with pytest.raises(MigrationError, match="environment demo does not exist"):
+        find_target({**options, "environment": "demo"}, None)
