@@ -78,10 +78,10 @@ unit: versions ## milliseconds each
 	@python -m pytest -q tests/unit
 
 lab-test: versions ## playbooks and modules against stub environments
-	@python -m pytest -q -m lab tests/integration
+	@python -m pytest -q tests/integration
 
 e2e: versions ## one real Airflow to another
-	@python -m pytest -q -m e2e tests/integration
+	@python -m pytest -q tests/e2e
 
 sanity: versions ## ansible-test sanity
 	@tests/sanity/run
