@@ -5,8 +5,8 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-Credentials, region and endpoint are amazon.aws's common options, so `module_defaults` and the environment mean the same here as
-there. The switch that the lab needs (AWS_DISABLE_HOST_PREFIX_INJECTION) is botocore's own, since 1.38.
+Credentials, region and endpoint are amazon.aws's common options, so `module_defaults` and the environment mean the same
+here as there. The switch that the lab needs (AWS_DISABLE_HOST_PREFIX_INJECTION) is botocore's own, since 1.38.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ MAX_CONNECT_ATTEMPTS = 3  # an endpoint that nobody answers at is not worth ten 
 
 def _argument_spec() -> dict[str, Any]:
     spec = aws_argument_spec()
-    # AWX 24 hands the session token of its AWS credential over as AWS_SECURITY_TOKEN only; amazon.aws does not read that and
-    # would sign with the key alone.
+    # AWX 24 hands the session token of its AWS credential over as AWS_SECURITY_TOKEN only; amazon.aws does not read
+    # that and would sign with the key alone.
     spec["session_token"] = dict(
         spec["session_token"], fallback=(env_fallback, ["AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"])
     )
@@ -60,8 +60,8 @@ AWS_ARGUMENT_SPEC: dict[str, Any] = _argument_spec()
 class Aws:
     """Clients for one set of credentials. Thread-safe; clients are made once each.
 
-    Raises MigrationError (unknown profile, no region, unknown region, too old botocore, missing boto3) when a client is asked for,
-    not when it is made: bodies validate their input first.
+    Raises MigrationError (unknown profile, no region, unknown region, too old botocore, missing boto3) when a client is
+    asked for, not when this is made: bodies validate their input first.
     """
 
     def __init__(self, params: dict[str, Any], name: str = "mwaa.migration"):
@@ -82,7 +82,8 @@ class Aws:
     def client(self, service: str, *, region: str | None = None, **config: Any) -> Any:
         """The boto3 client of a service ('mwaa', 's3', 'kms', 'sts', …), with botocore's standard retries.
 
-        region: another region than the configured one. config: botocore Config settings that differ (max_pool_connections, …).
+        region: another region than the configured one. config: botocore Config settings that differ
+        (max_pool_connections, …).
         """
         key = (service, region, repr(sorted(config.items())))
         with self._lock:
@@ -128,15 +129,16 @@ class Aws:
             return self._identity
 
     def require_botocore(self, version: str, reason: str) -> None:
-        """MigrationError unless botocore is at least `version`; reason: 'for webserver_access_mode PUBLIC_AND_PRIVATE'."""
+        """MigrationError unless botocore is at least `version`; reason: 'for webserver_access_mode …'."""
         self._check_sdk(version, reason)
 
     # amazon.aws's helpers speak to a module through these three names
     def fail_json(self, msg: str, **_details: Any) -> NoReturn:
         if "Passing both a profile and access tokens" in msg:
             raise MigrationError(
-                "both a profile and keys are given: leave profile out, or clear access_key, secret_key and session_token"
-                " (also AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_SECURITY_TOKEN in the environment)"
+                "both a profile and keys are given: leave profile out, or clear access_key, secret_key and"
+                " session_token (also AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_SECURITY_TOKEN in"
+                " the environment)"
             )
         raise MigrationError(msg)
 
@@ -151,12 +153,12 @@ class Aws:
     def _connect(self, service: str, region: str, config: dict[str, Any]) -> Any:
         self._check_sdk()
         _configured, endpoint, arguments = get_aws_connection_info(self)
-        settings: dict[str, Any] = dict(
-            retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
-            connect_timeout=10,
-            tcp_keepalive=True,
-            max_pool_connections=32,
-        )
+        settings: dict[str, Any] = {
+            "retries": {"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
+            "connect_timeout": 10,
+            "tcp_keepalive": True,
+            "max_pool_connections": 32,
+        }
         settings.update(config)
         client = boto3_conn(
             self,
@@ -180,7 +182,8 @@ class Aws:
         profile = self.params.get("profile")
         if profile and profile not in botocore.session.get_session().available_profiles:
             raise MigrationError(
-                f"the AWS profile {profile} does not exist; correct profile (or AWS_PROFILE), or add it to ~/.aws/config",
+                f"the AWS profile {profile} does not exist; correct profile (or AWS_PROFILE), or add it to"
+                " ~/.aws/config",
             )
 
     def _check_sdk(self, version: str = BOTOCORE_FLOOR, reason: str = "for this collection") -> None:
@@ -190,7 +193,8 @@ class Aws:
             )
         if _version(botocore.__version__) < _version(version):
             raise MigrationError(
-                f"botocore {botocore.__version__} of {sys.executable} is too old {reason}: {version} or newer is needed;"
+                f"botocore {botocore.__version__} of {sys.executable} is too old {reason}: {version} or newer is"
+                " needed;"
                 f" pip install --upgrade boto3 'botocore>={version}'"
             )
 
@@ -219,8 +223,8 @@ def run_module(
     """The main() of every module: AnsibleAWSModule, the body, one sentence on failure.
 
     argument_spec: the module's own options; the common AWS options are added. kwargs: required_if and the like.
-    body: returns the arguments of exit_json. MigrationError and botocore's exceptions become fail_json with `msg` and, where AWS
-    answered, `error: {code, request_id}`. Anything else is a bug and shows as one.
+    body: returns the arguments of exit_json. MigrationError and botocore's exceptions become fail_json with `msg` and,
+    where AWS answered, `error: {code, request_id}`. Anything else is a bug and shows as one.
     """
     set_collection_info("mwaa.migration", COLLECTION_VERSION)
     module = AnsibleAWSModule(

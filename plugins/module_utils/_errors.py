@@ -5,7 +5,8 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-Nothing here imports botocore (only _aws.py does): AWS's exceptions are told by their shape and by the names of their classes.
+Nothing here imports botocore (only _aws.py does): AWS's exceptions are told by their shape and by the names of their
+classes.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Faults:
         raise MigrationError(f"{self.what}: {len(self.found)} faults: {listed}", faults=list(self.found))
 
 
-# AWS error codes by meaning. Sources: botocore's data (mwaa, s3, kms, sts), botocore/retries/standard.py, the S3 and STS error references.
+# AWS error codes by meaning. Sources: botocore's data (mwaa, s3, kms, sts), botocore/retries/standard.py, the S3 and
+# STS error references.
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 BAD_CREDENTIALS = {
     "InvalidClientTokenId",
@@ -168,7 +170,7 @@ def is_throttle(exception: BaseException) -> bool:
 
 
 def is_transient(exception: BaseException) -> bool:
-    """Whether the same call may succeed later although nothing is changed: 5xx, resets, time-outs. It MAY have taken effect."""
+    """Whether the same call may succeed later: 5xx, resets, time-outs. It MAY have taken effect."""
     if error_code(exception) is not None:
         return error_code(exception) in TRANSIENT or (http_status(exception) or 0) >= 500
     names = _class_names(exception)
@@ -209,7 +211,7 @@ def aws_error(exception: BaseException, doing: str | None = None) -> MigrationEr
 
 @contextlib.contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
-    """with aws_errors("read environment demo"): … — botocore's exceptions inside become MigrationErrors that say what was attempted."""
+    """with aws_errors("read environment demo"): botocore's exceptions inside become MigrationErrors that say so."""
     try:
         yield
     except Exception as exception:
@@ -234,12 +236,14 @@ def _client_error(exception: BaseException, code: str) -> tuple[str, str]:
     if code in BAD_CREDENTIALS:
         return (
             f"AWS does not accept the credentials{_quoted(message)}",
-            "check access_key, secret_key and session_token (or the profile, or the AWS_* variables): temporary keys need their session token",
+            "check access_key, secret_key and session_token (or the profile, or the AWS_* variables): temporary"
+            " keys need their session token",
         )
     if code in DENIED:
         return (
             f"AWS denied it{_quoted(message)}",
-            "allow the named action in the caller's IAM policy (and look for an SCP or a bucket, key or endpoint policy that denies it)",
+            "allow the named action in the caller's IAM policy (and look for an SCP or a bucket, key or endpoint"
+            " policy that denies it)",
         )
     if code in THROTTLED:
         return (
@@ -269,7 +273,8 @@ def _local_error(exception: BaseException) -> tuple[str, str]:
     if "NoCredentialsError" in names:
         return (
             "no AWS credentials were found",
-            "set profile, or access_key and secret_key, or the AWS_* environment variables, or run where an instance or task role is attached",
+            "set profile, or access_key and secret_key, or the AWS_* environment variables, or run where an"
+            " instance or task role is attached",
         )
     if "PartialCredentialsError" in names:
         return f"the AWS credentials are incomplete ({text})", "set both access_key and secret_key"
@@ -303,7 +308,8 @@ def _local_error(exception: BaseException) -> tuple[str, str]:
     if names & {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"}:
         return (
             f"AWS cannot be reached ({text})",
-            "check the region, endpoint_url (or AWS_ENDPOINT_URL), the proxy, DNS and, inside a private VPC, the interface endpoint of the service",
+            "check the region, endpoint_url (or AWS_ENDPOINT_URL), the proxy, DNS and, inside a private VPC, the"
+            " interface endpoint of the service",
         )
     if "ReadTimeoutError" in names:
         return f"AWS did not answer in time ({text})", "run again"

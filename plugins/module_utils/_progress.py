@@ -5,8 +5,8 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-A module cannot write to the screen. The action plugin `progress` gives it a file (named by MWAA_MIGRATION_PROGRESS) and shows
-what is appended there. Without that variable nothing is written. Lines must never hold secrets.
+A module cannot write to the screen. The action plugin `progress` gives it a file (named by MWAA_MIGRATION_PROGRESS) and
+shows what is appended there. Without that variable nothing is written. Lines must never hold secrets.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def wait_until(
 ) -> T:
     """Call `probe` until it returns something other than None, and return that.
 
-    timeout, interval: seconds. Pauses start at 1 s and grow with the time waited (a tenth of it) up to `interval`, so that short
-    waits are short and long ones are cheap.
+    timeout, interval: seconds. Pauses start at 1 s and grow with the time waited (a tenth of it) up to `interval`, so
+    that short waits are short and long ones are cheap.
     describe: what is waited for and how it stands, such as "environment demo: CREATING"; the time waited is added.
     clock: has monotonic() and sleep(); tests bring their own.
     hint: what to do when the time is over.

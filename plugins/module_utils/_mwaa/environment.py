@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 from ansible.module_utils.common.dict_transformations import camel_dict_to_snake_dict
-
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     Faults,
     MigrationError,
@@ -33,9 +32,10 @@ DELETE_TIMEOUT = 3600
 NOTICE = 60.0  # seconds within which GetEnvironment shows an operation that was accepted
 
 CREATE_HINT = (
-    "delete it (state: absent), mend the cause and create it again; usual causes are subnets without NAT or VPC endpoints, an"
-    " execution role that MWAA cannot assume or that lacks rights on the bucket, the key or the log groups, and a security group"
-    " without a rule for itself (AWS's runbook AWSSupport-TroubleshootMWAAEnvironmentCreation checks these)"
+    "delete it (state: absent), mend the cause and create it again; usual causes are subnets without NAT or VPC"
+    " endpoints,"
+    " an execution role that MWAA cannot assume or that lacks rights on the bucket, the key or the log groups, and a"
+    " security group without a rule for itself (AWS's runbook AWSSupport-TroubleshootMWAAEnvironmentCreation checks these)"
 )
 UPDATE_HINT = (
     "MWAA rolled back and the environment is usable as it was; for requirements and plugins look at the log streams"
@@ -44,7 +44,7 @@ UPDATE_HINT = (
 
 
 def describe(client: Any, name: str) -> dict[str, Any] | None:
-    """GetEnvironment's Environment as botocore returns it (option values in clear!), None when there is none of that name."""
+    """GetEnvironment's Environment as botocore returns it (option values in clear!), None when there is none."""
     try:
         return client.get_environment(Name=name)["Environment"]
     except Exception as exception:
@@ -153,7 +153,8 @@ def absent(ctx: Any) -> dict[str, Any]:
     changed = status != "DELETING"
     if changed and status in limits.BUSY:
         raise MigrationError(
-            f"environment {name} is {status} and cannot be deleted now: wait until it is AVAILABLE or has failed, and run again",
+            f"environment {name} is {status} and cannot be deleted now: wait until it is AVAILABLE or has failed,"
+            " and run again",
             environment=shown(environment),
         )
     if not ctx.check_mode:
@@ -309,7 +310,10 @@ def _no_way(environment: dict[str, Any]) -> str:
     if status == "DELETING":
         return f"environment {name} is being deleted: wait until it is gone and run again, or choose another name"
     if status == "UNAVAILABLE":
-        return f"environment {name} is UNAVAILABLE{reason}: MWAA could not roll back; ask AWS Support, or delete it and create it again"
+        return (
+            f"environment {name} is UNAVAILABLE{reason}: MWAA could not roll back; ask AWS Support, or delete it and"
+            " create it again"
+        )
     if status == "CREATE_FAILED":
         return f"environment {name} is CREATE_FAILED{reason}: {CREATE_HINT}"
     return f"environment {name} is {status}{reason}: {UPDATE_HINT.format(name=name)}"
@@ -339,7 +343,7 @@ def _texts(node: Any) -> Any:
 
 
 def _prepare_bucket(ctx: Any, name: str, bucket: str, wanted: dict[str, Any], *, whole: bool) -> None:
-    """Check the bucket (whole) and pin the versions of the objects that `wanted` names without one. Faults are raised together."""
+    """Check the bucket (whole) and pin the objects that `wanted` names without a version. Faults are raised together."""
     paths = [path for path, version in settings.PINNED.items() if path in wanted and version not in wanted]
     if not (whole or paths):
         return
@@ -362,7 +366,8 @@ def _check_bucket(ctx: Any, s3: Any, bucket: str, faults: Faults) -> bool:
             raise
         if is_missing(exception):
             faults.add(
-                f"the bucket {bucket} does not exist: create it in {ctx.aws.region}, versioned, with public access blocked"
+                f"the bucket {bucket} does not exist: create it in {ctx.aws.region}, versioned, with public access"
+                " blocked"
             )
             return False
         region = _header(exception, "x-amz-bucket-region")
@@ -403,7 +408,8 @@ def _check_public_access(ctx: Any, s3: Any, bucket: str, faults: Faults) -> None
     switches = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     if not all(block.get(switch) for switch in switches):
         faults.add(
-            f"the bucket {bucket} does not block all public access, which MWAA needs: set all four switches of its public access block"
+            f"the bucket {bucket} does not block all public access, which MWAA needs: set all four switches of its"
+            " public access block"
         )
 
 

@@ -46,7 +46,8 @@ class Reply(NamedTuple):
 class RestError(MigrationError):
     """A REST call that did not succeed.
 
-    status: Airflow's HTTP status; None when the call never got an answer of Airflow's (denied, throttled, broken connection).
+    status: Airflow's HTTP status; None when the call never got an answer of Airflow's (denied, throttled, broken
+    connection).
     detail: Airflow's explanation, without anything of the body that was sent.
     maybe_done: the call may have taken effect although it failed, and was therefore not repeated.
     """
@@ -92,8 +93,8 @@ class RestClient:
     ) -> Reply:
         """One call. ok: HTTP statuses beyond 2xx that are an answer and not a failure, such as (404,).
 
-        Throttled calls and those that surely were not sent are repeated, with growing random pauses, inside the budget. 5xx and
-        broken connections are repeated too, but not for POST: it may have taken effect (RestError.maybe_done).
+        Throttled calls and those that surely were not sent are repeated, with growing random pauses, inside the budget.
+        5xx and broken connections are repeated too, but not for POST: it may have taken effect (RestError.maybe_done).
         Raises RestError.
         """
         method = method.upper()
@@ -180,7 +181,8 @@ class RestClient:
         message = _masked(explain(exception, f"call {where}"), body)
         if code in DENIED:
             message += (
-                "; airflow:InvokeRestApi is allowed on role ARNs (arn:aws:airflow:REGION:ACCOUNT:role/ENVIRONMENT/Admin), not on the"
+                "; airflow:InvokeRestApi is allowed on role ARNs"
+                " (arn:aws:airflow:REGION:ACCOUNT:role/ENVIRONMENT/Admin), not on the"
                 " environment's, and a PRIVATE_ONLY web server answers only inside its VPC"
             )
         if is_throttle(exception) or never_sent(exception):

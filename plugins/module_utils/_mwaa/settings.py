@@ -1,12 +1,12 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An environment's settings: from module options to API fields and back, validated and compared. Pure: no calls are made here.
+"""An environment's settings: from module options to API fields and back, validated and compared. Pure, no calls.
 
 PRIVATE to the collection: no promise is made to other collections.
 
-Both sides are brought to the same flat form, a dict by option name, so that comparing is comparing dicts. An option that is not
-given is not in the dict and is not touched.
+Both sides are brought to the same flat form, a dict by option name, so that comparing is comparing dicts. An option
+that is not given is not in the dict and is not touched.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def desired(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def merged_options(wanted: dict[str, Any], current_options: dict[str, str]) -> None:
-    """Make `airflow_configuration_options` in `wanted` the full map: the given options replace the current ones, the secret ones are merged."""
+    """Make `wanted` hold the full map: given options replace the current ones, secret ones are merged over them."""
     secret = wanted.pop("secret_configuration_options", None)
     if secret:
         wanted["airflow_configuration_options"] = {
@@ -211,7 +211,7 @@ def compare(now: dict[str, Any], wanted: dict[str, Any], *, purge_tags: bool) ->
 
 
 def request(settings: dict[str, Any], *, partition: str, create: bool) -> dict[str, Any]:
-    """The API fields for settings in flat form. partition: 'aws', 'aws-cn', …; create: CreateEnvironment or UpdateEnvironment."""
+    """The fields of CreateEnvironment (create) or UpdateEnvironment. partition: 'aws', 'aws-cn', …"""
     fields: dict[str, Any] = {PLAIN[name]: value for name, value in settings.items() if name in PLAIN}
     if "source_bucket" in settings:
         fields["SourceBucketArn"] = f"arn:{partition}:s3:::{settings['source_bucket']}"
@@ -237,8 +237,8 @@ def request(settings: dict[str, Any], *, partition: str, create: bool) -> dict[s
 def masked(settings: dict[str, Any], secret: set[str], other: dict[str, Any] | None = None) -> dict[str, Any]:
     """Settings in flat form, fit to be shown: values of secret Airflow options are masked.
 
-    secret: names that the task called secret; names that look secret are masked too. other: the other side of a diff, so that a
-    masked value that differs shows as different.
+    secret: names that the task called secret; names that look secret are masked too. other: the other side of a diff,
+    so that a masked value that differs shows as different.
     """
     if "airflow_configuration_options" not in settings:
         return dict(settings)
@@ -297,7 +297,8 @@ def _check_network(params: dict[str, Any], wanted: dict[str, Any], faults: Fault
     if subnets is not None:
         if len(set(subnets)) != limits.SUBNETS or len(subnets) != limits.SUBNETS:
             faults.add(
-                f"subnet_ids must be {limits.SUBNETS} different private subnets in two availability zones, {len(subnets)} are given"
+                f"subnet_ids must be {limits.SUBNETS} different private subnets in two availability zones,"
+                f" {len(subnets)} are given"
             )
         for index, subnet in enumerate(subnets):
             if not limits.SUBNET_ID.fullmatch(subnet):
@@ -344,7 +345,8 @@ def _options(parameter: str, options: dict[Any, Any], faults: Faults) -> dict[st
             value = str(value)
         if not isinstance(value, str):
             faults.add(
-                f"{where}: the value must be a text or a number, not {'null' if value is None else type(value).__name__}"
+                f"{where}: the value must be a text or a number, not"
+                f" {'null' if value is None else type(value).__name__}"
             )
             continue
         # the value itself is not repeated: it may be secret
