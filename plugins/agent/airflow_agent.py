@@ -1249,7 +1249,13 @@ def _put(root, put):
             body = file if put["size"] else b""
             request = Request(put["url"], data=body, headers=headers, method="PUT")
             with urlopen(request, timeout=30) as response:
-                return {"path": path, "status": "sent", "version_id": response.headers.get("x-amz-version-id")}
+                headers = response.headers
+                return {
+                    "path": path,
+                    "status": "sent",
+                    "version_id": headers.get("x-amz-version-id"),
+                    "etag": (headers.get("ETag") or "").strip('"') or None,
+                }
     except HTTPError as error:
         code = re.search(r"<Code>([^<]{1,60})</Code>", error.read(4096).decode("utf-8", "replace"))
         return {"path": path, "status": "refused", "reason": "HTTP %d %s" % (error.code, code.group(1) if code else "")}

@@ -1,0 +1,659 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bundle: what is carried, in an S3 prefix or a local folder, under an authenticated manifest.
+
+PRIVATE to the collection: no promise is made to other collections.
+
+A random data key per bundle is wrapped by KMS and bound to the bundle's id. State is sealed with it (Fernet) and stays so at
+rest. The manifest names every file with size, sha256 and, in S3, object version, and is authenticated with a key derived from
+the data key: who can write to the bucket but not use the KMS key cannot bring code or rows into an environment.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
+    MigrationError,
+    aws_error,
+    aws_errors,
+    is_aws_error,
+    is_missing,
+)
+
+try:
+    from cryptography.fernet import Fernet, InvalidToken
+except ImportError:  # ansible-core brings it; Bundle says so where it is missing
+    Fernet = None
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+PROGRESS = "export.progress.json"
+KINDS = ("variables", "connections", "pools")
+SINGULAR = {"variables": "variable", "connections": "connection", "pools": "pool"}
+FIELDS = {
+    "variables": ("value", "description"),
+    "connections": ("conn_type", "description", "host", "login", "password", "schema", "port", "extra"),
+    "pools": ("slots", "description", "include_deferred"),
+}
+PART = 8 << 20  # bytes; S3 multipart parts are at least 5 MiB
+THREADS = 8
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the bundle as the manifest names it.
+
+    size: bytes. sha256: hex, of what is stored. version_id, etag: S3's. content: HMAC-SHA256 (hex) of what a sealed file
+    holds, by which an unchanged content is known although every sealing looks different.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    version_id: str | None = None
+    etag: str | None = None
+    content: str | None = None
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_path(path: str) -> str:
+    """The path, when it is a relative one that stays inside; MigrationError otherwise."""
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise MigrationError(f"{path!r} is no path of a bundle's file")
+    return path
+
+
+# --------------------------------------------------------------------------------------------------------------- stores
+
+
+class Store(ABC):
+    """Where files are kept. Paths are relative, with slashes."""
+
+    url: str
+
+    @abstractmethod
+    def read(self, path: str, version_id: str | None = None) -> bytes:
+        """Raises MigrationError (code NotFound where there is no such file)."""
+
+    @abstractmethod
+    def write_stream(self, path: str, chunks: Iterable[bytes]) -> StoredFile:
+        """Write what the chunks make up; all of it or nothing. Memory does not grow with the size."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> dict[str, tuple[int, str | None]]:
+        """{path: (size in bytes, etag or None)} of all files whose path starts with prefix."""
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Nothing happens where there is no such file."""
+
+    @abstractmethod
+    def holds(self, file: StoredFile, listing: dict[str, tuple[int, str | None]]) -> bool:
+        """Whether this very content is there; listing: what list() said."""
+
+    def write(self, path: str, data: bytes) -> StoredFile:
+        return self.write_stream(path, [data])
+
+    def exists(self, path: str) -> bool:
+        return path in self.list(path)
+
+
+class LocalStore(Store):
+    """A folder. Files appear by rename, readable by their owner only."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.url = str(folder)
+
+    def read(self, path: str, version_id: str | None = None) -> bytes:
+        try:
+            return (self.folder / check_path(path)).read_bytes()
+        except FileNotFoundError:
+            raise MigrationError(f"{self.url}/{path} does not exist", code="NotFound") from None
+        except OSError as error:
+            raise MigrationError(f"{self.url}/{path} cannot be read: {error.strerror}") from None
+
+    def write_stream(self, path: str, chunks: Iterable[bytes]) -> StoredFile:
+        target = self.folder / check_path(path)
+        hasher, size = hashlib.sha256(), 0
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor, name = tempfile.mkstemp(prefix=".mwaa-", dir=target.parent)
+            temporary = Path(name)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    for chunk in chunks:
+                        file.write(chunk)
+                        hasher.update(chunk)
+                        size += len(chunk)
+                temporary.replace(target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise MigrationError(f"{self.url}/{path} cannot be written: {error.strerror}") from None
+        return StoredFile(path, size, hasher.hexdigest())
+
+    def list(self, prefix: str = "") -> dict[str, tuple[int, str | None]]:
+        found: dict[str, tuple[int, str | None]] = {}
+        for file in self.folder.rglob("*") if self.folder.is_dir() else ():
+            path = file.relative_to(self.folder).as_posix()
+            if path.startswith(prefix) and file.is_file() and not file.name.startswith(".mwaa-"):
+                found[path] = (file.stat().st_size, None)
+        return found
+
+    def delete(self, path: str) -> None:
+        target = self.folder / check_path(path)
+        target.unlink(missing_ok=True)
+        for parent in target.relative_to(self.folder).parents[:-1]:
+            with contextlib.suppress(OSError):  # not empty
+                (self.folder / parent).rmdir()
+
+    def holds(self, file: StoredFile, listing: dict[str, tuple[int, str | None]]) -> bool:
+        if listing.get(file.path, (None,))[0] != file.size:
+            return False
+        hasher = hashlib.sha256()
+        with (self.folder / file.path).open("rb") as opened:
+            for chunk in iter(lambda: opened.read(1 << 20), b""):
+                hasher.update(chunk)
+        return hasher.hexdigest() == file.sha256
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class S3Store(Store):
+    """A prefix of a bucket. Encryption at rest is the bucket's default."""
+
+    def __init__(self, bucket: str, prefix: str, aws: Any):
+        self.bucket, self.prefix = bucket, prefix.strip("/")
+        self.url = f"s3://{bucket}/{self.prefix}".rstrip("/")
+        self._aws = aws
+
+    @property
+    def _s3(self) -> Any:
+        return self._aws.client("s3")
+
+    def key(self, path: str) -> str:
+        return f"{self.prefix}/{check_path(path)}" if self.prefix else check_path(path)
+
+    def read(self, path: str, version_id: str | None = None) -> bytes:
+        arguments = {"Bucket": self.bucket, "Key": self.key(path)}
+        if version_id:
+            arguments["VersionId"] = version_id
+        try:
+            return self._s3.get_object(**arguments)["Body"].read()
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            if is_missing(exception) and "Bucket" not in str(getattr(exception, "response", {}).get("Error", {})):
+                what = f" (version {version_id})" if version_id else ""
+                raise MigrationError(f"{self.url}/{path}{what} does not exist", code="NotFound") from exception
+            raise aws_error(exception, f"read {self.url}/{path}") from exception
+
+    def write_stream(self, path: str, chunks: Iterable[bytes]) -> StoredFile:
+        hasher, size = hashlib.sha256(), 0
+        buffer = bytearray()
+        upload: _Multipart | None = None
+        with aws_errors(f"write {self.url}/{path}"):
+            try:
+                for chunk in chunks:
+                    hasher.update(chunk)
+                    size += len(chunk)
+                    buffer += chunk
+                    if len(buffer) >= PART:
+                        upload = upload or _Multipart(self._s3, self.bucket, self.key(path))
+                        upload.add(bytes(buffer))
+                        buffer.clear()
+                if upload is None:
+                    checksum = base64.b64encode(hasher.digest()).decode()
+                    reply = self._s3.put_object(
+                        Bucket=self.bucket, Key=self.key(path), Body=bytes(buffer), ChecksumSHA256=checksum
+                    )
+                else:
+                    if buffer:
+                        upload.add(bytes(buffer))
+                    reply = upload.complete()
+            except BaseException:
+                if upload is not None:
+                    upload.abort()
+                raise
+        return StoredFile(path, size, hasher.hexdigest(), _version(reply.get("VersionId")), _etag(reply.get("ETag")))
+
+    def list(self, prefix: str = "") -> dict[str, tuple[int, str | None]]:
+        found: dict[str, tuple[int, str | None]] = {}
+        start = f"{self.prefix}/" if self.prefix else ""
+        with aws_errors(f"list {self.url}"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start + prefix)
+            for page in pages:
+                for entry in page.get("Contents", []):
+                    found[entry["Key"][len(start) :]] = (entry["Size"], _etag(entry.get("ETag")))
+        return found
+
+    def delete(self, path: str) -> None:
+        with aws_errors(f"delete {self.url}/{path}"):
+            self._s3.delete_object(Bucket=self.bucket, Key=self.key(path))
+
+    def holds(self, file: StoredFile, listing: dict[str, tuple[int, str | None]]) -> bool:
+        size, etag = listing.get(file.path, (None, None))
+        return size == file.size and (file.etag is None or etag == file.etag)
+
+    def presign_put(self, path: str, size: int, sha256_hex: str, seconds: int) -> tuple[str, dict[str, str]]:
+        """A URL that lets one put exactly this content there, and the headers to send.
+
+        Signed with it are the length, the checksum and the encryption. seconds: how long it is good for.
+        """
+        checksum = base64.b64encode(bytes.fromhex(sha256_hex)).decode()
+        encryption = self._encryption()
+        parameters = {
+            "Bucket": self.bucket,
+            "Key": self.key(path),
+            "ContentLength": size,
+            "ChecksumSHA256": checksum,
+            **{name: value for name, (_header, value) in encryption.items()},
+        }
+        client = self._aws.client(
+            "s3", signature_version="s3v4"
+        )  # the default signs URLs in the old way, without headers
+        with aws_errors(f"sign an upload to {self.url}"):
+            url = client.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
+        headers = {"x-amz-checksum-sha256": checksum, **dict(encryption.values())}
+        return url, headers
+
+    def _encryption(self) -> dict[str, tuple[str, str]]:
+        """The bucket's default encryption as put_object's parameters with their headers; {} where it may not be read."""
+        if not hasattr(self, "_default_encryption"):
+            self._default_encryption: dict[str, tuple[str, str]] = {}
+            try:
+                reply = self._s3.get_bucket_encryption(Bucket=self.bucket)
+                rule = reply["ServerSideEncryptionConfiguration"]["Rules"][0]["ApplyServerSideEncryptionByDefault"]
+            except Exception as exception:
+                if not is_aws_error(exception):
+                    raise
+                return self._default_encryption
+            header = "x-amz-server-side-encryption"
+            self._default_encryption["ServerSideEncryption"] = (header, rule["SSEAlgorithm"])
+            if rule.get("KMSMasterKeyID"):
+                self._default_encryption["SSEKMSKeyId"] = (f"{header}-aws-kms-key-id", rule["KMSMasterKeyID"])
+        return self._default_encryption
+
+
+class _Multipart:
+    def __init__(self, s3: Any, bucket: str, key: str):
+        self._s3, self._target = s3, {"Bucket": bucket, "Key": key}
+        self._id = s3.create_multipart_upload(**self._target)["UploadId"]
+        self._parts: list[dict[str, Any]] = []
+
+    def add(self, data: bytes) -> None:
+        number = len(self._parts) + 1
+        reply = self._s3.upload_part(**self._target, UploadId=self._id, PartNumber=number, Body=data)
+        self._parts.append({"PartNumber": number, "ETag": reply["ETag"]})
+
+    def complete(self) -> dict[str, Any]:
+        return self._s3.complete_multipart_upload(
+            **self._target, UploadId=self._id, MultipartUpload={"Parts": self._parts}
+        )
+
+    def abort(self) -> None:
+        with contextlib.suppress(Exception):
+            self._s3.abort_multipart_upload(**self._target, UploadId=self._id)
+
+
+def _version(version_id: str | None) -> str | None:
+    return version_id if version_id and version_id != "null" else None
+
+
+def _etag(etag: str | None) -> str | None:
+    return etag.strip('"') if etag else None
+
+
+def open_store(url_or_path: str, aws: Any) -> Store:
+    """s3://bucket/prefix or a local folder (which need not exist yet). aws: Aws, used for S3 only."""
+    if url_or_path.startswith("s3://"):
+        bucket, _slash, prefix = url_or_path[len("s3://") :].partition("/")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
+            raise MigrationError(f"{url_or_path} names no bucket: say s3://bucket/prefix")
+        return S3Store(bucket, prefix, aws)
+    if re.match(r"^[a-z0-9]+://", url_or_path):
+        raise MigrationError(f"{url_or_path} is neither s3://bucket/prefix nor a folder")
+    return LocalStore(Path(url_or_path).expanduser().absolute())
+
+
+# --------------------------------------------------------------------------------------------------------------- bundle
+
+
+def digest(key: bytes, kind: str, identifier: str, field: str, value: Any) -> str:
+    """HMAC-SHA256 (hex) of one field, by which both ends compare without showing it; kind in plural or singular."""
+    message = json.dumps([SINGULAR.get(kind, kind), identifier, field, value], ensure_ascii=True, separators=(",", ":"))
+    return hmac.new(key, message.encode(), hashlib.sha256).hexdigest()
+
+
+def canonical(kind: str, item: Any) -> dict[str, Any]:
+    """An item as a bundle holds it (a variable may be a bare string) as {field: value} with every field."""
+    if kind == "variables" and not isinstance(item, dict):
+        item = {"value": item}
+    values = {field: item.get(field) for field in FIELDS[kind]}
+    if kind == "pools":
+        values["include_deferred"] = bool(values["include_deferred"])
+    return values
+
+
+def new_data_key(aws: Any, kms_key_id: str, context: dict[str, str]) -> tuple[bytes, bytes]:
+    """(32 bytes for memory only, the same wrapped by KMS)."""
+    with aws_errors(f"make a data key with the KMS key {kms_key_id}"):
+        reply = aws.client("kms").generate_data_key(KeyId=kms_key_id, NumberOfBytes=32, EncryptionContext=context)
+    return reply["Plaintext"], reply["CiphertextBlob"]
+
+
+class Bundle:
+    """A bundle in a store. `files` is what the manifest names (or will name, once saved)."""
+
+    def __init__(self, store: Store, bundle_id: str, data_key: bytes, key: dict[str, str], source: dict[str, Any]):
+        if Fernet is None:
+            raise MigrationError("the Python package cryptography is missing on the controller: install it")
+        self.store, self.bundle_id, self.source = store, bundle_id, source
+        self.key = key  # {"kms_key_id", "wrapped"}
+        self.data_key = data_key
+        self.created_at = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.files: dict[str, StoredFile] = {}
+        self.stored: dict[str, StoredFile] = {}  # what an interrupted export stored and no manifest names yet
+        self.fernet = Fernet(base64.urlsafe_b64encode(data_key))
+        self.digest_key = self._derive(b"digest")
+        self._mac_key = self._derive(b"manifest")
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.store.url!r}, {self.bundle_id!r})"
+
+    # -- finding and keeping
+
+    @classmethod
+    def create(cls, store: Store, aws: Any, kms_key_id: str, source: dict[str, Any]) -> Bundle:
+        """A new one, in memory: nothing is written before save() or save_progress()."""
+        bundle_id = secrets.token_hex(16)
+        data_key, wrapped = new_data_key(aws, kms_key_id, _context(bundle_id))
+        return cls(store, bundle_id, data_key, {"kms_key_id": kms_key_id, "wrapped": _text(wrapped)}, source)
+
+    @classmethod
+    def open(cls, store: Store, aws: Any) -> Bundle:
+        """The one whose manifest is in the store. MigrationError where there is none, or it is not authentic.
+
+        Files are checked when they are read, and all of them by check().
+        """
+        document = _document(store, MANIFEST)
+        if document is None:
+            raise MigrationError(
+                f"there is no bundle at {store.url} (no {MANIFEST}): export one, or correct the name",
+                code="NoBundle",
+            )
+        return cls._from(store, aws, document, MANIFEST)
+
+    @classmethod
+    def resume(cls, store: Store, aws: Any) -> Bundle | None:
+        """The existing bundle with what an interrupted export has stored already; None where there is neither."""
+        manifest, progress = _document(store, MANIFEST), _document(store, PROGRESS)
+        if manifest is None:
+            return None if progress is None else cls._from(store, aws, progress, PROGRESS)
+        bundle = cls._from(store, aws, manifest, MANIFEST)
+        if progress is not None and progress.get("bundle_id") == bundle.bundle_id:
+            bundle._authenticate(progress, PROGRESS)
+            bundle.stored = {entry["path"]: StoredFile(**entry) for entry in progress["files"]}
+        return bundle
+
+    @classmethod
+    def _from(cls, store: Store, aws: Any, document: dict[str, Any], name: str) -> Bundle:
+        if document.get("schema_version") != SCHEMA_VERSION:
+            raise MigrationError(
+                f"{store.url}/{name} has schema version {document.get('schema_version')!r}, this collection knows"
+                f" {SCHEMA_VERSION}: use the version of the collection that exported it"
+            )
+        try:
+            bundle_id, key = document["bundle_id"], document["key"]
+            wrapped = base64.b64decode(key["wrapped"])
+        except (KeyError, TypeError, ValueError):
+            raise MigrationError(f"{store.url}/{name} is damaged: export again") from None
+        try:
+            reply = aws.client("kms").decrypt(CiphertextBlob=wrapped, EncryptionContext=_context(bundle_id))
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            error = aws_error(exception, f"open the bundle {store.url} with its KMS key {key.get('kms_key_id')}")
+            if error.code == "InvalidCiphertextException":
+                raise MigrationError(
+                    f"{store.url}/{name} was altered: its key belongs to another bundle; export again", code=error.code
+                ) from exception
+            raise error from exception
+        bundle = cls(store, bundle_id, reply["Plaintext"], key, document.get("source") or {})
+        bundle._authenticate(document, name)
+        files = {check_path(entry["path"]): StoredFile(**entry) for entry in document["files"]}
+        bundle.files, bundle.stored = (files, {}) if name == MANIFEST else ({}, files)
+        bundle.created_at = document["created_at"]
+        return bundle
+
+    def save(self) -> None:
+        """Write the manifest, last of all, and forget the progress of the export."""
+        self.store.write(MANIFEST, self._text(self.files))
+        self.store.delete(PROGRESS)
+        self.stored = {}
+
+    def save_progress(self, stored: dict[str, StoredFile]) -> None:
+        """Remember what is stored already, so that an interrupted export goes on from here."""
+        self.store.write(PROGRESS, self._text(stored))
+
+    def _text(self, files: dict[str, StoredFile]) -> bytes:
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "bundle_id": self.bundle_id,
+            "created_at": self.created_at,
+            "source": self.source,
+            "key": self.key,
+            "files": [
+                {
+                    name: value
+                    for name, value in asdict(files[path]).items()
+                    if value is not None or name == "version_id"
+                }
+                for path in sorted(files)
+            ],
+        }
+        return json.dumps({**document, "mac": self._mac(document)}, indent=1, sort_keys=True).encode() + b"\n"
+
+    def _mac(self, document: dict[str, Any]) -> str:
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        return hmac.new(self._mac_key, text.encode(), hashlib.sha256).hexdigest()
+
+    def _authenticate(self, document: dict[str, Any], name: str) -> None:
+        body = {key: value for key, value in document.items() if key != "mac"}
+        if not hmac.compare_digest(str(document.get("mac")), self._mac(body)):
+            raise MigrationError(
+                f"{self.store.url}/{name} was altered after it was written (its authentication code does not fit):"
+                " export again"
+            )
+
+    def _derive(self, purpose: bytes) -> bytes:
+        return hmac.new(self.data_key, purpose, hashlib.sha256).digest()
+
+    # -- files
+
+    def read(self, path: str) -> bytes:
+        """A file of the manifest, as it was exported; MigrationError naming it where it is missing or differs."""
+        file = self.files.get(path)
+        if file is None:
+            raise MigrationError(f"the bundle {self.store.url} has no file {path}")
+        try:
+            data = self.store.read(path, file.version_id)
+        except MigrationError as error:
+            if error.code == "NotFound":
+                raise MigrationError(
+                    f"{self.store.url}/{path} is missing although the manifest names it: export again"
+                ) from None
+            raise
+        if len(data) != file.size or sha256(data) != file.sha256:
+            raise MigrationError(f"{self.store.url}/{path} does not match the bundle's manifest: export again")
+        return data
+
+    def check(self, paths: Iterable[str] | None = None) -> None:
+        """Read all files (or these) and refuse the bundle when one does not match; every such file is named."""
+
+        def fault(path: str) -> str | None:
+            try:
+                self.read(path)
+            except MigrationError as error:
+                return error.message
+            return None
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            faults = [text for text in pool.map(fault, sorted(self.files if paths is None else paths)) if text]
+        if faults:
+            raise MigrationError(
+                "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
+            )
+
+    def document(self, path: str) -> Any:
+        """A JSON file of the manifest (options.json, inventory.json)."""
+        return json.loads(self.read(path))
+
+    # -- state
+
+    def read_state(self, kind: str) -> dict[str, Any]:
+        """Variables, connections or pools as Airflow's own import reads them; opened in memory only."""
+        return json.loads(self.unseal(self.read(state_path(kind)), state_path(kind)))
+
+    def seal(self, data: bytes) -> bytes:
+        return self.fernet.encrypt(data)
+
+    def unseal(self, token: bytes, name: str = "it") -> bytes:
+        try:
+            return self.fernet.decrypt(token)
+        except InvalidToken:
+            raise MigrationError(
+                f"{name} was not sealed with the key of the bundle {self.store.url}: export again"
+            ) from None
+
+    def content_digest(self, data: bytes) -> str:
+        """What StoredFile.content holds for a sealed file with this content."""
+        return hmac.new(self.digest_key, data, hashlib.sha256).hexdigest()
+
+    def digest(self, kind: str, identifier: str, field: str, value: Any) -> str:
+        return digest(self.digest_key, kind, identifier, field, value)
+
+    def digests(self, kind: str, identifier: str, item: Any) -> dict[str, str]:
+        """{field: digest} of one item, to compare with the agent's."""
+        values = canonical(kind, item)
+        return {field: self.digest(kind, identifier, field, values[field]) for field in values}
+
+    def ledger(self, environment: str) -> Ledger:
+        return Ledger(self, environment)
+
+
+class Ledger:
+    """What was last applied to an environment, as digests: the memory of fields that the environment does not show.
+
+    It is written by save() only. MigrationError when it was altered by someone without the bundle's key.
+    """
+
+    def __init__(self, bundle: Bundle, environment: str):
+        self._bundle, self._path = bundle, f"ledger/{check_path(environment)}.json"
+        document = _document(bundle.store, self._path)
+        self._entries: dict[str, dict[str, dict[str, str]]] = {}
+        if document is not None:
+            bundle._authenticate(document, self._path)
+            if document.get("environment") != environment:
+                raise MigrationError(
+                    f"{bundle.store.url}/{self._path} belongs to environment {document.get('environment')}"
+                )
+            self._entries = document["entries"]
+        self._environment = environment
+        self._changed = False
+
+    def get(self, kind: str, identifier: str) -> dict[str, str] | None:
+        """{field: digest} as last applied; kind: variables, connections or pools."""
+        return self._entries.get(kind, {}).get(identifier)
+
+    def put(self, kind: str, identifier: str, digests: dict[str, str] | None) -> None:
+        """Remember (or, with None, forget) an item."""
+        if digests == self.get(kind, identifier):
+            return
+        self._changed = True
+        if digests is None:
+            self._entries[kind].pop(identifier, None)
+        else:
+            self._entries.setdefault(kind, {})[identifier] = dict(digests)
+
+    def ids(self, kind: str) -> set[str]:
+        return set(self._entries.get(kind, {}))
+
+    def save(self) -> bool:
+        """Write it if anything changed; whether it was written."""
+        if not self._changed:
+            return False
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "bundle_id": self._bundle.bundle_id,
+            "environment": self._environment,
+            "entries": self._entries,
+        }
+        text = json.dumps({**document, "mac": self._bundle._mac(document)}, sort_keys=True)
+        self._bundle.store.write(self._path, text.encode())
+        self._changed = False
+        return True
+
+
+def state_path(kind: str) -> str:
+    return f"state/{kind}.json.sealed"
+
+
+def changed_items(before: dict[str, Any], after: dict[str, Any], kind: str) -> Iterator[tuple[str, str]]:
+    """(id, added|changed|removed) between two states of a kind."""
+    for identifier in sorted({*before, *after}):
+        if identifier not in before:
+            yield identifier, "added"
+        elif identifier not in after:
+            yield identifier, "removed"
+        elif canonical(kind, before[identifier]) != canonical(kind, after[identifier]):
+            yield identifier, "changed"
+
+
+def _context(bundle_id: str) -> dict[str, str]:
+    return {"mwaa-migration": bundle_id}
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _document(store: Store, path: str) -> dict[str, Any] | None:
+    try:
+        text = store.read(path)
+    except MigrationError as error:
+        if error.code == "NotFound":
+            return None
+        raise
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise MigrationError(f"{store.url}/{path} is damaged (no JSON object): export again")
+    return document
