@@ -64,7 +64,9 @@ class Version:
         return HERE / "constraints" / f"{self.airflow}-essential.txt"
 
 
-VERSIONS = {row.airflow: row for row in (Version("2.10.3", "3.11"), Version("2.11.2", "3.12"), Version("3.2.1", "3.12"))}
+VERSIONS = {
+    row.airflow: row for row in (Version("2.10.3", "3.11"), Version("2.11.2", "3.12"), Version("3.2.1", "3.12"))
+}
 
 
 def version(airflow: str) -> Version:
@@ -200,7 +202,17 @@ def base(row: Version, say: Callable[[str], None] = lambda _line: None) -> Path:
         shutil.rmtree(place, ignore_errors=True)
         draft.parent.mkdir(parents=True, exist_ok=True)
         _uv("venv", "--quiet", "--relocatable", "--no-project", "--python", python, draft)
-        _uv("pip", "install", "--quiet", "--no-deps", "--compile-bytecode", "--python", draft / "bin" / "python", "-r", row.lock)
+        _uv(
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--compile-bytecode",
+            "--python",
+            draft / "bin" / "python",
+            "-r",
+            row.lock,
+        )
         seconds = round(time.monotonic() - began, 1)
         (draft / stamp.name).write_text(json.dumps({"airflow": row.airflow, "python": str(python), "seconds": seconds}))
         draft.rename(place)

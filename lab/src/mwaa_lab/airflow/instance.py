@@ -145,7 +145,9 @@ class Airflow:
         ):
             run = builder.run(argv, timeout=300)
             if run.returncode:
-                raise LabError(f"airflow {' '.join(argv[:2])} of {self.row.airflow} failed: {run.stderr.strip()[-1500:]}")
+                raise LabError(
+                    f"airflow {' '.join(argv[:2])} of {self.row.airflow} failed: {run.stderr.strip()[-1500:]}"
+                )
         # Looking at the command line leaves rows behind that no new environment has.
         self.postgres.sql(scratch, "delete from log; delete from job")
         dump.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +201,9 @@ class Airflow:
             if failing := self.supervisor.failed(f"{self.key}."):
                 raise LabError(f"{failing.name} keeps dying:\n{tail(failing.log)}")
             time.sleep(0.3)
-        raise LabError(f"{self.key} is not healthy after {timeout:.0f} s:\n{tail(self.home / 'logs' / 'scheduler.out')}")
+        raise LabError(
+            f"{self.key} is not healthy after {timeout:.0f} s:\n{tail(self.home / 'logs' / 'scheduler.out')}"
+        )
 
     def healthy(self) -> bool:
         path = "/health" if self.row.major < 3 else "/api/v2/monitor/health"
@@ -225,7 +229,9 @@ class Airflow:
             timeout=timeout,
         )
 
-    def rest(self, method: str, path: str, query: dict[str, Any] | None, body: Any, timeout: float = 60) -> tuple[int, Any]:
+    def rest(
+        self, method: str, path: str, query: dict[str, Any] | None, body: Any, timeout: float = 60
+    ) -> tuple[int, Any]:
         """Call the core REST API as the admin. :raises OSError: it does not answer."""
         target = ("/api/v1" if self.row.major < 3 else "/api/v2") + urllib.parse.quote(path, safe="/~:@!$&'()*+,;=%")
         if query:

