@@ -212,6 +212,11 @@ class Context:
     def warn(self, message: str) -> None:
         self.module.warn(message)
 
+    def hide(self, secrets: set[str], *, instead_of: str | None = None) -> None:
+        """Mask these texts in everything the module returns. instead_of: a no_log text that need not be masked as a whole."""
+        self.module.no_log_values.discard(instead_of)
+        self.module.no_log_values.update(secrets)
+
 
 def run_module(
     argument_spec: dict[str, Any],

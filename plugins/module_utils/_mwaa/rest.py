@@ -98,7 +98,7 @@ class RestClient:
         Raises RestError.
         """
         method = method.upper()
-        where = self._checked(method, path)
+        where = check(method, path, self.environment)
         request: dict[str, Any] = {"Name": self.environment, "Method": method, "Path": path}
         if query:
             request["QueryParameters"] = query
@@ -139,23 +139,6 @@ class RestClient:
             if not rows or offset >= int(body.get("total_entries", 0)):
                 return
 
-    def _checked(self, method: str, path: str) -> str:
-        where = f"{method} {path} of environment {self.environment}"
-        if method not in limits.REST_METHODS:
-            raise RestError(f"{where}: the method must be one of {', '.join(limits.REST_METHODS)}")
-        if not path.startswith("/"):
-            raise RestError(f"{where}: the path must start with /, for example /dags")
-        if path.startswith(("/api/v1", "/api/v2")):
-            raise RestError(f"{where}: leave /api/v1 or /api/v2 out, MWAA adds it")
-        if "?" in path:
-            raise RestError(f"{where.split('?')[0]}: give what follows the ? as query")
-        if len(path) > limits.REST_PATH_MAX:
-            raise RestError(
-                f"{where}: the path has {len(path)} characters, MWAA takes {limits.REST_PATH_MAX};"
-                " ask the collection with query parameters instead, or use mwaa_cli_exec"
-            )
-        return where
-
     def _wait_for_turn(self) -> None:
         with self._lock:
             now = self._clock.monotonic()
@@ -193,6 +176,25 @@ class RestClient:
                 return RestError(message, maybe_done=True, **identity), False
             return RestError(message, **identity), True
         return RestError(message, **identity), False
+
+
+def check(method: str, path: str, environment: str) -> str:
+    """Refuse what MWAA would refuse, or misunderstand. Returns how the call is named in messages."""
+    where = f"{method} {path} of environment {environment}"
+    if method not in limits.REST_METHODS:
+        raise RestError(f"{where}: the method must be one of {', '.join(limits.REST_METHODS)}")
+    if not path.startswith("/"):
+        raise RestError(f"{where}: the path must start with /, for example /dags")
+    if path.startswith(("/api/v1", "/api/v2")):
+        raise RestError(f"{where}: leave /api/v1 or /api/v2 out, MWAA adds it")
+    if "?" in path:
+        raise RestError(f"{method} {path.split('?')[0]}: give what follows the ? as query")
+    if len(path) > limits.REST_PATH_MAX:
+        raise RestError(
+            f"{where}: the path has {len(path)} characters, MWAA takes {limits.REST_PATH_MAX};"
+            " ask the collection with query parameters instead, or use mwaa_cli_exec"
+        )
+    return where
 
 
 def _airflow_body(exception: BaseException) -> Any:
