@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shared by the modules that wait: shows on the screen, while the module runs, the lines that it writes with _progress.progress.
+"""Shared by the modules that wait: shows on the screen what they say with _progress.progress while they run.
 
 Wired to them by meta/runtime.yml (plugin_routing.modules.*.action_plugin). Each module is documented by itself.
 """
@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import VARIABLE
 
 GLANCE = 0.5  # seconds between two looks at the file
@@ -47,7 +46,7 @@ class ActionModule(ActionBase):
         environment = self._task.environment
         self._task.environment = [*(environment or []), {VARIABLE: path}]
         done = threading.Event()
-        with open(descriptor, encoding="utf-8", errors="replace") as lines:
+        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as lines:
             watcher = threading.Thread(target=self._watch, args=(lines, host, done), daemon=True)
             watcher.start()
             try:

@@ -44,7 +44,9 @@ attributes:
 options: {}
 attributes:
   action_group:
-    description: Use C(group/mwaa.migration.aws) in C(module_defaults) to set defaults for this module, and for those of amazon.aws.
+    description:
+      - Use C(group/mwaa.migration.aws) in C(module_defaults) to set defaults for this module, and for those of
+        amazon.aws.
     support: full
     membership:
       - mwaa.migration.aws

@@ -137,8 +137,8 @@ class Aws:
         if "Passing both a profile and access tokens" in msg:
             raise MigrationError(
                 "both a profile and keys are given: leave profile out, or clear access_key, secret_key and"
-                " session_token (also AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_SECURITY_TOKEN in"
-                " the environment)"
+                " session_token (also AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_SECURITY_TOKEN"
+                " in the environment)"
             )
         raise MigrationError(msg)
 
@@ -213,7 +213,7 @@ class Context:
         self.module.warn(message)
 
     def hide(self, secrets: set[str], *, instead_of: str | None = None) -> None:
-        """Mask these texts in everything the module returns. instead_of: a no_log text that need not be masked as a whole."""
+        """Mask these texts in all the module returns. instead_of: a no_log text that need not be masked as a whole."""
         self.module.no_log_values.discard(instead_of)
         self.module.no_log_values.update(secrets)
 

@@ -11,18 +11,21 @@ short_description: Run an Airflow CLI command in an Amazon MWAA environment
 version_added: 0.1.0
 description:
   - Runs one command of Airflow's CLI on the web server of an MWAA environment and returns what it printed.
-  - MWAA allows the commands of U(https://docs.aws.amazon.com/mwaa/latest/userguide/airflow-cli-command-reference.html). Pools, and the import
-    and export of connections and variables, are not among them. M(mwaa.migration.mwaa_rest_call) reaches these.
-  - MWAA returns no exit code. Whether a command failed is judged from what it printed. Use C(failed_when) with RV(stdout) and RV(stderr) to judge otherwise.
-  - Each attempt takes a token of its own. What surely was not run is repeated (the web server runs four commands at once). A command that
-    writes and may have taken effect is not.
+  - MWAA allows the commands of
+    U(https://docs.aws.amazon.com/mwaa/latest/userguide/airflow-cli-command-reference.html). Pools, and the import and
+    export of connections and variables, are not among them. M(mwaa.migration.mwaa_rest_call) reaches these.
+  - MWAA returns no exit code. Whether a command failed is judged from what it printed. Use C(failed_when) with
+    RV(stdout) and RV(stderr) to judge otherwise.
+  - Each attempt takes a token of its own. What surely was not run is repeated (the web server runs four commands at
+    once). A command that writes and may have taken effect is not.
   - A private web server is reached only from inside its VPC. Let the task run there with C(delegate_to).
 options:
   command:
     description:
       - The command without the leading C(airflow), such as V(version) or V(dags list -o json). Quote as in a shell.
       - Nobody can answer a prompt. Commands that ask need V(--yes).
-      - The values of C(variables set) and the login, password, extra, URI and JSON of C(connections add) are masked in all output of this module.
+      - The values of C(variables set) and the login, password, extra, URI and JSON of C(connections add) are masked
+        in all output of this module.
     type: str
     required: true
   ca_path:

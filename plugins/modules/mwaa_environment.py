@@ -10,13 +10,15 @@ module: mwaa_environment
 short_description: Create, update or delete an Amazon MWAA environment
 version_added: 0.1.0
 description:
-  - Creates, updates or deletes an environment of Amazon Managed Workflows for Apache Airflow (MWAA), and waits until that is done.
+  - Creates, updates or deletes an environment of Amazon Managed Workflows for Apache Airflow (MWAA), and waits until
+    that is done.
   - For environments that no CloudFormation stack owns. Where a stack owns the environment, change it through the stack.
-  - All options are checked against MWAA's documented limits before the first call, and all faults are reported at once.
-    Before an environment is created, its bucket is checked too. It has to be in the environment's region, versioned, and has to block public access.
+  - All options are checked against MWAA's documented limits before the first call, and all faults are reported at
+    once. Before an environment is created, its bucket is checked too. It has to be in the environment's region,
+    versioned, and has to block public access.
   - An option that is not given is not changed.
-  - When the module is interrupted while it waits, running it again goes on waiting. An environment on which another operation is in progress
-    is not changed, and the module fails with one sentence.
+  - When the module is interrupted while it waits, running it again goes on waiting. An environment on which another
+    operation is in progress is not changed, and the module fails with one sentence.
 options:
   name:
     description:
@@ -27,14 +29,16 @@ options:
   state:
     description:
       - V(present) creates or updates the environment.
-      - V(absent) deletes it, and its metadata database with all connections, variables and history. Nobody can bring them back.
+      - V(absent) deletes it, and its metadata database with all connections, variables and history. Nobody can bring
+        them back.
     type: str
     choices: [present, absent]
     default: present
   airflow_version:
     description:
       - The Airflow version, such as V(2.11.2). MWAA's newest when an environment is created without it.
-      - A change upgrades or downgrades in place. It ends all running tasks and makes the environment unavailable for up to two hours.
+      - A change upgrades or downgrades in place. It ends all running tasks and makes the environment unavailable for
+        up to two hours.
     type: str
   source_bucket:
     description:
@@ -53,7 +57,8 @@ options:
     type: str
   plugins_s3_object_version:
     description:
-      - The version id of the plugins archive. When it is not given, the object's current version is looked up and pinned.
+      - The version id of the plugins archive. When it is not given, the object's current version is looked up and
+        pinned.
     type: str
   requirements_s3_path:
     description:
@@ -62,7 +67,8 @@ options:
     type: str
   requirements_s3_object_version:
     description:
-      - The version id of the requirements file. When it is not given, the object's current version is looked up and pinned.
+      - The version id of the requirements file. When it is not given, the object's current version is looked up and
+        pinned.
     type: str
   startup_script_s3_path:
     description:
@@ -71,7 +77,8 @@ options:
     type: str
   startup_script_s3_object_version:
     description:
-      - The version id of the startup script. When it is not given, the object's current version is looked up and pinned.
+      - The version id of the startup script. When it is not given, the object's current version is looked up and
+        pinned.
     type: str
   execution_role_arn:
     description:
@@ -99,7 +106,8 @@ options:
     description:
       - Who makes the VPC endpoints of the environment. V(SERVICE) is MWAA, V(CUSTOMER) is you.
       - Fixed when the environment is created.
-      - With V(CUSTOMER), creating returns when the environment is C(PENDING). The result names the services to which endpoints are needed.
+      - With V(CUSTOMER), creating returns when the environment is C(PENDING). The result names the services to which
+        endpoints are needed.
     type: str
     choices: [SERVICE, CUSTOMER]
   webserver_access_mode:
@@ -110,7 +118,8 @@ options:
     choices: [PRIVATE_ONLY, PUBLIC_ONLY, PUBLIC_AND_PRIVATE]
   environment_class:
     description:
-      - The class, such as V(mw1.small). MWAA knows C(mw1.micro), C(mw1.small), C(mw1.medium), C(mw1.large), C(mw1.xlarge) and C(mw1.2xlarge).
+      - The class, such as V(mw1.small). MWAA knows C(mw1.micro), C(mw1.small), C(mw1.medium), C(mw1.large),
+        C(mw1.xlarge) and C(mw1.2xlarge).
     type: str
   min_workers:
     description: The least number of workers, 1 or more.
@@ -130,14 +139,16 @@ options:
   airflow_configuration_options:
     description:
       - Airflow's options as V(section.option) and value, such as C(core.dags_are_paused_at_creation).
-      - The whole set. Options that the environment has and that are not here are removed, unless they are in O(secret_configuration_options).
-        An empty dictionary removes all. When it is not given, the options stay as they are.
-      - Names have at most 64 characters, values 1 to 65536 printable ASCII characters. Booleans and numbers are written as Airflow writes them.
+      - The whole set. Options that the environment has and that are not here are removed, unless they are in
+        O(secret_configuration_options). An empty dictionary removes all. When it is not given, the options stay as
+        they are.
+      - Names have at most 64 characters, values 1 to 65536 printable ASCII characters. Booleans and numbers are
+        written as Airflow writes them.
     type: dict
   secret_configuration_options:
     description:
-      - Airflow's options whose values are secret. They are set over O(airflow_configuration_options), or over the current options when that is
-        not given. Their values are never logged, shown in a diff or returned.
+      - Airflow's options whose values are secret. They are set over O(airflow_configuration_options), or over the
+        current options when that is not given. Their values are never logged, shown in a diff or returned.
       - An option must not be in both.
     type: dict
   logging_configuration:
@@ -180,13 +191,15 @@ options:
     type: str
   worker_replacement_strategy:
     description:
-      - How workers are replaced by this update. V(FORCED) ends their tasks, V(GRACEFUL) lets them finish for up to 12 hours.
+      - How workers are replaced by this update. V(FORCED) ends their tasks, V(GRACEFUL) lets them finish for up to 12
+        hours.
       - It is sent with an update and is no property of the environment. MWAA's default is V(FORCED).
     type: str
     choices: [FORCED, GRACEFUL]
   tags:
     description:
-      - The tags, at most 50. Keys have at most 128, values at most 256 characters. When it is not given, tags stay as they are.
+      - The tags, at most 50. Keys have at most 128, values at most 256 characters. When it is not given, tags stay as
+        they are.
     type: dict
   purge_tags:
     description:
@@ -291,7 +304,8 @@ environment:
     tags:
       team: analytics
 operation:
-  description: What was done, or would be done in check mode. V(wait) is waiting for an operation that was already in progress.
+  description:
+    - What was done, or would be done in check mode. V(wait) is waiting for an operation that was already in progress.
   returned: success
   type: str
   sample: update

@@ -10,9 +10,11 @@ module: mwaa_rest_call
 short_description: Call Airflow's REST API in an Amazon MWAA environment
 version_added: 0.1.0
 description:
-  - Calls Airflow's REST API through MWAA's InvokeRestApi, which needs IAM permissions and no way to the web server (unless that is private).
-  - MWAA allows 10 calls a second, 10 seconds and 6 MB for an answer, and paths of 64 characters. Calls are paced, and throttled calls repeated.
-    5xx and broken connections are repeated too, but not for V(POST), which may have taken effect.
+  - Calls Airflow's REST API through MWAA's InvokeRestApi, which needs IAM permissions and no way to the web server
+    (unless that is private).
+  - MWAA allows 10 calls a second, 10 seconds and 6 MB for an answer, and paths of 64 characters. Calls are paced, and
+    throttled calls repeated. 5xx and broken connections are repeated too, but not for V(POST), which may have taken
+    effect.
   - Airflow 2 answers as its API v1, Airflow 3 as its API v2. Both hide passwords. What is read cannot be written back.
   - Needs Airflow 2.4.3 or newer.
 options:

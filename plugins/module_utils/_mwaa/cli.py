@@ -5,8 +5,8 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-The endpoint is POST https://{web server}/aws_mwaa/cli with a token of 60 s. It returns no exit code: `judge` says from the output whether a command failed. Certificates are always
-verified.
+The endpoint is POST https://{web server}/aws_mwaa/cli with a token of 60 s. It returns no exit code: `judge` says from
+the output whether a command failed. Certificates are always verified.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ CREATE_HINT = (
     "delete it (state: absent), mend the cause and create it again; usual causes are subnets without NAT or VPC"
     " endpoints,"
     " an execution role that MWAA cannot assume or that lacks rights on the bucket, the key or the log groups, and a"
-    " security group without a rule for itself (AWS's runbook AWSSupport-TroubleshootMWAAEnvironmentCreation checks these)"
+    " security group without a rule for itself (AWS's runbook"
+    " AWSSupport-TroubleshootMWAAEnvironmentCreation checks these)"
 )
 UPDATE_HINT = (
     "MWAA rolled back and the environment is usable as it was; for requirements and plugins look at the log streams"
@@ -343,7 +344,7 @@ def _texts(node: Any) -> Any:
 
 
 def _prepare_bucket(ctx: Any, name: str, bucket: str, wanted: dict[str, Any], *, whole: bool) -> None:
-    """Check the bucket (whole) and pin the objects that `wanted` names without a version. Faults are raised together."""
+    """Check the bucket (whole) and pin the objects that `wanted` names without a version; faults come together."""
     paths = [path for path, version in settings.PINNED.items() if path in wanted and version not in wanted]
     if not (whole or paths):
         return
