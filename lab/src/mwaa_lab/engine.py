@@ -115,9 +115,7 @@ class Engine(Protocol):
     def cli(self, env: EnvSpec, argv: list[str]) -> tuple[str, str]:
         """Run ``airflow *argv``; stdout and stderr. The exit code is lost, as on MWAA."""
 
-    def rest(
-        self, env: EnvSpec, method: str, path: str, query: dict[str, Any] | None, body: Any
-    ) -> tuple[int, Any]:
+    def rest(self, env: EnvSpec, method: str, path: str, query: dict[str, Any] | None, body: Any) -> tuple[int, Any]:
         """Call Airflow's own core REST API (``/api/v1`` before Airflow 3, ``/api/v2`` from there). ``path`` has no prefix."""
 
     def describe(self, env: EnvSpec) -> dict[str, Any]:

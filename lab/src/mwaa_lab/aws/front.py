@@ -1,0 +1,360 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The front door: one ASGI application before ministack.
+
+Every request passes here. It is named (service, operation, who, which names), written into the journal, met by faults and by
+the rules that ministack lacks, and then answered by the MWAA control plane or handed to ministack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import Executor
+from typing import Any
+from urllib.parse import parse_qs
+from xml.sax.saxutils import escape
+
+from mwaa_lab.aws import hooks, model, rules
+from mwaa_lab.aws.faults import Faults, Rule
+from mwaa_lab.aws.journal import Call, Journal, names, operation_of
+from mwaa_lab.aws.model import ApiError
+from mwaa_lab.aws.mwaa import ControlPlane
+from mwaa_lab.engine import ROLE_KEY_PREFIX, SERVICE_KEY_PREFIX
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+log = logging.getLogger("mwaa_lab.front")
+
+CONNECTION: contextvars.ContextVar[Any] = contextvars.ContextVar("lab_connection")
+"""The transport of the connection that the current request came in on (``server.py`` sets it), to drop it on order."""
+
+_CREDENTIAL = re.compile(r"Credential=([^,/]+)/\d{8}/([^/]+)/([^/]+)/aws4_request")
+_ERROR_CODE = re.compile(rb"<Code>([^<]+)</Code>")
+_STREAMED = ("PutObject", "UploadPart")
+_SERVICE_NAMES = {"airflow": "mwaa"}
+
+
+class Gone(Exception):
+    """The connection was dropped on order; there is nobody to answer."""
+
+
+class Identity:
+    """Who signed a request: access key, region, signing name, and what the lab makes of the key."""
+
+    def __init__(self, headers: dict[str, str], query: dict[str, list[str]]) -> None:
+        found = _CREDENTIAL.search(headers.get("authorization", ""))
+        if not found and "X-Amz-Credential" in query:
+            found = _CREDENTIAL.search("Credential=" + query["X-Amz-Credential"][0])
+        self.key, self.region, self.signing_name = found.groups() if found else ("", "", "s3")
+        self.caller = "user"
+        self.account_key = self.key
+        if self.key.startswith(SERVICE_KEY_PREFIX):
+            self.caller = "service"
+            self.account_key = self.key[len(SERVICE_KEY_PREFIX) :]
+            self.principal = "airflow.amazonaws.com"
+        elif self.key.startswith(ROLE_KEY_PREFIX):
+            self.caller = "environment"
+            self.account_key, _, role = self.key[len(ROLE_KEY_PREFIX) :].partition("-")
+            self.principal = f"arn:aws:sts::{self.account_key}:assumed-role/{role}/AmazonMWAA-airflow"
+        else:
+            self.principal = hooks.principal(self.key) if self.key else "anonymous"
+
+    def rewrite(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The headers with the lab's own kinds of key replaced by the account's, which ministack understands."""
+        if self.key == self.account_key:
+            return headers
+        old, new = f"Credential={self.key}/".encode(), f"Credential={self.account_key}/".encode()
+        return [(key, value.replace(old, new) if key.lower() == b"authorization" else value) for key, value in headers]
+
+
+class Front:
+    """The ASGI application that ``server.py`` serves over HTTP."""
+
+    def __init__(self, ministack: App, control: ControlPlane, journal: Journal, faults: Faults, pool: Executor) -> None:
+        self._ministack = ministack
+        self._control = control
+        self._journal = journal
+        self._faults = faults
+        self._pool = pool
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._ministack(scope, receive, send)
+        elif scope["path"].startswith("/_lab/"):
+            await self._admin(scope, receive, send)
+        elif scope["path"].startswith("/_ministack/") or scope["method"] == "OPTIONS":
+            await self._ministack(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        started, clock = time.time(), time.monotonic()
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        raw_path = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0].decode("latin-1")
+        who = Identity(headers, query)
+        scope["headers"] = who.rewrite(list(scope["headers"]))
+        # Objects are passed through as they come; everything else is small and read first, for its names.
+        operation, labels = operation_of(who.signing_name, scope["method"], raw_path, query, headers, b"")
+        body = b""
+        if not (who.signing_name == "s3" and operation in _STREAMED):
+            body = await _read(receive)
+            receive = _replay(body)
+            operation, labels = operation_of(who.signing_name, scope["method"], raw_path, query, headers, body)
+        call = Call(
+            service=_SERVICE_NAMES.get(who.signing_name, who.signing_name),
+            operation=operation,
+            principal=who.principal,
+            caller=who.caller,
+            region=who.region,
+        )
+        call.keys = names(operation, call.service, labels, headers, body)
+        call.classify()
+        answer = _Answer(send)
+        try:
+            await self._answer(call, who, labels, query, headers, body, scope, receive, answer)
+        except Gone:
+            answer.error = answer.error or "(connection dropped)"
+        except Exception as error:  # the lab goes on whatever one request brings
+            log.error("%s %s failed: %s", call.service, call.operation, type(error).__name__, exc_info=error)
+            if not answer.status:
+                await respond_error(
+                    answer.send, call, headers, ApiError(500, "InternalServerException", "The lab failed; see its log.")
+                )
+        finally:
+            self._journal.write(
+                call, time=started, seconds=time.monotonic() - clock, status=answer.status, error=answer.error_code()
+            )
+
+    async def _answer(
+        self,
+        call: Call,
+        who: Identity,
+        labels: dict[str, str],
+        query: dict[str, list[str]],
+        headers: dict[str, str],
+        body: bytes,
+        scope: MutableMapping[str, Any],
+        receive: Receive,
+        answer: _Answer,
+    ) -> None:
+        rule = self._faults.take(call)
+        if rule is not None:
+            await before(rule)
+            if rule.reset and rule.after:
+                answer.swallow = True
+            elif rule.error or rule.status:
+                raised = ApiError(rule.http_status, rule.error or "InternalFailure", rule.message or "Fault of the lab")
+                await respond_error(answer.send, call, headers, raised)
+                return
+        fault = rules.refuse(call, headers, body)
+        if fault is not None:
+            await respond_error(answer.send, call, headers, fault)
+        elif call.service == "mwaa":
+            await self._mwaa(call, who, labels, query, headers, body, answer)
+        else:
+            await self._ministack(scope, receive, answer.send)
+        if answer.swallow:
+            drop()
+
+    async def _mwaa(
+        self,
+        call: Call,
+        who: Identity,
+        labels: dict[str, str],
+        query: dict[str, list[str]],
+        headers: dict[str, str],
+        body: bytes,
+        answer: _Answer,
+    ) -> None:
+        service = model.service_model("airflow")
+        if service is None or call.operation not in service.operation_names:
+            await respond_error(answer.send, call, headers, ApiError(404, "UnknownOperationException", ""))
+            return
+        account = hooks.account(who.account_key)
+        region = who.region or "us-east-1"
+
+        def work() -> dict[str, Any]:
+            values = model.parse_input(service.operation_model(call.operation), labels, query, body)
+            return self._control.handle(call.operation, values, account, region, who.principal)
+
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except ApiError as error:
+            await respond_error(answer.send, call, headers, error)
+        else:
+            await respond(answer.send, 200, json.dumps(result).encode(), "application/json")
+
+    # --- /_lab/ ------------------------------------------------------------------------------------------------------
+
+    async def _admin(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        body = await _read(receive)
+        what = (scope["method"], scope["path"])
+        try:
+            given = json.loads(body) if body.strip() else None
+            result = await asyncio.get_running_loop().run_in_executor(self._pool, self._administer, what, given)
+        except KeyError:
+            await respond(send, 404, json.dumps({"error": f"no such thing: {' '.join(what)}"}).encode())
+        except (ValueError, TypeError) as wrong:
+            await respond(send, 400, json.dumps({"error": str(wrong)}).encode())
+        else:
+            await respond(send, 200, json.dumps(result).encode())
+
+    def _administer(self, what: tuple[str, str], given: Any) -> Any:
+        if what == ("GET", "/_lab/health"):
+            return {"status": "ok", "environments": len(self._control.all())}
+        if what == ("GET", "/_lab/environments"):
+            return [
+                {**environment.spec(), "engine": self._control.engine.describe(environment.spec())}
+                for environment in self._control.all()
+            ]
+        if what == ("GET", "/_lab/faults"):
+            return self._faults.show()
+        if what == ("POST", "/_lab/faults"):
+            return self._faults.replace(given if isinstance(given, list) else [given] if given else [])
+        if what in (("GET", "/_lab/stub"), ("POST", "/_lab/stub")):
+            return self._control.engine.configure(given or {})
+        if what == ("POST", "/_lab/expire-tokens"):
+            self._control.expire_tokens()
+            return {}
+        if what == ("POST", "/_lab/reset"):
+            self._faults.replace([])
+            self._control.forget_throttling()
+            try:
+                return self._control.engine.configure({"reset": True})
+            except ValueError:  # an engine with nothing to set
+                return {}
+        raise KeyError(what)
+
+
+class _Answer:
+    """Watches what is sent: the status and, for an error, its code. Can keep it all from the client."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self.swallow = False
+        self.error: str | None = None
+        self._body = b""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            for key, value in message.get("headers", []):
+                if key.lower() == b"x-amzn-errortype":
+                    self.error = value.decode("latin-1").partition(":")[0]
+        elif message["type"] == "http.response.body" and self.status >= 400 and len(self._body) < 8192:
+            self._body += message.get("body", b"")[:8192]
+        if not self.swallow:
+            await self._send(message)
+
+    def error_code(self) -> str | None:
+        if self.status < 400 or self.error:
+            return self.error
+        found = _ERROR_CODE.search(self._body)
+        if found:
+            return found.group(1).decode("latin-1")
+        try:
+            document = json.loads(self._body)
+            return str(document.get("__type") or document.get("code") or self.status).rpartition("#")[2]
+        except (ValueError, AttributeError):
+            return str(self.status)
+
+
+async def before(rule: Rule) -> None:
+    """What a fault does before anything else: wait, drop the connection."""
+    if rule.latency_ms:
+        await asyncio.sleep(rule.latency_ms / 1000)
+    if rule.reset and not rule.after:
+        drop()
+
+
+def drop() -> None:
+    """Cut the connection of the current request (the client sees a reset) and stop working on it."""
+    transport = CONNECTION.get(None)
+    if transport is not None:
+        transport.abort()
+    raise Gone
+
+
+async def _read(receive: Receive) -> bytes:
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Gone
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(chunks)
+
+
+def _replay(body: bytes) -> Receive:
+    given = False
+    never = asyncio.Event()
+
+    async def receive() -> Message:
+        nonlocal given
+        if given:
+            await never.wait()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+async def respond(
+    send: Send,
+    status: int,
+    body: bytes,
+    kind: str = "application/json",
+    more: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    headers = [
+        (b"content-type", kind.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-amzn-requestid", str(uuid.uuid4()).encode()),
+        *(more or []),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_error(send: Send, call: Call, headers: dict[str, str], error: ApiError) -> None:
+    """An error in the shape that the service's clients understand."""
+    code, message = escape(error.code), escape(error.message)
+    if call.service == "s3":
+        members = "".join(f"<{key}>{escape(str(value))}</{key}>" for key, value in error.members.items())
+        text = f"<Error><Code>{code}</Code><Message>{message}</Message>{members}<RequestId>lab</RequestId></Error>"
+        kind = "application/xml"
+    elif call.service == "ec2":
+        text = (
+            f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
+            f"<RequestID>{uuid.uuid4()}</RequestID></Response>"
+        )
+        kind = "text/xml"
+    elif "x-www-form-urlencoded" in headers.get("content-type", ""):
+        side = "Sender" if error.status < 500 else "Receiver"
+        text = (
+            f"<ErrorResponse><Error><Type>{side}</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+            f"<RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>"
+        )
+        kind = "text/xml"
+    else:
+        document = {"__type": error.code, **error.members}
+        if error.message:
+            document["message"] = error.message
+        text, kind = json.dumps(document), "application/json"
+    await respond(
+        send, error.status, text.encode(), kind, [(b"x-amzn-errortype", error.code.encode("latin-1", "replace"))]
+    )

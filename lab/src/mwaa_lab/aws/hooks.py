@@ -1,0 +1,122 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All that the lab takes hold of inside ministack, in one place, and the check that it is still there.
+
+These are private names of a package that is pinned for that reason. ``check()`` runs at every start, so a changed ministack
+ends in one sentence and not in a strange failure later.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import time
+from typing import Any
+
+PINNED = "1.5.33"
+
+_NAMES = {
+    "ministack.app": ("app", "_get_module"),
+    "ministack.core.responses": (
+        "get_account_id",
+        "get_region",
+        "set_request_account_id",
+        "error_response_json",
+        "_account_from_sts_session",
+    ),
+    "ministack.core.iam_evaluator": ("find_iam_access_key_account",),
+    "ministack.services.iam": ("_access_keys",),
+    "ministack.services.sts": ("_sessions",),
+    "ministack.services.ec2": ("_vpcs", "_subnets", "_security_groups"),
+    "ministack.services.cloudwatch_logs": ("_put_log_events", "_log_groups", "json_response"),
+    "ministack.services.cloudformation.provisioners": (
+        "_RESOURCE_HANDLERS",
+        "_CUSTOM_NAME_REPLACEMENT",
+        "_STACK_TAG_PROPERTY",
+    ),
+    "ministack.services.cloudformation.stacks": ("_runs_on_worker_thread",),
+    "ministack.services.cloudformation.changesets": ("_IMPORT_LOOKUPS", "_IMPORT_NOT_FOUND"),
+}
+
+
+class MinistackChanged(Exception):
+    """ministack is not the one that the lab was written for."""
+
+
+def check() -> None:
+    """Raises MinistackChanged when the version or a name that the lab hooks into is not what it was."""
+    version = importlib.metadata.version("ministack")
+    if version != PINNED:
+        raise MinistackChanged(
+            f"The lab needs ministack {PINNED} and found {version}: pip install ministack=={PINNED}."
+        )
+    missing = [
+        f"{module}.{name}"
+        for module, wanted in _NAMES.items()
+        for name in wanted
+        if not hasattr(importlib.import_module(module), name)
+    ]
+    if missing:
+        raise MinistackChanged(
+            f"ministack {version} no longer has {', '.join(missing)}, which the lab hooks into: install the pinned one."
+        )
+
+
+def application() -> Any:
+    """ministack's ASGI application."""
+    import ministack.app
+
+    return ministack.app.app
+
+
+def account(access_key: str) -> str:
+    """The account that an access key belongs to, as ministack sees it (a 12-digit key is an account)."""
+    from ministack.core import iam_evaluator, responses
+
+    owner = iam_evaluator.find_iam_access_key_account(access_key)
+    responses.set_request_account_id(owner or access_key)
+    return responses.get_account_id()
+
+
+def principal(access_key: str) -> str:
+    """The ARN of whoever owns an access key."""
+    from ministack.services import iam, sts
+
+    session = sts._sessions.get(access_key)
+    if session and session.get("Arn"):
+        return str(session["Arn"])
+    owner = account(access_key)
+    record = iam._access_keys.get(access_key)
+    if record and record.get("UserName"):
+        return f"arn:aws:iam::{owner}:user/{record['UserName']}"
+    return f"arn:aws:iam::{owner}:root"
+
+
+def limit_log_events() -> None:
+    """Give PutLogEvents CloudWatch's limits of age, order, span and size."""
+    from ministack.services import cloudwatch_logs as logs
+
+    from mwaa_lab.aws import rules
+    from mwaa_lab.aws.model import ApiError
+
+    original = logs._put_log_events
+
+    def put_log_events(data: dict[str, Any]) -> Any:
+        group = logs._log_groups.get(data.get("logGroupName")) or {}
+        streams = group.get("streams") or {}
+        if data.get("logStreamName") not in streams:
+            return original(data)
+        try:
+            kept, info = rules.log_events(
+                data.get("logEvents") or [], int(time.time() * 1000), group.get("retentionInDays")
+            )
+        except ApiError as error:
+            return logs.error_response_json(error.code, error.message, error.status)
+        status, headers, body = original({**data, "logEvents": kept})
+        if info:
+            body = json.dumps({**json.loads(body), "rejectedLogEventsInfo": info}).encode()
+        return status, headers, body
+
+    logs._put_log_events = put_log_events

@@ -1,0 +1,644 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The MWAA control plane: environments and their states, tags, tokens, InvokeRestApi and the CLI's gate.
+
+Knows nothing of HTTP servers or of ministack: ``front.py`` brings requests, ``cloudformation.py`` brings resources,
+``webserver.py`` brings what comes in over TLS. Threads: every method may be called from any.
+"""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import copy
+import json
+import re
+import secrets
+import shlex
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import botocore.exceptions
+
+from mwaa_lab.aws import limits
+from mwaa_lab.aws.model import ApiError
+from mwaa_lab.engine import AwsAccess, Engine, EngineError, EnvSpec
+
+_LOG_MODULES = {
+    "DagProcessingLogs": "DAGProcessing",
+    "SchedulerLogs": "Scheduler",
+    "WebserverLogs": "WebServer",
+    "WorkerLogs": "Worker",
+    "TaskLogs": "Task",
+}
+_LIVE = ("AVAILABLE", "UPDATE_FAILED", "UPDATING", "CREATING_SNAPSHOT", "ROLLING_BACK", "MAINTENANCE")
+_SETTLED = ("AVAILABLE", "UPDATE_FAILED", "CREATE_FAILED", "UNAVAILABLE", "DELETED")
+_SNAPSHOT_SECONDS = 0.3
+_SERVICE_ACCOUNT = "210987654321"
+
+
+def invalid(message: str) -> ApiError:
+    return ApiError(400, "ValidationException", message)
+
+
+@dataclass
+class Environment:
+    """One environment. ``shown`` is what GetEnvironment answers; ``lock`` guards it."""
+
+    account: str
+    region: str
+    shown: dict[str, Any]
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    cli_slots: threading.BoundedSemaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(limits.CLI_AT_ONCE)
+    )
+
+    @property
+    def name(self) -> str:
+        return self.shown["Name"]
+
+    @property
+    def status(self) -> str:
+        return self.shown["Status"]
+
+    @property
+    def version(self) -> str:
+        return self.shown["AirflowVersion"]
+
+    def spec(self) -> EnvSpec:
+        with self.lock:
+            return {**copy.deepcopy(self.shown), "account": self.account, "region": self.region}
+
+
+@dataclass(frozen=True)
+class _Token:
+    environment: Environment
+    kind: str
+    expires: float
+    principal: str
+
+
+class Reply(Exception):
+    """An answer of an environment's web server that is not 200: status, text body, headers."""
+
+    def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+class ControlPlane:
+    """All environments of all accounts and regions."""
+
+    def __init__(self, engine: Engine, aws: AwsAccess, webserver: str, clock: Callable[[], float] = time.time) -> None:
+        self.engine = engine
+        self._aws = aws
+        self._webserver = webserver
+        self._clock = clock
+        self._clock_offset = 0.0
+        self._environments: dict[tuple[str, str, str], Environment] = {}
+        self._tokens: dict[str, _Token] = {}
+        self._rest_calls: dict[tuple[str, str], deque[float]] = {}
+        self._lock = threading.RLock()
+        self._rest_pool = concurrent.futures.ThreadPoolExecutor(max_workers=64, thread_name_prefix="lab-rest")
+
+    # --- the API -----------------------------------------------------------------------------------------------------
+
+    def handle(
+        self, operation: str, values: dict[str, Any], account: str, region: str, principal: str
+    ) -> dict[str, Any]:
+        """Run one operation on input that ``model.parse_input`` has let through; the output's members, or ApiError."""
+        if operation == "ListEnvironments":
+            return self._list(values, account, region)
+        if operation == "CreateEnvironment":
+            return {"Arn": self.create(values, account, region).shown["Arn"]}
+        if operation in ("TagResource", "UntagResource", "ListTagsForResource"):
+            return self._tags(operation, values, account)
+        if operation == "PublishMetrics":
+            raise invalid("PublishMetrics is for internal use and is no longer available.")
+        environment = self.get(account, region, values["Name"])
+        if operation == "GetEnvironment":
+            with environment.lock:
+                return {"Environment": copy.deepcopy(environment.shown)}
+        if operation == "UpdateEnvironment":
+            self.update(environment, {key: value for key, value in values.items() if key != "Name"})
+            return {"Arn": environment.shown["Arn"]}
+        if operation == "DeleteEnvironment":
+            self.delete(environment)
+            return {}
+        if operation == "CreateCliToken":
+            return {"CliToken": self._token(environment, "cli", principal), "WebServerHostname": self._webserver}
+        if operation == "CreateWebLoginToken":
+            identity = principal.split(":", 5)[-1]
+            return {
+                "WebToken": self._token(environment, "web", principal),
+                "WebServerHostname": self._webserver,
+                "IamIdentity": identity,
+                "AirflowIdentity": identity[:64],
+            }
+        if operation == "InvokeRestApi":
+            return self._invoke(environment, values)
+        raise ApiError(404, "UnknownOperationException", f"The lab does not know the operation {operation}.")
+
+    def get(self, account: str, region: str, name: str) -> Environment:
+        with self._lock:
+            found = self._environments.get((account, region, name))
+        if found is None:
+            raise ApiError(404, "ResourceNotFoundException", f"Environment {name} not found.")
+        return found
+
+    def all(self) -> list[Environment]:
+        with self._lock:
+            return list(self._environments.values())
+
+    def _list(self, values: dict[str, Any], account: str, region: str) -> dict[str, Any]:
+        with self._lock:
+            names = sorted(name for (a, r, name) in self._environments if (a, r) == (account, region))
+        after = ""
+        if values.get("NextToken"):
+            try:
+                after = base64.urlsafe_b64decode(values["NextToken"].encode()).decode()
+            except ValueError:
+                raise invalid("The NextToken is not valid.") from None
+        rest = [name for name in names if name > after]
+        page = rest[: values.get("MaxResults", 25)]
+        answer: dict[str, Any] = {"Environments": page}
+        if len(rest) > len(page):
+            answer["NextToken"] = base64.urlsafe_b64encode(page[-1].encode()).decode()
+        return answer
+
+    def _tags(self, operation: str, values: dict[str, Any], account: str) -> dict[str, Any]:
+        arn = values["ResourceArn"].split(":")
+        environment = self.get(arn[4], arn[3], arn[5].partition("/")[2])
+        if arn[4] != account:
+            raise ApiError(403, "AccessDeniedException", "The environment belongs to another account.")
+        with environment.lock:
+            tags = environment.shown.setdefault("Tags", {})
+            if operation == "TagResource":
+                tags.update(values["Tags"])
+            elif operation == "UntagResource":
+                for key in values["tagKeys"]:
+                    tags.pop(key, None)
+            else:
+                return {"Tags": dict(tags)}
+        return {}
+
+    # --- create, update, delete --------------------------------------------------------------------------------------
+
+    def create(self, values: dict[str, Any], account: str, region: str) -> Environment:
+        """Accept a new environment (status CREATING) and make it in the background."""
+        name = values["Name"]
+        version = values.get("AirflowVersion") or limits.LATEST
+        if version in limits.ENDED_VERSIONS:
+            raise invalid(f"Apache Airflow version {version} has reached its end of support on Amazon MWAA.")
+        if version not in limits.VERSIONS:
+            raise invalid(
+                f"Apache Airflow version {version} is not supported. Valid versions are: {', '.join(limits.VERSIONS)}."
+            )
+        _check_numbers({**_defaults(values.get("EnvironmentClass")), **values})
+        _check_options(values, version)
+        with self._lock:
+            if (account, region, name) in self._environments:
+                raise invalid(f"Environment {name} already exists.")
+        self._check_resources(values, account, region, values["NetworkConfiguration"]["SubnetIds"])
+        now = self._clock()
+        shown: dict[str, Any] = {
+            "AirflowConfigurationOptions": {},
+            "WebserverAccessMode": "PRIVATE_ONLY",
+            "EndpointManagement": "SERVICE",
+            "WeeklyMaintenanceWindowStart": "SUN:03:30",
+            **_defaults(values.get("EnvironmentClass")),
+            **{key: value for key, value in values.items() if key not in ("LoggingConfiguration", "Tags")},
+            "AirflowVersion": version,
+            "Name": name,
+            "Status": "CREATING",
+            "Arn": f"arn:aws:airflow:{region}:{account}:environment/{name}",
+            "CreatedAt": now,
+            "WebserverUrl": self._webserver,
+            "ServiceRoleArn": (
+                f"arn:aws:iam::{account}:role/aws-service-role/airflow.amazonaws.com/AWSServiceRoleForAmazonMWAA"
+            ),
+            "CeleryExecutorQueue": f"arn:aws:sqs:{region}:{_SERVICE_ACCOUNT}:airflow-celery-{secrets.token_hex(8)}",
+            "DatabaseVpcEndpointService": f"com.amazonaws.vpce.{region}.vpce-svc-{secrets.token_hex(8)}",
+            "LoggingConfiguration": _logging(name, account, region, {}, values.get("LoggingConfiguration")),
+            "LastUpdate": {"Status": "PENDING", "CreatedAt": now},
+            "Tags": dict(values.get("Tags") or {}),
+        }
+        if shown["WebserverAccessMode"] != "PUBLIC_ONLY":
+            shown["WebserverVpcEndpointService"] = f"com.amazonaws.vpce.{region}.vpce-svc-{secrets.token_hex(8)}"
+        environment = Environment(account, region, shown)
+        with self._lock:
+            if (account, region, name) in self._environments:
+                raise invalid(f"Environment {name} already exists.")
+            self._environments[account, region, name] = environment
+        self._background(environment, lambda: self._create(environment))
+        return environment
+
+    def _create(self, environment: Environment) -> None:
+        try:
+            self._make_log_groups(environment)
+            self.engine.create(environment.spec())
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises is a failed creation
+            self._finish(environment, "CREATE_FAILED", error)
+        else:
+            self._finish(environment, "AVAILABLE", None)
+
+    def update(self, environment: Environment, changes: dict[str, Any]) -> None:
+        """Accept an update (status UPDATING) and apply it in the background. Members left out stay as they are."""
+        changes = copy.deepcopy(changes)
+        strategy = changes.pop("WorkerReplacementStrategy", None)
+        with environment.lock:
+            if environment.status not in ("AVAILABLE", "UPDATE_FAILED", "MAINTENANCE"):
+                raise invalid(
+                    f"Environment {environment.name} cannot be updated while its status is {environment.status}."
+                )
+            old = copy.deepcopy(environment.shown)
+            version = changes.get("AirflowVersion", environment.version)
+            if version != environment.version:
+                fault = limits.upgrade_fault(environment.version, version)
+                if fault:
+                    raise invalid(fault)
+            merged = {**old, **changes}
+            _check_numbers(merged)
+            _check_options(merged, version)
+            network = {**old["NetworkConfiguration"], **changes.get("NetworkConfiguration", {})}
+            merged["NetworkConfiguration"] = network
+            merged["LoggingConfiguration"] = _logging(
+                environment.name,
+                environment.account,
+                environment.region,
+                old["LoggingConfiguration"],
+                changes.get("LoggingConfiguration"),
+            )
+            touched = {key for key in ("SourceBucketArn", "ExecutionRoleArn", "NetworkConfiguration") if key in changes}
+            if touched:
+                self._check_resources(merged, environment.account, environment.region, network["SubnetIds"])
+            now = self._clock()
+            pending = {"Status": "PENDING", "CreatedAt": now}
+            if strategy:
+                pending["WorkerReplacementStrategy"] = strategy
+            merged.update(Status="UPDATING", LastUpdate=pending)
+            environment.shown = merged
+        self._background(environment, lambda: self._update(environment, old, changes))
+
+    def _update(self, environment: Environment, old: dict[str, Any], changes: dict[str, Any]) -> None:
+        moving = changes.get("AirflowVersion", old["AirflowVersion"]) != old["AirflowVersion"]
+        try:
+            self._make_log_groups(environment)
+            if moving:
+                # The documented sequence of a version change: UPDATING, CREATING_SNAPSHOT, UPDATING.
+                time.sleep(_SNAPSHOT_SECONDS)
+                self._status(environment, "CREATING_SNAPSHOT")
+                time.sleep(_SNAPSHOT_SECONDS)
+                self._status(environment, "UPDATING")
+            self.engine.update(environment.spec(), changes)
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises is a failed update
+            if moving:
+                self._status(environment, "ROLLING_BACK")
+                time.sleep(_SNAPSHOT_SECONDS)
+            with environment.lock:
+                kept = {key: environment.shown[key] for key in ("LastUpdate", "Status", "Tags")}
+                environment.shown = {**old, **kept}
+            self._finish(environment, "UPDATE_FAILED", error)
+        else:
+            self._finish(environment, "AVAILABLE", None)
+
+    def delete(self, environment: Environment) -> None:
+        with environment.lock:
+            if environment.status not in _SETTLED:
+                raise invalid(
+                    f"Environment {environment.name} cannot be deleted while its status is {environment.status}."
+                )
+            environment.shown["Status"] = "DELETING"
+        self._background(environment, lambda: self._delete(environment))
+
+    def _delete(self, environment: Environment) -> None:
+        try:
+            self.engine.delete(environment.spec())
+        finally:
+            with self._lock:
+                self._environments.pop((environment.account, environment.region, environment.name), None)
+                self._tokens = {key: it for key, it in self._tokens.items() if it.environment is not environment}
+            self._status(environment, "DELETED")
+
+    def wait(self, environment: Environment) -> None:
+        """Block until nothing is going on any more. Raises EngineError when it did not end well."""
+        while environment.status not in _SETTLED:
+            time.sleep(0.1)
+        if environment.status in ("CREATE_FAILED", "UPDATE_FAILED"):
+            error = environment.shown["LastUpdate"].get("Error", {})
+            raise EngineError(error.get("ErrorCode", "INTERNAL_FAILURE"), error.get("ErrorMessage", environment.status))
+
+    @staticmethod
+    def _background(environment: Environment, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, name=f"lab-{environment.name}", daemon=True).start()
+
+    @staticmethod
+    def _status(environment: Environment, status: str) -> None:
+        with environment.lock:
+            environment.shown["Status"] = status
+
+    def _finish(self, environment: Environment, status: str, error: Exception | None) -> None:
+        last: dict[str, Any] = {"Status": "SUCCESS", "CreatedAt": self._clock()}
+        if error is not None:
+            code = error.code if isinstance(error, EngineError) else "INTERNAL_FAILURE"
+            text = (str(error) or type(error).__name__)[:1024]
+            last.update(Status="FAILED", Error={"ErrorCode": code, "ErrorMessage": text})
+        with environment.lock:
+            strategy = environment.shown["LastUpdate"].get("WorkerReplacementStrategy")
+            if strategy:
+                last["WorkerReplacementStrategy"] = strategy
+            environment.shown["LastUpdate"] = last
+            environment.shown["Status"] = status
+
+    # --- what an environment needs in its account --------------------------------------------------------------------
+
+    def _check_resources(self, values: dict[str, Any], account: str, region: str, subnets: list[str]) -> None:
+        def client(service: str) -> Any:
+            return self._aws.client(service, account=account, region=region)
+
+        _check_bucket(client("s3"), values["SourceBucketArn"].rpartition(":")[2], region)
+        _check_network(client("ec2"), subnets, values["NetworkConfiguration"]["SecurityGroupIds"])
+        _check_role(client("iam"), values["ExecutionRoleArn"], account)
+        if values.get("KmsKey"):
+            _check_key(client("kms"), values["KmsKey"])
+
+    def _make_log_groups(self, environment: Environment) -> None:
+        logs = self._aws.logs(environment.spec())
+        for module in environment.shown["LoggingConfiguration"].values():
+            if module["Enabled"]:
+                try:
+                    logs.create_log_group(logGroupName=module["CloudWatchLogGroupArn"].rpartition(":")[2])
+                except logs.exceptions.ResourceAlreadyExistsException:
+                    pass
+
+    # --- tokens and calls into an environment ------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._clock() + self._clock_offset
+
+    def expire_tokens(self) -> None:
+        """Let every token and session issued so far be expired (``POST /_lab/expire-tokens``)."""
+        with self._lock:
+            self._clock_offset += limits.SESSION_SECONDS + 1
+
+    def forget_throttling(self) -> None:
+        with self._lock:
+            self._rest_calls.clear()
+
+    def _live(self, environment: Environment) -> None:
+        if environment.status not in _LIVE:
+            raise ApiError(
+                404,
+                "ResourceNotFoundException",
+                f"Environment {environment.name} is not available: {environment.status}.",
+            )
+
+    def _token(self, environment: Environment, kind: str, principal: str) -> str:
+        self._live(environment)
+        seconds = limits.SESSION_SECONDS if kind == "session" else limits.TOKEN_SECONDS
+        token = secrets.token_urlsafe(48)
+        with self._lock:
+            self._tokens = {key: it for key, it in self._tokens.items() if it.expires > self.now()}
+            self._tokens[token] = _Token(environment, kind, self.now() + seconds, principal)
+        return token
+
+    def _redeem(self, token: str, kind: str) -> _Token:
+        with self._lock:
+            found = self._tokens.get(token)
+        if found is None or found.kind != kind or found.expires <= self.now():
+            raise Reply(403, {"message": "Forbidden"})
+        return found
+
+    def _invoke(self, environment: Environment, values: dict[str, Any]) -> dict[str, Any]:
+        self._live(environment)
+        if limits.version_tuple(environment.version) < (2, 4, 3):
+            raise invalid("Update your environment to use InvokeRestApi")
+        self._throttle(environment)
+        query = values.get("QueryParameters")
+        if query is not None and not isinstance(query, dict):
+            raise invalid("QueryParameters must be a JSON object.")
+        status, answer = self.rest(environment, values["Method"], values["Path"], query, values.get("Body"))
+        if len(json.dumps(answer).encode()) > limits.REST_BYTES:
+            # U: how MWAA words this is not documented, only the limit is.
+            status, answer = 500, {"detail": "The response is larger than 6 MB."}
+        if status >= 400:
+            kind = "RestApiServerException" if status >= 500 else "RestApiClientException"
+            raise ApiError(400, kind, "", RestApiStatusCode=status, RestApiResponse=answer)
+        return {"RestApiStatusCode": status, "RestApiResponse": answer}
+
+    def _throttle(self, environment: Environment) -> None:
+        """10 calls in any one second for an account and region; more is answered 429 (U: the error's code)."""
+        now = time.monotonic()
+        with self._lock:
+            calls = self._rest_calls.setdefault((environment.account, environment.region), deque())
+            while calls and calls[0] <= now - 1.0:
+                calls.popleft()
+            if len(calls) >= limits.REST_PER_SECOND:
+                raise ApiError(429, "ThrottlingException", "Rate exceeded")
+            calls.append(now)
+
+    def rest(
+        self, environment: Environment, method: str, path: str, query: dict[str, Any] | None, body: Any
+    ) -> tuple[int, Any]:
+        """One call of Airflow's core REST API, given up after 10 s (the call itself may still take effect)."""
+        if not path.startswith("/"):
+            path = "/" + path
+        if ".." in path.split("/"):
+            return 404, {"detail": "Not Found"}
+        if not body and method in ("GET", "DELETE"):
+            body = None
+        future = self._rest_pool.submit(self.engine.rest, environment.spec(), method, path, query, body)
+        try:
+            status, answer = future.result(timeout=limits.REST_SECONDS)
+        except concurrent.futures.TimeoutError:
+            return 504, {"detail": "The request did not finish within 10 seconds."}
+        except Exception as error:  # noqa: BLE001 - a web server that is down is an answer, not a crash of the lab
+            return 503, {"detail": f"The Apache Airflow web server did not answer ({type(error).__name__})."}
+        return status, {} if answer is None else answer
+
+    def cli(self, token: str, command_line: str) -> tuple[Environment, Callable[[], dict[str, str]]]:
+        """Check token, allow-list and concurrency; the environment and what runs the command.
+
+        Raises Reply 403 (token), 400 (unreadable), 500 (a command that MWAA does not run) or 503 (four already run).
+        """
+        environment = self._redeem(token, "cli").environment
+        try:
+            argv = shlex.split(command_line)
+        except ValueError:
+            raise Reply(400, {"message": "The command cannot be parsed."}) from None
+        command = limits.cli_command(argv)
+        if not limits.cli_allowed(command, environment.version):
+            raise Reply(500, {"message": f"sub command not allowed: {command}"})
+        if not environment.cli_slots.acquire(blocking=False):
+            raise Reply(503, {"message": "Service Unavailable"})
+
+        def run() -> dict[str, str]:
+            try:
+                stdout, stderr = self.engine.cli(environment.spec(), argv)
+            finally:
+                environment.cli_slots.release()
+            return {
+                "stdout": base64.b64encode(stdout.encode("utf-8", "surrogateescape")).decode(),
+                "stderr": base64.b64encode(stderr.encode("utf-8", "surrogateescape")).decode(),
+            }
+
+        return environment, run
+
+    def login(self, web_token: str) -> tuple[Environment, str]:
+        """A web login token exchanged for a session of 12 hours. Raises Reply 403."""
+        found = self._redeem(web_token, "web")
+        return found.environment, self._token(found.environment, "session", found.principal)
+
+    def session(self, session: str) -> Environment:
+        try:
+            return self._redeem(session, "session").environment
+        except Reply:
+            raise Reply(401, {"detail": "Unauthorized", "status": 401, "title": "Unauthorized"}) from None
+
+    def peek(self, token: str) -> Environment | None:
+        """Whose token this is, expired or not; for the journal alone."""
+        with self._lock:
+            found = self._tokens.get(token)
+        return found.environment if found else None
+
+    def close(self) -> None:
+        self.engine.close()
+        self._rest_pool.shutdown(wait=False, cancel_futures=True)
+
+
+# --- rules that need no state ----------------------------------------------------------------------------------------
+
+
+def _defaults(environment_class: str | None) -> dict[str, Any]:
+    micro = environment_class == "mw1.micro"
+    return {
+        "EnvironmentClass": "mw1.small",
+        "MinWorkers": 1,
+        "MaxWorkers": 1 if micro else 10,
+        "Schedulers": 1 if micro else 2,
+        "MinWebservers": 1 if micro else 2,
+        "MaxWebservers": 1 if micro else 2,
+    }
+
+
+def _check_numbers(values: dict[str, Any]) -> None:
+    if values["EnvironmentClass"] not in limits.CLASSES:
+        raise invalid(
+            f"EnvironmentClass {values['EnvironmentClass']} is not valid. Valid values are: {', '.join(limits.CLASSES)}."
+        )
+    micro = values["EnvironmentClass"] == "mw1.micro"
+    for low, high, most in (
+        ("MinWorkers", "MaxWorkers", limits.MOST_WORKERS),
+        ("MinWebservers", "MaxWebservers", limits.MOST_WEBSERVERS),
+    ):
+        if values[low] > values[high]:
+            raise invalid(f"{low} ({values[low]}) must not be greater than {high} ({values[high]}).")
+        if values[high] > most:
+            raise invalid(f"{high} ({values[high]}) must not be greater than {most}.")
+    if micro:
+        for name in ("MaxWorkers", "Schedulers", "MinWebservers", "MaxWebservers"):
+            if values[name] != 1:
+                raise invalid(f"{name} must be 1 for the environment class mw1.micro.")
+    elif not 2 <= values["Schedulers"] <= 5:
+        raise invalid("Schedulers must be between 2 and 5 for this environment class.")
+    elif values["MinWebservers"] < 2:
+        raise invalid("MinWebservers must be between 2 and 5 for this environment class.")
+
+
+def _check_options(values: dict[str, Any], version: str) -> None:
+    if limits.version_tuple(version) >= (3, 2):
+        for name in limits.REFUSED_OPTIONS:
+            if name in (values.get("AirflowConfigurationOptions") or {}):
+                raise invalid(f"The Apache Airflow configuration option {name} cannot be set.")
+    elif values.get("WebserverAccessMode") == "PUBLIC_AND_PRIVATE":
+        raise invalid("WebserverAccessMode PUBLIC_AND_PRIVATE needs Apache Airflow 3.2.1 or later.")
+    for member in ("DagS3Path", "PluginsS3Path", "RequirementsS3Path", "StartupScriptS3Path"):
+        if str(values.get(member) or "").startswith("/"):
+            raise invalid(f"{member} must be relative to the bucket: it must not begin with a slash.")
+    if not (values.get("DagS3Path") or "").strip("/"):
+        raise invalid("DagS3Path must name a folder of the bucket.")
+
+
+def _logging(name: str, account: str, region: str, old: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
+    """Every module's setting; task logs at INFO are the default, modules that an update leaves out stay."""
+    result = {}
+    for member, group in _LOG_MODULES.items():
+        setting = {"Enabled": member == "TaskLogs", "LogLevel": "INFO", **old.get(member, {})}
+        setting.update((given or {}).get(member) or {})
+        setting["CloudWatchLogGroupArn"] = f"arn:aws:logs:{region}:{account}:log-group:airflow-{name}-{group}"
+        result[member] = setting
+    return result
+
+
+def _check_bucket(s3: Any, bucket: str, region: str) -> None:
+    try:
+        home = s3.get_bucket_location(Bucket=bucket).get("LocationConstraint") or "us-east-1"
+    except botocore.exceptions.ClientError as error:
+        raise invalid(f"Unable to access the S3 bucket {bucket}: {error.response['Error'].get('Code')}.") from None
+    if home != region:
+        raise invalid(
+            f"The S3 bucket {bucket} is in {home}. It must be in the same AWS Region as the environment ({region})."
+        )
+    if s3.get_bucket_versioning(Bucket=bucket).get("Status") != "Enabled":
+        raise invalid(f"The S3 bucket {bucket} must have versioning enabled.")
+    try:
+        block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    except botocore.exceptions.ClientError:
+        block = {}
+    wanted = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    if not all(block.get(key) for key in wanted):
+        raise invalid(f"The S3 bucket {bucket} must block all public access.")
+
+
+def _check_network(ec2: Any, subnets: list[str], groups: list[str]) -> None:
+    try:
+        found = ec2.describe_subnets(SubnetIds=subnets)["Subnets"]
+    except botocore.exceptions.ClientError as error:
+        raise invalid(f"The subnets are not valid: {error.response['Error'].get('Message')}.") from None
+    if len({subnet["SubnetId"] for subnet in found}) != 2:
+        raise invalid(f"The environment needs two different subnets that exist; given: {', '.join(subnets)}.")
+    if len({subnet["AvailabilityZone"] for subnet in found}) != 2:
+        raise invalid("The subnets must be in two different Availability Zones.")
+    networks = {subnet["VpcId"] for subnet in found}
+    if len(networks) != 1:
+        raise invalid("The subnets must be in the same VPC.")
+    try:
+        security = ec2.describe_security_groups(GroupIds=groups)["SecurityGroups"]
+    except botocore.exceptions.ClientError as error:
+        raise invalid(f"The security groups are not valid: {error.response['Error'].get('Message')}.") from None
+    if {group["GroupId"] for group in security} != set(groups):
+        raise invalid(f"The security groups must exist; given: {', '.join(groups)}.")
+    if {group["VpcId"] for group in security} != networks:
+        raise invalid("The security groups must be in the VPC of the subnets.")
+
+
+def _check_role(iam: Any, arn: str, account: str) -> None:
+    if arn.split(":")[4] != account:
+        raise invalid(f"The execution role {arn} must belong to the account of the environment.")
+    try:
+        role = iam.get_role(RoleName=arn.rsplit("/", 1)[-1])["Role"]
+    except botocore.exceptions.ClientError:
+        raise invalid(f"The execution role {arn} does not exist.") from None
+    trust = role["AssumeRolePolicyDocument"]
+    if "airflow-env.amazonaws.com" not in (trust if isinstance(trust, str) else json.dumps(trust)):
+        raise invalid(f"The execution role {arn} must be assumable by airflow-env.amazonaws.com.")
+
+
+def _check_key(kms: Any, key: str) -> None:
+    if "alias/" in key:
+        raise invalid("KmsKey must be a key id or a key ARN: an alias is not supported.")
+    try:
+        about = kms.describe_key(KeyId=re.sub(r"^key/", "", key))["KeyMetadata"]
+    except botocore.exceptions.ClientError:
+        raise invalid(f"The KMS key {key} does not exist in the environment's account and Region.") from None
+    if about.get("MultiRegion"):
+        raise invalid("KmsKey must not be a multi-Region key.")
+    if not about.get("Enabled", True):
+        raise invalid(f"The KMS key {key} is not enabled.")
