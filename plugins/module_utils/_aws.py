@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import time
 from typing import Any, Callable, NoReturn
 
 from ansible.module_utils.basic import env_fallback
@@ -240,6 +241,7 @@ def run_module(
     )
     failure: MigrationError | None = None
     result: dict[str, Any] = {}
+    start = time.monotonic()
     try:
         result = body(Context(module, Aws(module.params, module._name)))
     except MigrationError as exception:
@@ -251,7 +253,7 @@ def run_module(
     # outside of the except blocks: fail_json would add the traceback, whose exceptions repeat what was sent
     if failure is not None:
         module.fail_json(**failure.as_failure())
-    module.exit_json(**result)
+    module.exit_json(**{"duration": round(time.monotonic() - start, 2), **result})
 
 
 def _give_up_connecting(caught_exception: BaseException | None = None, attempts: int = 0, **_event: Any) -> None:
