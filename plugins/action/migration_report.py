@@ -24,19 +24,22 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         _validation, options = self.validate_argument_spec(
-            dict(
-                path=dict(type="path"),
-                environment=dict(type="str"),
-                source=dict(type="dict", default={}),
-                target=dict(type="dict", default={}),
-                stages=dict(
-                    type="list",
-                    elements="dict",
-                    default=[],
-                    options=dict(name=dict(type="str", required=True), results=dict(type="list", elements="raw", default=[])),
-                ),
-                verification=dict(type="dict"),
-            )
+            {
+                "path": {"type": "path"},
+                "environment": {"type": "str"},
+                "source": {"type": "dict", "default": {}},
+                "target": {"type": "dict", "default": {}},
+                "stages": {
+                    "type": "list",
+                    "elements": "dict",
+                    "default": [],
+                    "options": {
+                        "name": {"type": "str", "required": True},
+                        "results": {"type": "list", "elements": "raw", "default": []},
+                    },
+                },
+                "verification": {"type": "dict"},
+            }
         )
         verification = options["verification"] or None
         if verification and "parity" not in verification:
@@ -51,7 +54,11 @@ class ActionModule(ActionBase):
         except MigrationError as error:
             return {**result, **error.as_failure(), "failed": True}
         equal = verification.get("equal") if verification else None
-        page = {"environment": options["environment"], "path": path if not self._task.check_mode else None, "equal": equal}
+        page = {
+            "environment": options["environment"],
+            "path": path if not self._task.check_mode else None,
+            "equal": equal,
+        }
         width = shutil.get_terminal_size((80, 24)).columns
         ascii_only = "utf" not in (getattr(sys.stdout, "encoding", "") or "").lower()
         state, sentence = verdict(report, equal)

@@ -51,7 +51,8 @@ def build(
             for kind in KINDS
         },
         "not_carried": [
-            {"kind": item["kind"], "id": item["id"], "reason": item["reason"]} for item in checked.get("not_carried") or []
+            {"kind": item["kind"], "id": item["id"], "reason": item["reason"]}
+            for item in checked.get("not_carried") or []
         ],
         "findings": list(checked.get("findings") or []),
     }
@@ -91,7 +92,9 @@ def write(path: str | Path, report: Mapping[str, Any]) -> None:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise MigrationError(f"cannot write the report {where}: {error.strerror}; set path to a folder that can be written") from error
+        raise MigrationError(
+            f"cannot write the report {where}: {error.strerror}; set path to a folder that can be written"
+        ) from error
 
 
 def verdict(report: Mapping[str, Any], equal: bool | None) -> tuple[str, str]:
@@ -100,7 +103,10 @@ def verdict(report: Mapping[str, Any], equal: bool | None) -> tuple[str, str]:
     if equal is None:
         return "open", "Not everything could be compared."
     if not equal:
-        return "bad", f"Not equal: {errors} {'thing needs' if errors == 1 else 'things need'} mending, see the findings."
+        return (
+            "bad",
+            f"Not equal: {errors} {'thing needs' if errors == 1 else 'things need'} mending, see the findings.",
+        )
     if report["not_carried"]:
         return "good", "Everything is equal, or listed with its reason."
     return "good", "Everything is equal."
@@ -146,7 +152,9 @@ def _parity(page: _Page, report: Mapping[str, Any]) -> None:
         mark = "" if None in known else (page.good if counts["equal"] == counts["source"] else page.bad)
         if mark == page.bad and counts["source"] - counts["equal"] <= listed[kind]:
             mark = page.good
-        rows.append([_TITLES[kind], *(page.number(count) for count in known), page.number(listed[kind], zero=True), mark])
+        rows.append(
+            [_TITLES[kind], *(page.number(count) for count in known), page.number(listed[kind], zero=True), mark]
+        )
     page.table(["", "source", "target", "equal", "listed", ""], rows)
 
 
@@ -172,7 +180,9 @@ def _not_carried(page: _Page, report: Mapping[str, Any]) -> None:
     page.heading(f"Listed, not carried ({len(report['not_carried']):,})")
     for (kind, reason), ids in sorted(groups.items()):
         name = kind.replace("_", " ")
-        page.paragraph(f"{len(ids):,} {name}{'s' if len(ids) != 1 and not name.endswith('s') else ''}: {reason}", indent=2)
+        page.paragraph(
+            f"{len(ids):,} {name}{'s' if len(ids) != 1 and not name.endswith('s') else ''}: {reason}", indent=2
+        )
         shown = ", ".join(sorted(ids, key=_natural)[:_IDS_SHOWN])
         more = f" and {len(ids) - _IDS_SHOWN:,} more" if len(ids) > _IDS_SHOWN else ""
         page.paragraph(shown + more, indent=6, hang=0)
@@ -189,7 +199,9 @@ def _findings(page: _Page, report: Mapping[str, Any]) -> None:
     findings = sorted(report["findings"], key=lambda finding: order.get(str(finding.get("severity")), 2))
     page.heading(f"Findings ({len(findings):,})")
     for finding in findings:
-        page.paragraph(f"{finding.get('severity', 'note')}: {finding.get('where', '')}: {finding.get('what', '')}", indent=2)
+        page.paragraph(
+            f"{finding.get('severity', 'note')}: {finding.get('where', '')}: {finding.get('what', '')}", indent=2
+        )
         if finding.get("mend"):
             page.paragraph(f"{page.arrow} {finding['mend']}", indent=6, hang=2)
 

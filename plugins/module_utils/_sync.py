@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, S3Store, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._dags import (
     AGENT_FOLDER,
     IGNORE_FILE,
@@ -38,6 +39,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._dags import (
     folder_tree,
     ignore_line,
     kind_of,
+    make_tree,
     with_block,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
@@ -191,6 +193,54 @@ def open_source(aws: Any, params: Mapping[str, Any]) -> Source:
                 raise MigrationError(f"cannot read {option} {params[option]}: {error.strerror}") from error
     source.syntax = params["ignore_syntax"] or source.syntax
     return source
+
+
+def _bundle_source(aws: Any, url: str) -> Source:
+    bundle = Bundle.open(open_store(url, aws), aws)
+    check_bundle(bundle)
+    paths = bundle.files
+    return Source(
+        bundle_tree(bundle, "dags/"),
+        bundle_tree(bundle, "plugins/"),
+        artefact(bundle.read("requirements.txt")) if "requirements.txt" in paths else None,
+        artefact(bundle.read("startup.sh")) if "startup.sh" in paths else None,
+        source_syntax(bundle),
+    )
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Refuse a bundle of which any file is not what the manifest says, naming all of them.
+
+    Where the store tells contents apart by itself (S3's ETags), no file is read; what is published is checked again when it is read.
+    """
+    listing = bundle.store.list()
+    other = sorted(path for path, file in bundle.files.items() if not bundle.store.holds(file, listing))
+    if other:
+        raise MigrationError(
+            f"the bundle {bundle.store.url} does not match its manifest: {', '.join(other)}"
+            f" {'is' if len(other) == 1 else 'are'} missing or altered; export again"
+        )
+    bundle.check(path for path, file in bundle.files.items() if isinstance(bundle.store, S3Store) and not file.etag)
+
+
+def bundle_tree(bundle: Bundle, prefix: str) -> Tree:
+    """The files of the bundle below `prefix`, read with their sha256 checked."""
+    files = {
+        path[len(prefix) :]: FileInfo(file.size, file.sha256)
+        for path, file in bundle.files.items()
+        if path.startswith(prefix)
+    }
+    return make_tree(files, lambda path: bundle.read(prefix + path))
+
+
+def source_syntax(bundle: Bundle) -> str | None:
+    """The syntax of the source's .airflowignore files: what it has set, otherwise its version's default."""
+    options = bundle.document("options.json") if "options.json" in bundle.files else {}
+    chosen = (options.get("portable") or {}).get(SYNTAX_OPTION)
+    if isinstance(chosen, dict):
+        chosen = chosen.get("value")
+    version = bundle.source.get("airflow_version")
+    return chosen or (default_syntax(version) if version else None)
 
 
 @dataclass

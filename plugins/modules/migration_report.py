@@ -47,15 +47,19 @@ options:
   verification:
     description: What M(mwaa.migration.mwaa_verify) registered. Without it, parity is unknown.
     type: dict
+extends_documentation_fragment:
+  - mwaa.migration._attributes
 attributes:
   check_mode:
-    description: Shows the page and writes no file.
     support: full
+    details:
+      - Shows the page and writes no file.
   diff_mode:
-    description: There is nothing to compare.
     support: none
+  idempotent:
+    support: full
   action:
-    description: It runs as an action plugin, so that the page reaches the screen as lines.
+    description: Runs as an action plugin on the controller.
     support: full
 seealso:
   - module: mwaa.migration.mwaa_verify

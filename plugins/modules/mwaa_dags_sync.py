@@ -80,15 +80,19 @@ options:
     type: bool
     default: true
 extends_documentation_fragment:
+  - mwaa.migration._attributes
+  - mwaa.migration._attributes.aws
   - amazon.aws.common.modules
   - amazon.aws.region.modules
   - amazon.aws.boto3
 attributes:
   check_mode:
-    description: Compares and reports; writes nothing, not even the index.
     support: full
   diff_mode:
-    description: Shows names and sizes, never content, which may hold secrets.
+    support: full
+    details:
+      - Shows names and sizes, never content, which may hold secrets.
+  idempotent:
     support: full
 seealso:
   - module: mwaa.migration.airflow_export
@@ -286,22 +290,22 @@ def body(ctx: Context) -> dict[str, Any]:
 
 def main() -> None:
     run_module(
-        dict(
-            source=dict(type="str", required=True),
-            plugins=dict(type="path"),
-            requirements=dict(type="path"),
-            startup_script=dict(type="path"),
-            environment=dict(type="str"),
-            bucket=dict(type="str"),
-            dag_s3_path=dict(type="str"),
-            plugins_s3_path=dict(type="str"),
-            requirements_s3_path=dict(type="str"),
-            startup_script_s3_path=dict(type="str"),
-            airflow_version=dict(type="str"),
-            ignore_syntax=dict(type="str", choices=["regexp", "glob"]),
-            delete=dict(type="bool", default=False),
-            hold_back=dict(type="bool", default=True),
-        ),
+        {
+            "source": {"type": "str", "required": True},
+            "plugins": {"type": "path"},
+            "requirements": {"type": "path"},
+            "startup_script": {"type": "path"},
+            "environment": {"type": "str"},
+            "bucket": {"type": "str"},
+            "dag_s3_path": {"type": "str"},
+            "plugins_s3_path": {"type": "str"},
+            "requirements_s3_path": {"type": "str"},
+            "startup_script_s3_path": {"type": "str"},
+            "airflow_version": {"type": "str"},
+            "ignore_syntax": {"type": "str", "choices": ["regexp", "glob"]},
+            "delete": {"type": "bool", "default": False},
+            "hold_back": {"type": "bool", "default": True},
+        },
         body,
         required_one_of=[["environment", "bucket"]],
     )

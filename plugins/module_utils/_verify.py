@@ -1,0 +1,537 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Is what is in the bundle in the environment, equal or listed?
+
+PRIVATE to the collection: no promise is made to other collections.
+
+Both sides become digests of single fields, keyed with the bundle's key: the agent computes them inside the environment, so that
+secrets are compared and never leave it; what REST shows is digested here. A field that nobody could see is unknown, not equal.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, KINDS, SINGULAR, Bundle, open_store
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe, major
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
+from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, wait_until
+from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
+from ansible_collections.mwaa.migration.plugins.module_utils._sync import find_target, open_source, publish
+
+AGENT_DAG = "mwaa_agent"
+AGENT_TIMEOUT = 900  # seconds; documented MWAA: a new DAG file is seen after about 300 s
+POLL = 10.0  # seconds between two looks at the DAGs, at most
+REDACTED = "***"  # what Airflow shows instead of a secret
+
+_SYNC_OPTIONS = (  # of mwaa_dags_sync, as it has them by default
+    "environment", "bucket", "dag_s3_path", "plugins_s3_path", "requirements_s3_path", "startup_script_s3_path",
+    "airflow_version", "ignore_syntax", "plugins", "requirements", "startup_script",
+)  # fmt: skip
+
+Digests = dict[str, str]  # {field: digest}; a field that is not there is unknown
+
+# REST: what a row is called, and the fields that are shown as they are
+_REST = {
+    "variables": ("key", ("value", "description")),
+    "connections": ("connection_id", ("conn_type", "description", "host", "login", "schema", "port")),
+    "pools": ("name", ("slots", "description", "include_deferred")),
+}
+
+
+@dataclass
+class Seen:
+    """One kind as the environment has it. `complete`: every id is there, so that what is not is missing or extra."""
+
+    items: dict[str, Digests] = field(default_factory=dict)
+    complete: bool = False
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def add(self, identifier: str, digests: Digests) -> None:
+        self.items.setdefault(identifier, {}).update(digests)
+
+
+@dataclass
+class Compared:
+    """One kind of both sides, by id; different and unknown name fields, never values."""
+
+    source: list[str]
+    missing: list[str] = field(default_factory=list)
+    different: dict[str, list[str]] = field(default_factory=dict)
+    unknown: dict[str, list[str]] = field(default_factory=dict)
+    extra: list[str] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def parity(self) -> dict[str, int | None]:
+        """source: how many the bundle has; target: how many of these the environment has; equal: how many are equal in every field."""
+        not_equal = {*self.missing, *self.different, *self.unknown, *self.errors}
+        return {
+            "source": len(self.source),
+            "target": len(self.source) - len(self.missing),
+            "equal": len(self.source) - len(not_equal),
+        }
+
+
+# --- state -----------------------------------------------------------------------------------------------------------------
+
+
+def source_digests(bundle: Bundle) -> dict[str, dict[str, Digests]]:
+    """{kind: {id: {field: digest}}} of everything the bundle carries."""
+    return {
+        kind: {
+            identifier: bundle.digests(kind, identifier, item) for identifier, item in bundle.read_state(kind).items()
+        }
+        for kind in KINDS
+    }
+
+
+def seen_by_rest(
+    rest: Any, digest: Callable[[str, str, str, Any], str], kinds: Iterable[str] = KINDS
+) -> dict[str, Seen]:
+    """What REST shows. Fields that it hides or masks stay unknown. digest: Bundle.digest."""
+    seen = {}
+    for kind in kinds:
+        name, fields = _REST[kind]
+        seen[kind] = Seen(complete=True)
+        for page in rest.pages(f"/{kind}", kind):
+            for row in page:
+                shown = {
+                    column: row[column]
+                    for column in fields
+                    if column in row and not (isinstance(row[column], str) and REDACTED in row[column])
+                }
+                identifier = row[name]
+                seen[kind].add(
+                    identifier, {column: digest(kind, identifier, column, shown[column]) for column in shown}
+                )
+    return seen
+
+
+def seen_by_agent(answer: Mapping[str, Any], seen: dict[str, Seen], *, lists: bool) -> dict[str, Seen]:
+    """Adds the agent's digests to what is seen already. lists: it was asked for everything there is (2.x), not for ids."""
+    for kind, items in answer["digests"].items():
+        known = seen.setdefault(kind, Seen())
+        known.complete = known.complete or lists
+        known.errors = dict((answer.get("errors") or {}).get(kind) or {})
+        for identifier, digests in items.items():
+            if digests is not None:
+                known.add(identifier, digests)
+            elif not lists and identifier not in known.errors:
+                known.items.pop(identifier, None)
+    return seen
+
+
+def compare(source: Mapping[str, Digests], seen: Seen, fields: Iterable[str]) -> Compared:
+    """fields: those that have to be equal."""
+    result = Compared(sorted(source))
+    for identifier in result.source:
+        if identifier in seen.errors:
+            result.errors[identifier] = seen.errors[identifier]
+            continue
+        there = seen.items.get(identifier)
+        if there is None:
+            if seen.complete:
+                result.missing.append(identifier)
+            else:
+                result.unknown[identifier] = list(fields)
+            continue
+        different = [name for name in fields if name in there and there[name] != source[identifier][name]]
+        unknown = [name for name in fields if name not in there]
+        if different:
+            result.different[identifier] = different
+        elif unknown:
+            result.unknown[identifier] = unknown
+    if seen.complete:
+        result.extra = sorted(set(seen.items) - set(source))
+    return result
+
+
+# --- DAGs ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SourceDag:
+    """A DAG of the source. path: of its file in the DAG folder; None when the file is not in it."""
+
+    dag_id: str
+    path: str | None
+
+
+def source_dags(inventory: Mapping[str, Any], paths: Iterable[str]) -> list[SourceDag]:
+    """The DAGs of the inventory. Its files are told by the longest path of the DAG folder that they end with."""
+    known = set(paths)
+    return [
+        SourceDag(str(dag["dag_id"]), relative(str(dag.get("path") or dag.get("fileloc") or ""), known))
+        for dag in inventory.get("dags") or []
+    ]
+
+
+def relative(location: str, paths: set[str]) -> str | None:
+    """'/usr/local/airflow/dags/team/a.py' -> 'team/a.py' where there is such a file. A DAG in an archive is the archive's."""
+    parts = [part for part in location.replace("\\", "/").split("/") if part]
+    for start in range(len(parts)):
+        tail = parts[start:]
+        candidate = "/".join(tail)
+        if candidate in paths:
+            return candidate
+        for length, part in enumerate(tail, 1):
+            if part.endswith(".zip") and "/".join(tail[:length]) in paths:
+                return "/".join(tail[:length])
+    return None
+
+
+@dataclass
+class TargetDags:
+    """What the environment's Airflow says: DAGs by id with their paused state, import errors by path with the last line."""
+
+    paused: dict[str, bool]
+    import_errors: dict[str, str]
+
+
+def target_dags(rest: Any, paths: set[str]) -> TargetDags:
+    dags: dict[str, bool] = {}
+    for page in rest.pages("/dags", "dags"):
+        dags.update({row["dag_id"]: bool(row.get("is_paused")) for row in page if row["dag_id"] != AGENT_DAG})
+    errors: dict[str, str] = {}
+    for page in rest.pages("/importErrors", "import_errors"):
+        for row in page:
+            location = str(row.get("filename") or "")
+            errors[relative(location, paths) or location] = _last_line(row.get("stack_trace"))
+    return TargetDags(dags, errors)
+
+
+def wait_for_dags(
+    look: Callable[[], TargetDags], expected: Mapping[str, str | None], name: str, timeout: float, clock: Any = time
+) -> TargetDags:
+    """Look until every expected DAG is parsed or its file has an import error, or the time is over; the last look either way.
+
+    expected: path of the file by dag_id.
+    """
+    deadline = clock.monotonic() + timeout
+    state: dict[str, Any] = {}
+
+    def probe() -> TargetDags | None:
+        found = state["found"] = look()
+        open_ = [
+            dag_id
+            for dag_id, path in expected.items()
+            if dag_id not in found.paused and path not in found.import_errors
+        ]
+        state["open"] = len(open_)
+        return found if not open_ or clock.monotonic() >= deadline else None
+
+    def describe() -> str:
+        return f"environment {name}: {len(expected) - state['open']:,} of {len(expected):,} DAGs parsed"
+
+    try:
+        return wait_until(probe, timeout=timeout + POLL, interval=POLL, describe=describe, clock=clock)
+    except MigrationError:
+        if "found" in state and clock.monotonic() >= deadline:
+            return state["found"]
+        raise
+
+
+def _last_line(trace: Any) -> str:
+    lines = [line.strip() for line in str(trace or "").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no reason given"
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Findings:
+    """What is neither equal nor listed (errors), and what deserves a look (warnings)."""
+
+    items: list[dict[str, str]] = field(default_factory=list)
+    short: list[str] = field(default_factory=list)
+
+    def error(self, where: str, what: str, mend: str) -> None:
+        self.items.append({"severity": "error", "where": where, "what": what, "mend": mend})
+        self.short.append(f"{where} ({what})")
+
+    def warning(self, where: str, what: str, mend: str) -> None:
+        self.items.append({"severity": "warning", "where": where, "what": what, "mend": mend})
+
+
+def judge_state(compared: Mapping[str, Compared], listed: set[tuple[str, str]], findings: Findings) -> bool:
+    """Whether nothing is unknown. Errors go to findings unless they are listed as not carried."""
+    known = True
+    for kind, result in compared.items():
+        singular = SINGULAR[kind]
+
+        def unlisted(identifiers: Iterable[str], singular: str = singular) -> list[str]:
+            return [identifier for identifier in identifiers if (singular, identifier) not in listed]
+
+        for identifier in unlisted(result.missing):
+            findings.error(f"{singular} {identifier}", "is missing in the environment", "run the import stage again")
+        for identifier in unlisted(result.different):
+            named = ", ".join(result.different[identifier])
+            verb = "differ" if len(result.different[identifier]) > 1 else "differs"
+            findings.error(
+                f"{singular} {identifier}",
+                f"{named} {verb}",
+                "run the import stage with on_conflict: overwrite, unless it was changed in the environment on purpose",
+            )
+        for identifier in unlisted(result.errors):
+            findings.error(
+                f"{singular} {identifier}",
+                f"cannot be read in the environment: {result.errors[identifier]}",
+                "look at the environment's Task log of the DAG mwaa_agent",
+            )
+        known = known and not unlisted(result.unknown)
+    return known
+
+
+def judge_dags(
+    name: str,
+    published: Mapping[str, Any],
+    dags: list[SourceDag],
+    target: TargetDags | None,
+    listed: set[tuple[str, str]],
+    findings: Findings,
+) -> tuple[dict[str, int | None], list[dict[str, str]]]:
+    """(parity of DAGs, what is listed). published: what publish() says in check mode; target: None where Airflow cannot be asked."""
+    root = f"{published['dag_s3_path']}/"
+    actions = {
+        item["key"][len(root) :]: item["action"] for item in published["results"] if item["key"].startswith(root)
+    }
+    not_there = {path: action for path, action in actions.items() if action in ("created", "updated")}
+    for path, action in not_there.items():
+        if ("dag_file", path) not in listed:
+            findings.error(
+                f"DAG file {path}",
+                "is missing in the bucket" if action == "created" else "is another one in the bucket",
+                "run the publish stage again",
+            )
+    held = {item["path"]: item["reason"] for item in published["held_back"]}
+    not_carried = [
+        {"kind": "dag_file", "id": path, "reason": f"held back until the cutover: {reason}"}
+        for path, reason in held.items()
+    ]
+    for dag in dags:
+        if dag.path is None and ("dag", dag.dag_id) not in listed:
+            not_carried.append(
+                {
+                    "kind": "dag",
+                    "id": dag.dag_id,
+                    "reason": "its file is not in the source's DAG folder, so it was not exported",
+                }
+            )
+    if target is None:
+        return {"source": len(dags), "target": None, "equal": None}, not_carried
+
+    with_dags = {dag.path for dag in dags}
+    for path, reason in sorted(target.import_errors.items()):
+        if path in actions and path not in with_dags and path not in held:
+            not_carried.append(
+                {
+                    "kind": "dag_file",
+                    "id": path,
+                    "reason": f"defines no DAG at the source, and cannot be imported in the environment: {reason}",
+                }
+            )
+    broken: dict[str, int] = {}
+    for dag in dags:
+        if dag.dag_id in target.paused or dag.path is None or dag.path in held or ("dag", dag.dag_id) in listed:
+            continue
+        if dag.path in target.import_errors:
+            broken[dag.path] = broken.get(dag.path, 0) + 1
+        elif dag.path not in not_there:
+            findings.error(
+                f"DAG {dag.dag_id}",
+                f"is not parsed from {dag.path}",
+                f"look at the environment's DAGProcessing log, or wait longer (wait_timeout); is {dag.path} too slow to parse?",
+            )
+    for path, count in sorted(broken.items()):
+        findings.error(
+            f"DAG file {path}",
+            f"cannot be imported, {count} {'DAG is' if count == 1 else 'DAGs are'} missing: {target.import_errors[path]}",
+            "add what it misses to requirements.txt or plugins.zip, or mend the file",
+        )
+    running = sorted(dag.dag_id for dag in dags if target.paused.get(dag.dag_id) is False)
+    if running:
+        shown = ", ".join(running[:10]) + (f" and {len(running) - 10} more" if len(running) > 10 else "")
+        findings.warning(
+            f"environment {name}",
+            f"{len(running)} {'DAG is' if len(running) == 1 else 'DAGs are'} not paused: {shown}",
+            "before the cutover, pause what must not run twice",
+        )
+    there = [dag for dag in dags if dag.dag_id in target.paused]
+    equal = [dag for dag in there if dag.path is not None and dag.path not in not_there]
+    return {"source": len(dags), "target": len(there), "equal": len(equal)}, not_carried
+
+
+def judge_versions(environment: Mapping[str, Any], published: Mapping[str, Any], findings: Findings) -> None:
+    """Plugins: the bucket's are the bundle's, and the environment runs with them."""
+    changed = {item["key"] for item in published["results"] if item["action"] in ("created", "updated")}
+    for kind, shown, what in (
+        ("plugins", "Plugins", "plugins.zip"),
+        ("requirements", "Requirements", "requirements.txt"),
+    ):
+        key, version = published[f"{kind}_s3_path"], published[f"{kind}_s3_object_version"]
+        if key is None:
+            continue
+        if key in changed:
+            findings.warning(
+                what, "the bucket's is not the bundle's", "run the publish stage, unless yours was given on purpose"
+            )
+        elif environment.get(f"{shown}S3Path") != key or environment.get(f"{shown}S3ObjectVersion") != version:
+            findings.warning(
+                what,
+                "the environment runs with another version than the bucket's newest",
+                "run the environment stage again",
+            )
+
+
+def merge_listed(*groups: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """not_carried of several stages in one list, each entry once, sorted by kind and id."""
+    merged: dict[tuple[str, str], dict[str, str]] = {}
+    for group in groups:
+        for item in group:
+            entry = {"kind": str(item["kind"]), "id": str(item["id"]), "reason": str(item["reason"])}
+            merged.setdefault((entry["kind"], entry["id"]), entry)
+    return [merged[key] for key in sorted(merged)]
+
+
+def agent_request(bundle: Bundle, source: Mapping[str, Mapping[str, Digests]], major: int) -> dict[str, Any]:
+    """digest_state: on 2.x of all there is; on 3.x, where a task cannot list, of the bundle's ids (and never of pools)."""
+    kinds = KINDS if major < 3 else ("variables", "connections")
+    return {
+        "op": "digest_state",
+        "digest_key": base64.b64encode(bundle.digest_key).decode(),
+        "ids": {kind: None if major < 3 else sorted(source[kind]) for kind in kinds},
+    }
+
+
+def state_of(
+    bundle: Bundle,
+    major: int,
+    rest: Any,
+    run_agent: Callable[[dict[str, Any]], dict[str, Any]] | None,
+) -> dict[str, Compared]:
+    """Compare variables, connections and pools. run_agent: AgentLane.run, None where no DAG run may be made (check mode)."""
+    source = source_digests(bundle)
+    seen: dict[str, Seen] = {}
+    if run_agent is None or major >= 3:
+        seen = seen_by_rest(rest, bundle.digest)
+    if run_agent is not None:
+        seen_by_agent(run_agent(agent_request(bundle, source, major)), seen, lists=major < 3)
+    return {kind: compare(source[kind], seen.get(kind, Seen()), FIELDS[kind]) for kind in KINDS}
+
+
+def verify(aws: Any, params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """What the module mwaa_verify does and returns. Raises MigrationError with all of it when something is wrong and `fail` is set."""
+    name = params["environment"]
+    bundle = Bundle.open(open_store(params["bundle"], aws), aws)
+    inventory = bundle.document("inventory.json") if "inventory.json" in bundle.files else {}
+    described = describe(aws.client("mwaa"), name)
+    usable = described is not None and described["Status"] in ("AVAILABLE", "UPDATE_FAILED")
+    if not usable and not check_mode:
+        state = f"is {described['Status']}" if described else "does not exist"
+        raise MigrationError(
+            f"the environment {name} {state}, so it cannot be verified; run the environment stage first"
+        )
+    listed_before = merge_listed(inventory.get("not_carried") or [], params["not_carried"])
+    listed = {(item["kind"], item["id"]) for item in listed_before}
+    findings = Findings()
+
+    progress(f"environment {name}: comparing DAG files")
+    known = usable
+    dags: dict[str, int | None] = dict.fromkeys(("source", "target", "equal"))
+    listed_here: list[dict[str, str]] = []
+    compared: dict[str, Compared] = {}
+    if described is not None:
+        options = dict.fromkeys(_SYNC_OPTIONS)
+        published = publish(
+            aws,
+            open_source(aws, {**options, "source": params["bundle"]}),
+            find_target({**options, "environment": name}, described),
+            check_mode=True,
+        )
+        rest = RestClient(aws.client("mwaa"), name)
+        paths = {item["key"][len(published["dag_s3_path"]) + 1 :] for item in published["results"]}
+        all_dags = source_dags(inventory, paths)
+        target = None
+        if usable:
+            state = _state(aws, bundle, described, params, rest, check_mode)
+            compared = state
+            known = judge_state(compared, listed, findings) and known
+            hidden = {item["path"] for item in published["held_back"]}
+            expected = {
+                dag.dag_id: dag.path
+                for dag in all_dags
+                if dag.path is not None and dag.path not in hidden and ("dag", dag.dag_id) not in listed
+            }
+            target = wait_for_dags(
+                lambda: target_dags(rest, paths), expected, name, 0 if check_mode else params["wait_timeout"]
+            )
+        dags, listed_here = judge_dags(name, published, all_dags, target, listed, findings)
+        listed_here = merge_listed(listed_here, published["not_carried"])
+        judge_versions(described, published, findings)
+        findings.items += published["findings"]
+    not_carried = merge_listed(listed_before, listed_here)
+    earlier = list(inventory.get("findings") or []) + list(params["findings"])
+    equal = False if findings.short else (True if known else None)
+    result = {
+        "changed": False,
+        "equal": equal,
+        "parity": {
+            **{
+                kind: compared[kind].parity
+                if kind in compared
+                else {"source": len(bundle.read_state(kind)), "target": None, "equal": None}
+                for kind in KINDS
+            },
+            "dags": dags,
+        },
+        "source": {"airflow_version": bundle.source.get("airflow_version")},
+        "target": {"airflow_version": (described or {}).get("AirflowVersion"), "environment": name},
+        "not_carried": not_carried,
+        "findings": _distinct(findings.items + earlier),
+        "differences": {
+            kind: {
+                "missing": compared[kind].missing,
+                "different": compared[kind].different,
+                "unknown": compared[kind].unknown,
+                "extra": compared[kind].extra,
+            }
+            for kind in compared
+        },
+    }
+    if findings.short and params["fail"]:
+        shown = "; ".join(findings.short[:3])
+        more = f"; and {len(findings.short) - 3} more" if len(findings.short) > 3 else ""
+        raise MigrationError(f"the environment {name} does not equal the bundle: {shown}{more}. See findings", **result)
+    return result
+
+
+def _state(
+    aws: Any,
+    bundle: Bundle,
+    described: Mapping[str, Any],
+    params: Mapping[str, Any],
+    rest: RestClient,
+    check_mode: bool,
+) -> dict[str, Compared]:
+    if check_mode:
+        return state_of(bundle, major(dict(described)), rest, None)
+    lane = AgentLane(aws, dict(described), params["kms_key_id"] or bundle.key["kms_key_id"])
+    lane.install()
+    timeout = max(params["wait_timeout"], AGENT_TIMEOUT)
+    return state_of(bundle, major(dict(described)), rest, lambda request: lane.run(request, timeout))
+
+
+def _distinct(findings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    for finding in findings:
+        if dict(finding) not in kept:
+            kept.append(dict(finding))
+    return kept

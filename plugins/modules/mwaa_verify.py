@@ -1,0 +1,212 @@
+#!/usr/bin/python
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mwaa_verify
+short_description: Verify that what is in a bundle is in an MWAA environment, equal or listed
+version_added: 0.1.0
+description:
+  - Compares every variable, connection and pool of a bundle with those of an environment, field by field, secrets too. Both sides
+    become digests that are keyed with the bundle's key; the environment's are computed inside it, by a DAG run of this collection's
+    agent, so that no secret leaves it.
+  - Compares every DAG file with the environment's bucket, waits until the environment has parsed them, and finds every DAG of the
+    source there.
+  - What differs is named by id and field. Values are never shown.
+  - What is not equal has to be listed with a reason, by the export (in the bundle), by an earlier stage (O(not_carried)), or because
+    it is held back until the cutover. Everything else is an error.
+  - Nothing is changed. The agent's two files are brought to the bucket where they are missing.
+options:
+  bundle:
+    description: The bundle, V(s3://bucket/prefix) or a local folder.
+    type: str
+    required: true
+  not_carried:
+    description: What earlier stages listed as not carried, each with C(kind), C(id) and C(reason).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      kind:
+        description: V(variable), V(connection), V(pool), V(dag), V(dag_file) or any other word.
+        type: str
+        required: true
+      id:
+        description: Its id.
+        type: str
+        required: true
+      reason:
+        description: Why it was not carried.
+        type: str
+        required: true
+  findings:
+    description: Findings of earlier stages. They are returned with those of this one and do not make it fail.
+    type: list
+    elements: dict
+    default: []
+  kms_key_id:
+    description: The KMS key that requests to the agent are sealed with. By default the bundle's.
+    type: str
+  wait_timeout:
+    description: Seconds to wait until the environment has parsed the DAGs, and until the agent has answered.
+    type: int
+    default: 900
+  fail:
+    description: Fail when something is neither equal nor listed. With V(false) it is only returned.
+    type: bool
+    default: true
+extends_documentation_fragment:
+  - mwaa.migration._options.environment
+  - mwaa.migration._attributes
+  - mwaa.migration._attributes.aws
+  - amazon.aws.common.modules
+  - amazon.aws.region.modules
+  - amazon.aws.boto3
+attributes:
+  check_mode:
+    support: full
+    details:
+      - No DAG run is made. What REST shows is compared; secrets are unknown, and RV(equal) is null unless something differs.
+      - An environment that does not exist yet is unknown, too.
+  diff_mode:
+    support: none
+    details:
+      - This module changes nothing. What differs is in RV(findings).
+  idempotent:
+    support: full
+seealso:
+  - module: mwaa.migration.mwaa_dags_sync
+  - module: mwaa.migration.migration_report
+author:
+  - mwaa.migration contributors (@mwaa-migration)
+"""
+
+EXAMPLES = r"""
+- name: Verify
+  mwaa.migration.mwaa_verify:
+    environment: prod
+    bundle: s3://my-migration-bundles/prod
+
+- name: Verify, knowing what the import could not carry, and go on whatever comes
+  mwaa.migration.mwaa_verify:
+    environment: prod
+    bundle: s3://my-migration-bundles/prod
+    not_carried: "{{ import_connections_result.not_carried }}"
+    fail: false
+  register: verified
+"""
+
+RETURN = r"""
+equal:
+  description: Whether everything is equal or listed. Null when that could not be found out (check mode).
+  returned: always
+  type: bool
+parity:
+  description:
+    - How many there are in the bundle (C(source)), how many of these in the environment (C(target)), and how many are equal in every
+      field (C(equal)). What is in the environment only is in RV(extra) and not counted here.
+    - DAGs are counted by their ids. Null is unknown.
+  returned: always
+  type: dict
+  sample:
+    variables: {source: 12, target: 12, equal: 12}
+    connections: {source: 8, target: 8, equal: 8}
+    pools: {source: 3, target: 3, equal: 3}
+    dags: {source: 31, target: 30, equal: 30}
+source:
+  description: The source, as the bundle names it.
+  returned: always
+  type: dict
+  sample: {airflow_version: 2.10.3}
+target:
+  description: The environment.
+  returned: always
+  type: dict
+  sample: {airflow_version: 2.11.2, environment: prod}
+not_carried:
+  description: What is listed, of all stages, each once.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: What it is.
+      type: str
+    id:
+      description: Its id.
+      type: str
+    reason:
+      description: Why it is not carried.
+      type: str
+  sample: [{kind: dag_file, id: eager.py, reason: "held back until the cutover: is_paused_upon_creation is not True"}]
+findings:
+  description: Errors are neither equal nor listed; warnings deserve a look.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    severity:
+      description: V(error) or V(warning).
+      type: str
+    where:
+      description: What is concerned.
+      type: str
+    what:
+      description: What is wrong, without values.
+      type: str
+    mend:
+      description: What to do.
+      type: str
+  sample:
+    - {severity: error, where: connection db, what: password differs, mend: "run the import stage with on_conflict: overwrite"}
+differences:
+  description: By kind, ids that are missing, ids and fields that are different or unknown, and ids that only the environment has.
+  returned: always
+  type: dict
+  sample:
+    connections: {missing: [], different: {db: [password]}, unknown: {}, extra: [aws_default]}
+duration:
+  description: Seconds that it took.
+  returned: success
+  type: float
+"""
+
+from typing import Any
+
+from ansible_collections.mwaa.migration.plugins.module_utils._aws import Context, run_module
+from ansible_collections.mwaa.migration.plugins.module_utils._verify import verify
+
+
+def body(ctx: Context) -> dict[str, Any]:
+    return verify(ctx.aws, ctx.params, check_mode=ctx.check_mode)
+
+
+def main() -> None:
+    run_module(
+        {
+            "environment": {"type": "str", "required": True},
+            "bundle": {"type": "str", "required": True},
+            "not_carried": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "kind": {"type": "str", "required": True},
+                    "id": {"type": "str", "required": True},
+                    "reason": {"type": "str", "required": True},
+                },
+            },
+            "findings": {"type": "list", "elements": "dict", "default": []},
+            "kms_key_id": {"type": "str", "no_log": False},
+            "wait_timeout": {"type": "int", "default": 900},
+            "fail": {"type": "bool", "default": True},
+        },
+        body,
+    )
+
+
+if __name__ == "__main__":
+    main()
