@@ -1,7 +1,9 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes the report where Ansible runs, and shows it as a page and not as JSON. Documented in plugins/modules/migration_report.py."""
+"""Writes the report where Ansible runs, and shows it as a page and not as JSON. Documented in
+plugins/modules/migration_report.py.
+"""
 
 from __future__ import annotations
 

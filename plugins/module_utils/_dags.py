@@ -46,7 +46,7 @@ def default_syntax(airflow_version: str) -> str:
     return "glob" if int(airflow_version.split(".")[0] or 0) >= 3 else "regexp"
 
 
-# --- files -----------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class FileInfo:
 
 @dataclass
 class Tree:
-    """The files of one folder, wherever they are. `read` returns the content that has the sha256 it is listed with, or raises."""
+    """The files of one folder, wherever they are. `read` returns the content that has the sha256 it is listed with, or
+    raises.
+    """
 
     files: dict[str, FileInfo]
     read: Callable[[str], bytes]
@@ -70,8 +72,8 @@ class Tree:
 def without_debris(paths: Iterable[str]) -> tuple[list[str], dict[str, int], list[str]]:
     """Split paths into (kept, counts of what is left out by kind, compiled modules that have no source beside them).
 
-    Left out: compiled Python (another Python would not load it), version control, and this collection's own agent, which is
-    installed for each environment by itself.
+    Left out: compiled Python (another Python would not load it), version control, and this collection's own agent,
+    which is installed for each environment by itself.
     """
     everything = sorted(paths)
     known = set(everything)
@@ -119,7 +121,7 @@ def make_tree(files: Mapping[str, FileInfo], read: Callable[[str], bytes]) -> Tr
 
 
 def folder_tree(root: str | Path) -> Tree:
-    """The Tree of a local folder. Links are followed, as Airflow does; a loop or unreadable files are a MigrationError."""
+    """The Tree of a local folder. Links are followed, as Airflow does. A loop and unreadable files are refused."""
     base = Path(root).expanduser()
     if not base.is_dir():
         raise MigrationError(f"the folder {base} does not exist; correct source to a folder or to the url of a bundle")
@@ -176,15 +178,16 @@ def _key_fault(path: str) -> str | None:
     return None
 
 
-# --- .airflowignore --------------------------------------------------------------------------------------------------------
+# --- .airflowignore ---------------------------------------------------------------------------------------------------
 
 
 class IgnoreRules:
     """What the .airflowignore files of a tree hide, judged as Airflow 2.3 to 3.x judge it (airflow/utils/file.py).
 
-    regexp: searched in the path relative to the DAG folder, also for files in sub-folders. glob: gitignore's patterns, later ones win,
-    those without an inner "/" match the name alone. A hidden folder is not entered, whatever is said inside. `#` starts a comment
-    anywhere in a line; patterns that do not compile are passed over, as Airflow does, and are named in `invalid`.
+    regexp: searched in the path relative to the DAG folder, also for files in sub-folders. glob: gitignore's patterns,
+    later ones win, those without an inner "/" match the name alone. A hidden folder is not entered, whatever is said
+    inside. `#` starts a comment anywhere in a line; patterns that do not compile are passed over, as Airflow does, and
+    are named in `invalid`.
     """
 
     def __init__(self, ignore_files: Mapping[str, bytes], syntax: str):
@@ -271,7 +274,9 @@ def _glob_rule(line: str, folder: str) -> _Rule | None:
 
 
 def _glob_regex(pattern: str) -> str:
-    """gitignore's pattern as a regular expression for re.match: matches the named thing and, for a folder, all below it."""
+    """gitignore's pattern as a regular expression for re.match: matches the named thing and, for a folder, all below
+    it.
+    """
     only_folders = pattern.endswith("/")
     segments = pattern.strip("/").split("/")
     regex = "" if "/" in pattern.rstrip("/") else "(?:.+/)?"
@@ -314,7 +319,9 @@ def ignore_line(path: str, syntax: str) -> str:
 
 
 def with_block(content: bytes, lines: Iterable[str]) -> bytes:
-    """An .airflowignore with this migration's block holding `lines`, replacing an earlier block; without lines, with no block."""
+    """An .airflowignore with this migration's block holding `lines`, replacing an earlier block; without lines, with no
+    block.
+    """
     text = _BLOCK.sub("", content.decode("utf-8", "surrogateescape").replace("\r\n", "\n"))
     wanted = list(lines)
     if wanted:
@@ -326,12 +333,13 @@ def with_block(content: bytes, lines: Iterable[str]) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-# --- what a file would do --------------------------------------------------------------------------------------------------
+# --- what a file would do ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a file from its text. Depends on the content and the kind of file alone, so it is cached by both.
+    """What is known of a file from its text. Depends on the content and the kind of file alone, so it is cached by
+    both.
 
     early: the first line that sets is_paused_upon_creation to something other than True or None, 0 if there is none.
     dag: may define DAGs, by Airflow's own heuristic (core.dag_discovery_safe_mode).
@@ -372,8 +380,8 @@ def facts_of(kind: str, content: bytes) -> Facts:
 def early_files(facts: Mapping[str, Facts], helpers: Mapping[str, Facts] | None = None) -> dict[str, tuple[int, str]]:
     """The Python files and archives that would start their DAGs by themselves: {path: (line, reason)}.
 
-    A file that imports one that does is counted too: a DAG factory in a helper module, or in the plugins folder (`helpers`), starts
-    the DAGs of who calls it.
+    A file that imports one that does is counted too: a DAG factory in a helper module, or in the plugins folder
+    (`helpers`), starts the DAGs of who calls it.
     """
     modules: dict[str, str] = {}
     every: dict[str, Facts] = {}

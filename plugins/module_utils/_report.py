@@ -37,7 +37,7 @@ def build(
 ) -> dict[str, Any]:
     """The report. Keys: source, target, stages, parity, not_carried, findings.
 
-    stages: [{"name", "results": [registered results of the stage's tasks]}], in the order they ran; a stage none of whose tasks ran
+    stages: [{"name", "results": [registered results of the stage's tasks]}], in the order they ran; a stage whose tasks did not run
     (left out by tags) is left out. verification: what mwaa_verify returned; None when it did not run.
     """
     checked = verification or {}
@@ -98,7 +98,9 @@ def write(path: str | Path, report: Mapping[str, Any]) -> None:
 
 
 def verdict(report: Mapping[str, Any], equal: bool | None) -> tuple[str, str]:
-    """(how it stands: 'good', 'bad' or 'open', one sentence). equal: as mwaa_verify says; None: unknown or not verified."""
+    """(how it stands: 'good', 'bad' or 'open', one sentence). equal: as mwaa_verify says; None: unknown or not
+    verified.
+    """
     errors = sum(1 for finding in report["findings"] if finding.get("severity") == "error")
     if equal is None:
         return "open", "Not everything could be compared."

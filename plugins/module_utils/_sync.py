@@ -5,9 +5,10 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-What is compared is content. An index in the bucket remembers the sha256 behind each ETag, so that an unchanged run lists the DAG
-folder (1,000 objects a request) and reads one object, whatever the encryption. The index is a memory, not a proof: an object whose
-ETag is not the remembered one is compared again (MD5 where the ETag is one, S3's own SHA-256 otherwise) or written again.
+What is compared is content. An index in the bucket remembers the sha256 behind each ETag, so that an unchanged run
+lists the DAG folder (1,000 objects a request) and reads one object, whatever the encryption. The index is a memory, not
+a proof: an object whose ETag is not the remembered one is compared again (MD5 where the ETag is one, S3's own SHA-256
+otherwise) or written again.
 """
 
 from __future__ import annotations
@@ -67,12 +68,14 @@ _HOPELESS = EXPIRED | BAD_CREDENTIALS | DENIED | {"NoSuchBucket"}
 _EMPTY_ZIP = b"PK\x05\x06" + b"\x00" * 18
 
 
-# --- what is published -----------------------------------------------------------------------------------------------------
+# --- what is published ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """plugins.zip, requirements.txt or startup.sh. `digest` is of what went in, so that the same input is the same artefact."""
+    """plugins.zip, requirements.txt or startup.sh. `digest` is of what went in, so that the same input is the same
+    artefact.
+    """
 
     digest: str
     build: Callable[[], bytes]
@@ -119,8 +122,8 @@ def artefact(content: bytes) -> Artefact:
 def plugins_zip(tree: Tree) -> Artefact:
     """The plugins folder as one archive that is the same, byte for byte, for the same files.
 
-    Sorted names, one date, stored and not deflated: what deflate makes differs between zlib versions, and each new object version
-    costs the environment an update of 20 minutes.
+    Sorted names, one date, stored and not deflated: what deflate makes differs between zlib versions, and each new
+    object version costs the environment an update of 20 minutes.
     """
     listing = [[path, info.sha256] for path, info in sorted(tree.files.items())]
     digest = hashlib.sha256(json.dumps(["plugins.zip", 1, listing]).encode()).hexdigest()
@@ -146,7 +149,9 @@ def plugins_zip(tree: Tree) -> Artefact:
 
 
 def find_target(params: Mapping[str, Any], environment: Mapping[str, Any] | None) -> Target:
-    """What the module's options say, and for the rest what the environment (as GetEnvironment shows it; None: not there) says."""
+    """What the module's options say, and for the rest what the environment (as GetEnvironment shows it; None: not
+    there) says.
+    """
     here = environment or {}
     bucket = params["bucket"] or str(here.get("SourceBucketArn") or "").rpartition(":")[2]
     if not bucket:
@@ -174,7 +179,8 @@ def find_target(params: Mapping[str, Any], environment: Mapping[str, Any] | None
 
 
 def open_source(aws: Any, params: Mapping[str, Any]) -> Source:
-    """A bundle, checked against its manifest, or a plain folder; with the files that the options name instead of the bundle's.
+    """A bundle, checked against its manifest, or a plain folder; with the files that the options name instead of the
+    bundle's.
 
     Raises MigrationError: no such folder, no bundle there, a bundle that does not match its manifest.
     """
@@ -211,7 +217,8 @@ def _bundle_source(aws: Any, url: str) -> Source:
 def check_bundle(bundle: Bundle) -> None:
     """Refuse a bundle of which any file is not what the manifest says, naming all of them.
 
-    Where the store tells contents apart by itself (S3's ETags), no file is read; what is published is checked again when it is read.
+    Where the store tells contents apart by itself (S3's ETags), no file is read; what is published is checked again
+    when it is read.
     """
     listing = bundle.store.list()
     other = sorted(path for path, file in bundle.files.items() if not bundle.store.holds(file, listing))
@@ -268,7 +275,8 @@ def lay_out(
 ) -> Layout:
     """The DAG folder with the files that would start by themselves hidden.
 
-    facts: by path. airflow_version, options: the target's, where known; they tell the syntax that it reads .airflowignore in.
+    facts: by path. airflow_version, options: the target's, where known; they tell the syntax that it reads
+    .airflowignore in.
     """
     findings: list[dict[str, str]] = []
     needed: dict[str, str] = {}
@@ -308,8 +316,8 @@ def lay_out(
         # read in the wrong syntax, held back files would start
         if (options or {}).get(SYNTAX_OPTION) and target_syntax:
             raise MigrationError(
-                f"the DAG folder's {IGNORE_FILE} is written as {syntax} and the environment reads it as {target_syntax};"
-                f" set its option {SYNTAX_OPTION} to {syntax} and run again"
+                f"the DAG folder's {IGNORE_FILE} is written as {syntax} and the environment reads it as"
+                f" {target_syntax}; set its option {SYNTAX_OPTION} to {syntax} and run again"
             )
         if airflow_version or source.syntax:
             needed[SYNTAX_OPTION] = syntax
@@ -340,7 +348,9 @@ def lay_out(
 
 
 def _with_held_back(ignore_files: Mapping[str, bytes], paths: list[str], syntax: str) -> dict[str, bytes]:
-    """The .airflowignore files with the block. It stands in the root's file, and in a nearer one where that one's negation would undo it."""
+    """The .airflowignore files with the block. It stands in the root's file, and in a nearer one where that one's
+    negation would undo it.
+    """
     composed = dict(ignore_files)
 
     def add(where: str, wanted: list[str]) -> None:
@@ -374,7 +384,7 @@ def _finding(severity: str, where: str, what: str, mend: str) -> dict[str, str]:
     return {"severity": severity, "where": where, "what": what, "mend": mend}
 
 
-# --- the bucket ------------------------------------------------------------------------------------------------------------
+# --- the bucket -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -407,7 +417,8 @@ class Bucket:
         region = answer.get("BucketRegion") or headers.get("x-amz-bucket-region") or self._region
         if region != self._region:
             raise MigrationError(
-                f"the bucket {self.name} is in {region}, and MWAA takes only a bucket in the environment's region, {self._region};"
+                f"the bucket {self.name} is in {region}, and MWAA takes only a bucket in the environment's region,"
+                f" {self._region};"
                 " use a bucket there, or set region to the bucket's"
             )
         return True
@@ -443,7 +454,9 @@ class Bucket:
             raise
 
     def put(self, key: str, content: bytes) -> Found:
-        """One PUT with its length and its SHA-256 as a header: S3 refuses what arrived damaged, and nothing is sent in chunks."""
+        """One PUT with its length and its SHA-256 as a header: S3 refuses what arrived damaged, and nothing is sent in
+        chunks.
+        """
         digest = hashlib.sha256(content)
         answer = self.client.put_object(
             Bucket=self.name,
@@ -469,7 +482,9 @@ class Bucket:
 
 
 class Index:
-    """What was published, by key: sha256, etag, version_id and, for artefacts, the digest of what went in. And facts by content."""
+    """What was published, by key: sha256, etag, version_id and, for artefacts, the digest of what went in. And facts by
+    content.
+    """
 
     def __init__(self, raw: bytes | None):
         self.objects: dict[str, dict[str, Any]] = {}
@@ -503,7 +518,7 @@ class Index:
         return self.encode() != (self._raw or b"")
 
 
-# --- publishing ------------------------------------------------------------------------------------------------------------
+# --- publishing -------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -540,8 +555,8 @@ def publish(
 ) -> dict[str, Any]:
     """Bring the bucket to what the source is; returns what the module returns (without `diff`, see `diff_of`).
 
-    Raises MigrationError naming every object that could not be written; what was written is remembered, so that a repeat does
-    only the rest.
+    Raises MigrationError naming every object that could not be written; what was written is remembered, so that a
+    repeat does only the rest.
     """
     bucket = Bucket(aws, target.bucket)
     with aws_errors(f"reach the bucket {target.bucket}"):
@@ -553,7 +568,8 @@ def publish(
         if exists and not bucket.versioned():
             raise MigrationError(
                 f"the bucket {target.bucket} has no versioning, and MWAA takes only a versioned bucket;"
-                f" switch it on: aws s3api put-bucket-versioning --bucket {target.bucket} --versioning-configuration Status=Enabled"
+                f" switch it on: aws s3api put-bucket-versioning --bucket {target.bucket}"
+                " --versioning-configuration Status=Enabled"
             )
     with aws_errors(f"list s3://{target.bucket}/{target.dag_s3_path}/"):
         index = Index(bucket.get(target.index_key) if exists else None)
@@ -674,7 +690,9 @@ def _nothing(kind: str) -> Artefact:
 
 
 def _known_facts(source: Source, index: Index) -> tuple[dict[str, Facts], dict[str, Facts]]:
-    """Facts by path, of DAG files and of plugins. Only content that the index does not know is read; what is gone is forgotten."""
+    """Facts by path, of DAG files and of plugins. Only content that the index does not know is read; what is gone is
+    forgotten.
+    """
     trees = [source.dags, source.plugins or Tree({}, source.dags.read)]
     wanted: dict[str, tuple[Tree, str]] = {}
     for tree in trees:

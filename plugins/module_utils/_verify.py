@@ -5,8 +5,9 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-Both sides become digests of single fields, keyed with the bundle's key: the agent computes them inside the environment, so that
-secrets are compared and never leave it; what REST shows is digested here. A field that nobody could see is unknown, not equal.
+Both sides become digests of single fields, keyed with the bundle's key: the agent computes them inside the environment,
+so that secrets are compared and never leave it; what REST shows is digested here. A field that nobody could see is
+unknown, not equal.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class Compared:
 
     @property
     def parity(self) -> dict[str, int | None]:
-        """source: how many the bundle has; target: how many of these the environment has; equal: how many are equal in every field."""
+        """source: how many the bundle has; target: how many of these the environment has; equal: how many are equal in
+        every field.
+        """
         not_equal = {*self.missing, *self.different, *self.unknown, *self.errors}
         return {
             "source": len(self.source),
@@ -79,7 +82,7 @@ class Compared:
         }
 
 
-# --- state -----------------------------------------------------------------------------------------------------------------
+# --- state ------------------------------------------------------------------------------------------------------------
 
 
 def source_digests(bundle: Bundle) -> dict[str, dict[str, Digests]]:
@@ -115,7 +118,7 @@ def seen_by_rest(
 
 
 def seen_by_agent(answer: Mapping[str, Any], seen: dict[str, Seen], *, lists: bool) -> dict[str, Seen]:
-    """Adds the agent's digests to what is seen already. lists: it was asked for everything there is (2.x), not for ids."""
+    """Adds the agent's digests to what is seen already. lists: it was asked for all there is, not for ids."""
     for kind, items in answer["digests"].items():
         known = seen.setdefault(kind, Seen())
         known.complete = known.complete or lists
@@ -153,7 +156,7 @@ def compare(source: Mapping[str, Digests], seen: Seen, fields: Iterable[str]) ->
     return result
 
 
-# --- DAGs ------------------------------------------------------------------------------------------------------------------
+# --- DAGs -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -174,7 +177,9 @@ def source_dags(inventory: Mapping[str, Any], paths: Iterable[str]) -> list[Sour
 
 
 def relative(location: str, paths: set[str]) -> str | None:
-    """'/usr/local/airflow/dags/team/a.py' -> 'team/a.py' where there is such a file. A DAG in an archive is the archive's."""
+    """'/usr/local/airflow/dags/team/a.py' -> 'team/a.py' where there is such a file. A DAG in an archive is the
+    archive's.
+    """
     parts = [part for part in location.replace("\\", "/").split("/") if part]
     for start in range(len(parts)):
         tail = parts[start:]
@@ -189,7 +194,9 @@ def relative(location: str, paths: set[str]) -> str | None:
 
 @dataclass
 class TargetDags:
-    """What the environment's Airflow says: DAGs by id with their paused state, import errors by path with the last line."""
+    """What the environment's Airflow says: DAGs by id with their paused state, import errors by path with the last
+    line.
+    """
 
     paused: dict[str, bool]
     import_errors: dict[str, str]
@@ -210,7 +217,8 @@ def target_dags(rest: Any, paths: set[str]) -> TargetDags:
 def wait_for_dags(
     look: Callable[[], TargetDags], expected: Mapping[str, str | None], name: str, timeout: float, clock: Any = time
 ) -> TargetDags:
-    """Look until every expected DAG is parsed or its file has an import error, or the time is over; the last look either way.
+    """Look until every expected DAG is parsed or its file has an import error, or the time is over; the last look
+    either way.
 
     expected: path of the file by dag_id.
     """
@@ -243,7 +251,7 @@ def _last_line(trace: Any) -> str:
     return lines[-1][:300] if lines else "no reason given"
 
 
-# --- all of it -------------------------------------------------------------------------------------------------------------
+# --- all of it --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -298,7 +306,9 @@ def judge_dags(
     listed: set[tuple[str, str]],
     findings: Findings,
 ) -> tuple[dict[str, int | None], list[dict[str, str]]]:
-    """(parity of DAGs, what is listed). published: what publish() says in check mode; target: None where Airflow cannot be asked."""
+    """(parity of DAGs, what is listed). published: what publish() says in check mode; target: None where Airflow cannot
+    be asked.
+    """
     root = f"{published['dag_s3_path']}/"
     actions = {
         item["key"][len(root) :]: item["action"] for item in published["results"] if item["key"].startswith(root)
@@ -348,12 +358,12 @@ def judge_dags(
             findings.error(
                 f"DAG {dag.dag_id}",
                 f"is not parsed from {dag.path}",
-                f"look at the environment's DAGProcessing log, or wait longer (wait_timeout); is {dag.path} too slow to parse?",
+                "look at the environment's DAGProcessing log, or wait longer (wait_timeout)",
             )
     for path, count in sorted(broken.items()):
         findings.error(
             f"DAG file {path}",
-            f"cannot be imported, {count} {'DAG is' if count == 1 else 'DAGs are'} missing: {target.import_errors[path]}",
+            f"cannot be imported ({count} DAG{'s' if count != 1 else ''} missing): {target.import_errors[path]}",
             "add what it misses to requirements.txt or plugins.zip, or mend the file",
         )
     running = sorted(dag.dag_id for dag in dags if target.paused.get(dag.dag_id) is False)
@@ -402,7 +412,7 @@ def merge_listed(*groups: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def agent_request(bundle: Bundle, source: Mapping[str, Mapping[str, Digests]], major: int) -> dict[str, Any]:
-    """digest_state: on 2.x of all there is; on 3.x, where a task cannot list, of the bundle's ids (and never of pools)."""
+    """digest_state: on 2.x of all there is; on 3.x, where a task cannot list, of the bundle's ids."""
     kinds = KINDS if major < 3 else ("variables", "connections")
     return {
         "op": "digest_state",
@@ -417,7 +427,9 @@ def state_of(
     rest: Any,
     run_agent: Callable[[dict[str, Any]], dict[str, Any]] | None,
 ) -> dict[str, Compared]:
-    """Compare variables, connections and pools. run_agent: AgentLane.run, None where no DAG run may be made (check mode)."""
+    """Compare variables, connections and pools. run_agent: AgentLane.run, None where no DAG run may be made (check
+    mode).
+    """
     source = source_digests(bundle)
     seen: dict[str, Seen] = {}
     if run_agent is None or major >= 3:
@@ -428,7 +440,9 @@ def state_of(
 
 
 def verify(aws: Any, params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
-    """What the module mwaa_verify does and returns. Raises MigrationError with all of it when something is wrong and `fail` is set."""
+    """What the module mwaa_verify does and returns. Raises MigrationError with all of it when something is wrong and
+    `fail` is set.
+    """
     name = params["environment"]
     bundle = Bundle.open(open_store(params["bundle"], aws), aws)
     inventory = bundle.document("inventory.json") if "inventory.json" in bundle.files else {}

@@ -39,8 +39,8 @@ options:
         required: true
       results:
         description:
-          - What the stage's tasks registered. Their RV(ignore:duration), in seconds, is added up; one that changed something makes the
-            stage changed.
+          - What the stage's tasks registered. Their RV(ignore:duration), in seconds, is added up; one that changed
+            something makes the stage changed.
         type: list
         elements: raw
         default: []

@@ -9,23 +9,24 @@ module: mwaa_dags_sync
 short_description: Publish DAGs, plugins, requirements and a startup script to an MWAA environment's bucket
 version_added: 0.1.0
 description:
-  - Brings a bundle, or a folder of DAGs, to the bucket of an MWAA environment. It works before the environment exists, so that this
-    is created once, with its plugins and requirements.
-  - Content is compared, not dates. A repeat without a change lists the DAG folder, reads one index object and writes nothing.
-  - The plugins folder becomes a C(plugins.zip) that is the same, byte for byte, for the same files, so that an unchanged plugins
-    folder never makes a new object version and never restarts an environment.
-  - Files that C(.airflowignore) hides are carried all the same, because DAGs import them; the C(.airflowignore) files are carried with
-    them, so that the target's Airflow looks for DAGs exactly where the source's did.
-  - Nothing starts early. DAG files that set C(is_paused_upon_creation) to something other than C(True), and those that import such a
-    file, are uploaded and hidden by a marked block in C(.airflowignore). The block goes up before the files do. They are listed in
-    RV(held_back).
+  - Brings a bundle, or a folder of DAGs, to the bucket of an MWAA environment. It works before the environment exists,
+    so that this is created once, with its plugins and requirements.
+  - Content is compared, not dates. A repeat without a change lists the DAG folder, reads one index object and writes
+    nothing.
+  - The plugins folder becomes a C(plugins.zip) that is the same, byte for byte, for the same files, so that an
+    unchanged plugins folder never makes a new object version and never restarts an environment.
+  - Files that C(.airflowignore) hides are carried all the same, because DAGs import them; the C(.airflowignore) files
+    are carried with them, so that the target's Airflow looks for DAGs exactly where the source's did.
+  - Nothing starts early. DAG files that set C(is_paused_upon_creation) to something other than C(True), and those that
+    import such a file, are uploaded and hidden by a marked block in C(.airflowignore). The block goes up before the
+    files do. They are listed in RV(held_back).
   - Compiled Python (C(__pycache__), C(*.pyc)) and version control folders are left out and counted in RV(left_out).
   - A bundle that does not match its manifest is refused with the file named, before anything is published.
 options:
   source:
     description:
-      - What is published. The URL of a bundle (V(s3://bucket/prefix)), the folder of a bundle (it holds C(manifest.json)), or a plain
-        folder of DAGs.
+      - What is published. The URL of a bundle (V(s3://bucket/prefix)), the folder of a bundle (it holds
+        C(manifest.json)), or a plain folder of DAGs.
     type: str
     required: true
   plugins:
@@ -39,8 +40,8 @@ options:
     type: path
   environment:
     description:
-      - The environment whose bucket is written. Where it exists, O(bucket), O(dag_s3_path), O(airflow_version) and the paths of plugins,
-        requirements and startup script are taken from it unless they are given.
+      - The environment whose bucket is written. Where it exists, O(bucket), O(dag_s3_path), O(airflow_version) and the
+        paths of plugins, requirements and startup script are taken from it unless they are given.
     type: str
   bucket:
     description: The bucket, for before the environment exists.
@@ -59,19 +60,19 @@ options:
     type: str
   airflow_version:
     description:
-      - The Airflow version of the environment, for before it exists. Airflow 3 reads C(.airflowignore) in another syntax than Airflow 2
-        does, see RV(airflow_configuration_options).
+      - The Airflow version of the environment, for before it exists. Airflow 3 reads C(.airflowignore) in another
+        syntax than Airflow 2 does, see RV(airflow_configuration_options).
     type: str
   ignore_syntax:
     description:
-      - The syntax of the source's C(.airflowignore) files. By default what the bundle says of its source; for a plain folder, the
-        environment's own.
+      - The syntax of the source's C(.airflowignore) files. By default what the bundle says of its source; for a plain
+        folder, the environment's own.
     type: str
     choices: [regexp, glob]
   delete:
     description:
-      - Delete from the DAG folder what the source does not have. Only the DAG folder is touched, and in it never the folder
-        C(mwaa_migration).
+      - Delete from the DAG folder what the source does not have. Only the DAG folder is touched, and in it never the
+        folder C(mwaa_migration).
       - By default such objects are only listed, in RV(extra).
     type: bool
     default: false

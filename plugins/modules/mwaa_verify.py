@@ -10,14 +10,14 @@ module: mwaa_verify
 short_description: Verify that what is in a bundle is in an MWAA environment, equal or listed
 version_added: 0.1.0
 description:
-  - Compares every variable, connection and pool of a bundle with those of an environment, field by field, secrets too. Both sides
-    become digests that are keyed with the bundle's key; the environment's are computed inside it, by a DAG run of this collection's
-    agent, so that no secret leaves it.
-  - Compares every DAG file with the environment's bucket, waits until the environment has parsed them, and finds every DAG of the
-    source there.
+  - Compares every variable, connection and pool of a bundle with those of an environment, field by field, secrets too.
+    Both sides become digests that are keyed with the bundle's key; the environment's are computed inside it, by a DAG
+    run of this collection's agent, so that no secret leaves it.
+  - Compares every DAG file with the environment's bucket, waits until the environment has parsed them, and finds every
+    DAG of the source there.
   - What differs is named by id and field. Values are never shown.
-  - What is not equal has to be listed with a reason, by the export (in the bundle), by an earlier stage (O(not_carried)), or because
-    it is held back until the cutover. Everything else is an error.
+  - What is not equal has to be listed with a reason, by the export (in the bundle), by an earlier stage
+    (O(not_carried)), or because it is held back until the cutover. Everything else is an error.
   - Nothing is changed. The agent's two files are brought to the bucket where they are missing.
 options:
   bundle:
@@ -69,7 +69,8 @@ attributes:
   check_mode:
     support: full
     details:
-      - No DAG run is made. What REST shows is compared; secrets are unknown, and RV(equal) is null unless something differs.
+      - No DAG run is made. What REST shows is compared; secrets are unknown, and RV(equal) is null unless something
+        differs.
       - An environment that does not exist yet is unknown, too.
   diff_mode:
     support: none
@@ -106,8 +107,8 @@ equal:
   type: bool
 parity:
   description:
-    - How many there are in the bundle (C(source)), how many of these in the environment (C(target)), and how many are equal in every
-      field (C(equal)). What is in the environment only is in RV(extra) and not counted here.
+    - How many there are in the bundle (C(source)), how many of these in the environment (C(target)), and how many are
+      equal in every field (C(equal)). What is in the environment only is in RV(extra) and not counted here.
     - DAGs are counted by their ids. Null is unknown.
   returned: always
   type: dict
@@ -161,9 +162,12 @@ findings:
       description: What to do.
       type: str
   sample:
-    - {severity: error, where: connection db, what: password differs, mend: "run the import stage with on_conflict: overwrite"}
+    - {severity: error, where: connection db, what: password differs, mend: "run the import stage with on_conflict:
+      overwrite"}
 differences:
-  description: By kind, ids that are missing, ids and fields that are different or unknown, and ids that only the environment has.
+  description:
+    - By kind, ids that are missing, ids and fields that are different or unknown, and ids that only the environment
+      has.
   returned: always
   type: dict
   sample:

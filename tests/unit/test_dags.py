@@ -88,7 +88,9 @@ def test_patterns_that_do_not_compile_are_named() -> None:
 
 
 @pytest.mark.parametrize("syntax", ["regexp", "glob"])
-@pytest.mark.parametrize("path", ["eager.py", "team/a b.py", "x#1.py", "we[i]rd*.py", "!not.py", "a/b/c-d.e.py", "ä.py"])
+@pytest.mark.parametrize(
+    "path", ["eager.py", "team/a b.py", "x#1.py", "we[i]rd*.py", "!not.py", "a/b/c-d.e.py", "ä.py"]
+)
 def test_a_line_hides_its_file_and_no_other(syntax: str, path: str) -> None:
     rules = IgnoreRules({".airflowignore": with_block(b"", [ignore_line(path, syntax)])}, syntax)
     assert rules.hides(path)
@@ -116,7 +118,16 @@ def test_the_default_syntax_changed_with_airflow_3() -> None:
 
 def test_debris_is_left_out_and_counted() -> None:
     kept, counts, sourceless = without_debris(
-        ["a.py", "__pycache__/a.cpython-311.pyc", "b.pyc", "b.py", "lost.pyc", ".git/config", "x/.git/HEAD", ".gitignore"]
+        [
+            "a.py",
+            "__pycache__/a.cpython-311.pyc",
+            "b.pyc",
+            "b.py",
+            "lost.pyc",
+            ".git/config",
+            "x/.git/HEAD",
+            ".gitignore",
+        ]
     )
     assert kept == [".gitignore", "a.py", "b.py"]
     assert counts == {"bytecode": 3, "version_control": 2}
@@ -179,7 +190,9 @@ def test_who_imports_a_factory_that_unpauses_starts_early_too() -> None:
         "plugged.py": "from airflow import DAG\nfrom my_plugin import make\nd = make('c')",
     }
     facts = {path: facts_of("python", text.encode()) for path, text in texts.items()}
-    plugins = {"my_plugin.py": facts_of("python", b"import airflow\ndef make(i): DAG(i, is_paused_upon_creation=False)")}
+    plugins = {
+        "my_plugin.py": facts_of("python", b"import airflow\ndef make(i): DAG(i, is_paused_upon_creation=False)")
+    }
     assert early_files(facts, plugins) == {
         "common/factory.py": (2, "is_paused_upon_creation is not True"),
         "plugged.py": (0, "imports plugins:my_plugin.py, where is_paused_upon_creation is not True"),

@@ -25,12 +25,26 @@ VERIFICATION: dict[str, Any] = {
     },
     "not_carried": [
         {"kind": "connection", "id": "my conn", "reason": "the REST API refuses this conn_id"},
-        {"kind": "dag_file", "id": "team/eager.py", "reason": "held back until the cutover: is_paused_upon_creation is not True"},
+        {
+            "kind": "dag_file",
+            "id": "team/eager.py",
+            "reason": "held back until the cutover: is_paused_upon_creation is not True",
+        },
         *({"kind": "option", "id": f"core.option_{number}", "reason": "MWAA sets it itself"} for number in range(20)),
     ],
     "findings": [
-        {"severity": "warning", "where": "dags/factory.yaml:3", "what": "sets is_paused_upon_creation to false; a DAG factory that reads it would start its DAGs", "mend": "set it to true, or hide the DAG file that reads it, until the cutover"},
-        {"severity": "error", "where": "connection:db", "what": "password is different", "mend": "run the import stage again"},
+        {
+            "severity": "warning",
+            "where": "dags/factory.yaml:3",
+            "what": "sets is_paused_upon_creation to false; a DAG factory that reads it would start its DAGs",
+            "mend": "set it to true, or hide the DAG file that reads it, until the cutover",
+        },
+        {
+            "severity": "error",
+            "where": "connection:db",
+            "what": "password is different",
+            "mend": "run the import stage again",
+        },
     ],
 }
 STAGES = [
@@ -68,7 +82,9 @@ def test_without_a_verification_parity_is_unknown_not_zero() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_the_page_keeps_its_width(width: int, ascii_only: bool) -> None:
-    lines = render(report(), width=width, environment="prod", path="build/rehearsal/report.json", equal=True, ascii_only=ascii_only)
+    lines = render(
+        report(), width=width, environment="prod", path="build/rehearsal/report.json", equal=True, ascii_only=ascii_only
+    )
     assert max(len(line) for line in lines) <= width
     assert not ascii_only or all(line.isascii() for line in lines)
     assert "\x1b" not in "".join(lines)

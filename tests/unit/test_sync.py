@@ -36,7 +36,7 @@ TARGET = Target("bucket", "dags", "plugins.zip", "requirements.txt", "startup.sh
 
 
 class FakeS3:
-    """A versioned bucket in memory. `kms`: ETags that are no MD5. `refuse`: keys whose PUT fails, with the error code."""
+    """A versioned bucket in memory. kms: ETags are no MD5. refuse: keys whose PUT fails, with the error code."""
 
     def __init__(self, *, kms: bool = False, region: str = "us-east-1", versioning: str = "Enabled"):
         self.objects: dict[str, tuple[bytes, str, str, str | None]] = {}  # key -> content, etag, version, checksum
@@ -326,7 +326,9 @@ def test_plugins_that_are_gone_become_an_empty_archive(folder: Path) -> None:
 def test_every_failed_key_is_named_and_the_rest_is_kept(folder: Path) -> None:
     s3 = FakeS3()
     s3.refuse = {"dags/calm.py": "InternalError", "requirements.txt": "InternalError"}
-    with pytest.raises(MigrationError, match=r"2 of 3 objects .*Failed: dags/calm.py, requirements.txt. 1 were written") as caught:
+    with pytest.raises(
+        MigrationError, match=r"2 of 3 objects .*Failed: dags/calm.py, requirements.txt. 1 were written"
+    ) as caught:
         run(s3, folder)
     assert caught.value.details["changed"] is True
     s3.refuse = {}
@@ -373,9 +375,22 @@ def test_diff_shows_names_not_content(folder: Path) -> None:
 def test_keys_are_beside_the_dag_folder_unless_the_environment_says_otherwise() -> None:
     assert (beside("dags", "plugins.zip"), beside("team/dags", "plugins.zip")) == ("plugins.zip", "team/plugins.zip")
     options = dict.fromkeys(
-        ["environment", "bucket", "dag_s3_path", "plugins_s3_path", "requirements_s3_path", "startup_script_s3_path", "airflow_version"]
+        [
+            "environment",
+            "bucket",
+            "dag_s3_path",
+            "plugins_s3_path",
+            "requirements_s3_path",
+            "startup_script_s3_path",
+            "airflow_version",
+        ]
     )
-    shown = {"SourceBucketArn": "arn:aws:s3:::theirs", "DagS3Path": "x/dags/", "PluginsS3Path": "p.zip", "AirflowVersion": "2.11.2"}
+    shown = {
+        "SourceBucketArn": "arn:aws:s3:::theirs",
+        "DagS3Path": "x/dags/",
+        "PluginsS3Path": "p.zip",
+        "AirflowVersion": "2.11.2",
+    }
     target = find_target(options, shown)
     assert (target.bucket, target.dag_s3_path, target.plugins_s3_path, target.requirements_s3_path) == (
         "theirs",
