@@ -177,9 +177,10 @@ def _open_request(identifier, bucket, prefix, environment, s3, kms, now):
     # nothing of the envelope is believed: a key bound to another id or environment does not open
     context = {"mwaa-migration": "agent-request", "request": identifier, "environment": environment}
     try:
-        data_key = kms.decrypt(CiphertextBlob=base64.b64decode(envelope["wrapped_key"]), EncryptionContext=context)[
-            "Plaintext"
-        ]
+        wrapped = base64.b64decode(envelope["wrapped_key"])
+        # a grant made a moment ago is valid everywhere only with its token
+        tokens = {"GrantTokens": [envelope["grant_token"]]} if envelope.get("grant_token") else {}
+        data_key = kms.decrypt(CiphertextBlob=wrapped, EncryptionContext=context, **tokens)["Plaintext"]
     except Exception as error:
         raise AgentError("tampered", "KMS does not open the key of request %s (%s)" % (identifier, _aws_code(error)))
     try:
@@ -1396,7 +1397,10 @@ def options():
     The value of a secret option is never read into the answer, nor are commands and secret paths that yield one.
     """
     try:
-        _conf().load_providers_configuration()  # from 2.7 on, the providers bring the defaults of their own sections
+        from airflow.providers_manager import ProvidersManager
+
+        # from 2.7 on, the providers bring the defaults of their own sections
+        ProvidersManager().initialize_providers_configuration()
     except Exception:
         pass
     sensitive, parser, found = _sensitive(), _config_file(), {}
