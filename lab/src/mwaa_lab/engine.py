@@ -9,6 +9,7 @@ The control plane (``mwaa_lab.aws``) owns names, states, limits and tokens. An e
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +36,24 @@ class EngineError(Exception):
         self.message = message
 
 
+@functools.cache
+def _client(endpoint: str, service: str, account: str, region: str) -> Any:
+    # Kept, because making one costs more than most calls; clients may be shared between threads.
+    return boto3.session.Session().client(
+        service,
+        endpoint_url=endpoint,
+        region_name=region,
+        aws_access_key_id=f"{SERVICE_KEY_PREFIX}{account}",
+        aws_secret_access_key="lab",
+        config=Config(
+            s3={"addressing_style": "path"},
+            inject_host_prefix=False,
+            retries={"mode": "standard", "max_attempts": 4},
+            max_pool_connections=32,
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class AwsAccess:
     """How what runs inside the lab reaches the lab's AWS.
@@ -47,19 +66,7 @@ class AwsAccess:
 
     def client(self, service: str, *, account: str, region: str) -> Any:
         """A boto3 client that acts as the MWAA service (principal ``airflow.amazonaws.com``) in that account."""
-        return boto3.session.Session().client(
-            service,
-            endpoint_url=self.endpoint,
-            region_name=region,
-            aws_access_key_id=f"{SERVICE_KEY_PREFIX}{account}",
-            aws_secret_access_key="lab",
-            config=Config(
-                s3={"addressing_style": "path"},
-                inject_host_prefix=False,
-                retries={"mode": "standard", "max_attempts": 4},
-                max_pool_connections=32,
-            ),
-        )
+        return _client(self.endpoint, service, account, region)
 
     def s3(self, env: EnvSpec) -> Any:
         return self.client("s3", account=env["account"], region=env["region"])

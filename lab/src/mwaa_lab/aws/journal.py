@@ -116,6 +116,8 @@ def names(operation: str, service: str, labels: dict[str, str], headers: dict[st
     for key, value in labels.items():
         if key in _NAMING:
             found[_plain(key)] = value[:_LONGEST_NAME]
+    if service == "mwaa" and "name" in found:
+        found["environment"] = found.pop("name")
     if service == "s3":
         if operation == "DeleteObjects":
             found["keys"] = [
