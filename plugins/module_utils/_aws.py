@@ -138,8 +138,8 @@ class Aws:
         if "Passing both a profile and access tokens" in msg:
             raise MigrationError(
                 "both a profile and keys are given: leave profile out, or clear access_key, secret_key and"
-                " session_token (also AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_SECURITY_TOKEN"
-                " in the environment)"
+                " session_token (also AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and"
+                " AWS_SECURITY_TOKEN in the environment)"
             )
         raise MigrationError(msg)
 

@@ -245,7 +245,7 @@ _SECRET_FLAGS = ("--conn-password", "--conn-uri", "--conn-extra", "--conn-json",
 def secrets(command: str) -> set[str]:
     """The words of a command that are, or hold, secrets: to be masked wherever they show up."""
     parts = words(command)
-    found = set()
+    found: set[str] = set()
     if parts[:2] == ["variables", "set"]:
         found.update(part for part in parts[2:] if not part.startswith("-"))
         found.discard(next((part for part in parts[2:] if not part.startswith("-")), ""))  # the key

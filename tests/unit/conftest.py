@@ -1,0 +1,102 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole modules in process, with clients of our own in place of boto3's."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import time
+from typing import Any
+
+import botocore.session
+import botocore.validate
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.mwaa.migration.plugins.module_utils import _aws
+from botocore.exceptions import ClientError
+
+REGION = "eu-central-1"
+
+
+def aws_failure(
+    code: str, message: str = "", *, operation: str = "Operation", status: int = 400, **members: Any
+) -> ClientError:
+    """What boto3 raises when AWS refuses a call."""
+    return ClientError(
+        {
+            "Error": {"Code": code, "Message": message},
+            "ResponseMetadata": {"HTTPStatusCode": status, "RequestId": "11111111-2222", "HTTPHeaders": {}},
+            **members,
+        },
+        operation,
+    )
+
+
+@functools.cache
+def _input_shape(service: str, operation: str) -> Any:
+    return botocore.session.get_session().get_service_model(service).operation_model(operation).input_shape
+
+
+def check_input(service: str, operation: str, params: dict[str, Any]) -> None:
+    """Fail as botocore does when the parameters are not what the operation takes."""
+    report = botocore.validate.ParamValidator().validate(params, _input_shape(service, operation))
+    assert not report.has_errors(), report.generate_report()
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Nobody waits in a unit test."""
+    fake = Clock()
+    monkeypatch.setattr(time, "sleep", fake.sleep)
+    monkeypatch.setattr(time, "monotonic", fake.monotonic)
+    return fake
+
+
+@pytest.fixture
+def run_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """run_module("mwaa_environment", {options}, {"mwaa": fake, "s3": fake}, check=True) -> what the module returns."""
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(
+        name: str,
+        options: dict[str, Any],
+        clients: dict[str, Any] | None = None,
+        *,
+        check: bool = False,
+        diff: bool = True,
+    ) -> dict[str, Any]:
+        module = importlib.import_module(f"ansible_collections.mwaa.migration.plugins.modules.{name}")
+        if clients is not None:
+            monkeypatch.setattr(_aws.Aws, "client", lambda _self, service, **_config: clients[service])
+        arguments = {
+            "region": REGION,
+            "access_key": "000000000000",
+            "secret_key": "CANARY-secret-key-00000000",
+            **options,
+            "_ansible_check_mode": check,
+            "_ansible_diff": diff,
+        }
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            module.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run

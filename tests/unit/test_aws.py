@@ -1,0 +1,222 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What goes wrong before or at AWS's door, each in one sentence; and how waits behave."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils import _aws, _progress
+from ansible_collections.mwaa.migration.plugins.module_utils._aws import Aws
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults, MigrationError, aws_errors, explain
+from botocore import exceptions as botocore_exceptions
+from botocore.awsrequest import AWSResponse
+from conftest import Clock, aws_failure
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+KEYS = {"region": "eu-central-1", "access_key": "AKIA", "secret_key": "CANARY-secret-04040404"}
+
+
+def canned(client: Any, *answers: Any) -> list[Any]:
+    """Let a real client meet prepared answers instead of the network: (status, error code) or an exception."""
+    sent: list[Any] = []
+    left = list(answers)
+
+    def answer(request: Any, **_event: Any) -> Any:
+        sent.append(request)
+        what = left.pop(0)
+        if isinstance(what, Exception):
+            raise what
+        status, code = what
+
+        class Raw:
+            def stream(self, *_args: Any, **_kwargs: Any) -> Any:
+                yield b'{"message": "so it is"}' if status >= 300 else b'{"Environments": []}'
+
+        headers = {"x-amzn-errortype": code, "x-amzn-requestid": "33333333-4444"}
+        return AWSResponse(request.url, status, headers, Raw())
+
+    client.meta.events.register("before-send.mwaa", answer)
+    return sent
+
+
+def sentence(action: Any) -> str:
+    with pytest.raises(MigrationError) as caught, aws_errors("list the environments"):
+        action()
+    return str(caught.value)
+
+
+def test_no_credentials() -> None:
+    client = Aws.for_plugin({"region": "eu-central-1"}).client("mwaa")
+    assert "cannot list the environments: no AWS credentials were found; set profile" in sentence(
+        client.list_environments
+    )
+
+
+def test_expired_credentials(clock: Clock) -> None:
+    client = Aws.for_plugin(KEYS).client("mwaa")
+    canned(client, (403, "ExpiredTokenException"))
+    said = sentence(client.list_environments)
+    assert (
+        "the AWS credentials have expired (ListEnvironments: ExpiredTokenException, request id 33333333-4444)" in said
+    )
+    assert "; get new ones" in said
+
+
+def test_denied(clock: Clock) -> None:
+    client = Aws.for_plugin(KEYS).client("mwaa")
+    canned(client, (403, "AccessDeniedException"))
+    said = sentence(client.list_environments)
+    assert "AWS denied it: so it is (ListEnvironments: AccessDeniedException, request id 33333333-4444); allow" in said
+
+
+def test_throttled_ten_times(clock: Clock) -> None:
+    client = Aws.for_plugin(KEYS).client("mwaa")
+    sent = canned(client, *[(429, "ThrottlingException")] * 20)
+    assert "kept throttling" in sentence(client.list_environments)
+    assert len(sent) == 10
+
+
+def test_throttled_twice_is_nobodys_business(clock: Clock) -> None:
+    client = Aws.for_plugin(KEYS).client("mwaa")
+    canned(client, (429, "ThrottlingException"), (503, "ServiceUnavailableException"), (200, ""))
+    assert client.list_environments()["Environments"] == []
+
+
+def test_an_endpoint_nobody_answers_at_is_given_up_soon(clock: Clock) -> None:
+    client = Aws.for_plugin(KEYS).client("mwaa")
+    sent = canned(client, *[botocore_exceptions.EndpointConnectionError(endpoint_url="https://api.example")] * 20)
+    assert "AWS cannot be reached" in sentence(client.list_environments)
+    assert len(sent) == 3
+
+
+def test_invoke_rest_api_is_never_repeated_by_botocore(clock: Clock) -> None:
+    client = Aws.for_plugin(KEYS).client("mwaa")
+    sent = canned(client, (500, "InternalServerException"), (500, "InternalServerException"))
+    assert "internal failure" in sentence(lambda: client.invoke_rest_api(Name="demo", Path="/pools", Method="POST"))
+    assert len(sent) == 1
+
+
+def test_an_unknown_profile() -> None:
+    for params in ({"profile": "nope"}, {"profile": "nope", "region": "eu-central-1"}):
+        assert "the AWS profile nope does not exist" in sentence(
+            lambda params=params: Aws.for_plugin(params).client("mwaa")
+        )
+
+
+def test_regions_that_are_none() -> None:
+    assert "no AWS region is set" in sentence(lambda: Aws.for_plugin({}).region)
+    assert "'europe' is not an AWS region" in sentence(lambda: Aws.for_plugin({"region": "europe"}).client("mwaa"))
+
+
+def test_a_profile_and_keys() -> None:
+    assert "both a profile and keys are given" in sentence(
+        lambda: Aws.for_plugin({**KEYS, "profile": "x"}).client("mwaa")
+    )
+
+
+def test_an_old_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_aws.botocore, "__version__", "1.37.38")
+    assert "botocore 1.37.38 of" in sentence(lambda: Aws.for_plugin(KEYS).client("mwaa"))
+    monkeypatch.setattr(_aws.botocore, "__version__", "1.38.0")
+    with pytest.raises(MigrationError, match="too old for teams: 1.44.5 or newer"):
+        Aws.for_plugin(KEYS).require_botocore("1.44.5", "for teams")
+
+
+def test_awxs_session_token_signs_the_request(monkeypatch: pytest.MonkeyPatch, run_module: Any) -> None:
+    sent: list[Any] = []
+    connect = Aws._connect
+
+    def connected(self: Aws, *args: Any) -> Any:
+        client = connect(self, *args)
+        sent.append(canned(client, (200, "")))
+        return client
+
+    monkeypatch.setattr(Aws, "_connect", connected)
+    monkeypatch.setenv("AWS_SECURITY_TOKEN", "CANARY-token-05050505")
+    result = run_module("mwaa_environment_info", {})
+    assert result["environments"] == []
+    assert sent[0][0].headers["X-Amz-Security-Token"] in ("CANARY-token-05050505", b"CANARY-token-05050505")
+
+
+def test_a_bucket_elsewhere_names_its_region() -> None:
+    failure = aws_failure("PermanentRedirect", operation="GetObject", status=301)
+    failure.response["ResponseMetadata"]["HTTPHeaders"]["x-amz-bucket-region"] = "us-west-2"
+    assert "the bucket is in region us-west-2" in explain(failure)
+
+
+def test_botocores_own_validation_does_not_repeat_values() -> None:
+    client = Aws.for_plugin(KEYS).client("mwaa")
+    said = sentence(
+        lambda: client.create_environment(
+            Name="demo",
+            ExecutionRoleArn=["CANARY-role-06060606"],
+            SourceBucketArn="arn",
+            DagS3Path="dags",
+            NetworkConfiguration={},
+            AirflowConfigurationOptions={"a.b": {"x": "CANARY-option-06060606"}},
+        )
+    )
+    assert "ExecutionRoleArn" in said and "CANARY" not in said
+
+
+def test_faults_are_numbered_when_there_are_several() -> None:
+    faults = Faults("x")
+    faults.raise_if_any()
+    faults.add("one")
+    faults.add("two")
+    with pytest.raises(MigrationError, match=r"x: 2 faults: \(1\) one; \(2\) two"):
+        faults.raise_if_any()
+
+
+# --- waiting --------------------------------------------------------------------------------------------------------
+
+
+def test_a_wait_speaks_when_something_changes_and_every_15_seconds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "progress"
+    path.touch()
+    monkeypatch.setenv(_progress.VARIABLE, str(path))
+    clock = Clock()
+    state = {"name": "CREATING"}
+
+    def probe() -> str | None:
+        if clock.now > 1040:
+            state["name"] = "PENDING"
+        return "done" if clock.now > 1050 else None
+
+    done = _progress.wait_until(
+        probe, timeout=600, interval=30, describe=lambda: f"environment demo: {state['name']}", clock=clock
+    )
+    assert done == "done"
+    lines = path.read_text().splitlines()
+    assert lines[0] == "environment demo: CREATING (0 s)"
+    assert 4 <= len(lines) <= 6 and any("PENDING" in line for line in lines)
+
+
+def test_short_waits_are_short_and_long_ones_are_cheap() -> None:
+    clock = Clock()
+    with pytest.raises(MigrationError, match="not finished after 1 h 0 min; go on"):
+        _progress.wait_until(lambda: None, timeout=3600, interval=30, describe=lambda: "x", clock=clock, hint="go on")
+    assert clock.slept[0] == 1 and max(clock.slept) == 30 and len(clock.slept) < 160
+
+
+def test_without_a_screen_nothing_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(_progress.VARIABLE, str(tmp_path / "gone"))
+    _progress.progress("nobody reads this")
+    assert list(tmp_path.iterdir()) == []
