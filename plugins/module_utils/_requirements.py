@@ -1,0 +1,124 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what is installed beside the source's Airflow to a requirements.txt for an environment.
+
+PRIVATE to the collection: no promise is made to other collections.
+
+What the user chose is what nothing else requires. Of that, what Airflow and MWAA's image bring is left to them; what the target's
+constraints name stays unpinned, because the constraint decides; the rest is pinned to the source's version.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.mwaa.migration.plugins.module_utils import _versions
+from ansible_collections.mwaa.migration.plugins.module_utils._versions import normal
+
+try:
+    from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName
+except ImportError:  # ansible-core brings it
+    Marker = None
+
+AIRFLOW = {"apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk", "apache-airflow-ctl"}
+TOOLS = {"pip", "setuptools", "wheel", "uv", "distribute", "pkg-resources"}
+BACKPORT = "apache-airflow-backport-providers-"
+
+
+@dataclass
+class Requirements:
+    """text: the file. changed: {"name", "source", "target"} of what changes its version. left_to_image: names."""
+
+    text: str
+    changed: list[dict[str, str]] = field(default_factory=list)
+    left_to_image: list[str] = field(default_factory=list)
+    not_carried: list[dict[str, str]] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+
+
+def derive(distributions: list[dict[str, Any]], source_python: str, target_version: str) -> Requirements:
+    """distributions: the agent's list ({"name", "version", "requires", "origin"}). source_python: such as "3.11.7"."""
+    target = _versions.table(target_version)
+    result = Requirements("")
+    installed = {normal(one["name"]): one for one in distributions}
+    lost = {name for name, one in installed.items() if one["origin"]}
+    for name in sorted(lost):
+        if name not in AIRFLOW | TOOLS:
+            reason = f"installed as {installed[name]['origin']}: build a wheel, or copy the code into dags or plugins"
+            result.not_carried.append({"kind": "requirement", "id": installed[name]["name"], "reason": reason})
+    # what only a package that stays behind requires has to be named itself
+    required = {
+        need
+        for name, one in installed.items()
+        if name not in lost
+        for need in needs(one["requires"], source_python)
+        if need != name
+    }
+    lines: dict[str, str] = {}
+    for name, one in sorted(installed.items()):
+        if name in lost or name in required or name in AIRFLOW or name in TOOLS:
+            continue
+        version = one["version"]
+        if name.startswith(BACKPORT):
+            provider = "apache-airflow-providers-" + name[len(BACKPORT) :]
+            if provider not in target.constrained:
+                reason = f"Airflow {target_version} has no provider {provider} in its constraints"
+                result.not_carried.append({"kind": "requirement", "id": one["name"], "reason": reason})
+                continue
+            result.findings.append(f"{one['name']} {version} becomes {provider} {target.constrained[provider]}")
+            name = provider
+        if name in target.image:
+            result.left_to_image.append(name)
+        elif name in target.constrained:
+            lines[name] = name
+        elif "+" in version or not re.match(r"^[0-9][0-9a-zA-Z.!_-]*$", version):
+            reason = f"version {version} is a local one, which no package index has: build a wheel"
+            result.not_carried.append({"kind": "requirement", "id": one["name"], "reason": reason})
+            continue
+        elif name.startswith("apache-airflow-providers-"):
+            lines[name] = name
+            result.findings.append(
+                f"{name} is not in the constraints of Airflow {target_version}: pip takes the newest that fits"
+            )
+        else:
+            lines[name] = f"{name}=={version}"
+        pin = target.constrained.get(name)
+        if pin and pin != version:
+            result.changed.append({"name": name, "source": version, "target": pin})
+    minor = ".".join(source_python.split(".")[:2])
+    pinned = [line for line in lines.values() if "==" in line]
+    if pinned and minor != target.python:
+        result.findings.append(
+            f"the environment has Python {target.python}, the source {minor}: check that wheels exist for "
+            + ", ".join(pinned)
+        )
+    result.text = "\n".join([target.constraint_line, *(lines[name] for name in sorted(lines))]) + "\n"
+    return result
+
+
+def needs(requires: list[str], python: str) -> set[str]:
+    """The names that a distribution requires by itself, without its extras (Airflow's extras name every provider)."""
+    found = set()
+    for requirement in requires:
+        match = re.match(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)", requirement)
+        if match and _applies(requirement.partition(";")[2], python):
+            found.add(normal(match.group(1)))
+    return found
+
+
+def _applies(marker: str, python: str) -> bool:
+    if not marker.strip():
+        return True
+    if re.search(r"\bextra\s*==", marker):
+        return False
+    if Marker is None:
+        return True
+    try:
+        environment = {"python_version": ".".join(python.split(".")[:2]), "python_full_version": python, "extra": ""}
+        environment.update(sys_platform="linux", platform_system="Linux", os_name="posix")
+        return Marker(marker).evaluate(environment)
+    except (InvalidMarker, UndefinedEnvironmentName):
+        return True
