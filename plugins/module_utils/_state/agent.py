@@ -5,9 +5,10 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-A request is sealed with a KMS data key that is bound to its id and environment, lies in the environment's bucket while it is
-served, expires, and is deleted whatever happens. What triggers the run carries its id only. The answer (ids, statuses, digests;
-never values) is read as an XCom. Writes happen in Airflow's own process, so nothing of them reaches its audit log.
+A request is sealed with a KMS data key that is bound to its id and environment, lies in the environment's bucket
+while it is served, expires, and is deleted whatever happens. What triggers the run carries its id only. The answer
+(ids, statuses, digests; never values) is read as an XCom. Writes happen in Airflow's own process, so nothing of
+them reaches its audit log.
 """
 
 from __future__ import annotations
@@ -304,7 +305,7 @@ class AgentLane:
 
 
 def _source(name: str) -> bytes:
-    """A file of plugins/agent, which lies beside this one as a link; also from inside the archive that Ansible makes."""
+    """A file of plugins/agent, which lies beside this one as a link; also inside the archive that Ansible makes."""
     content = pkgutil.get_data(__package__, name)
     if content is None:
         raise MigrationError(f"{name} of the collection is missing: install the collection again")

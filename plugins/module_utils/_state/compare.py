@@ -5,8 +5,8 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-REST hides secrets. A field that it hides is known by its digest (from the agent, or of what was last applied) or not known at
-all; what is not known counts as different where writing is allowed, and is shown as unknown where it is not.
+REST hides secrets. A field that it hides is known by its digest (from the agent, or of what was last applied) or
+not at all; what is not known counts as different where writing is allowed, and is shown as unknown where it is not.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Change:
-    """One item: created, updated, unchanged, kept, conflict, deleted, or unknown (nothing is known to differ, something is
-    not known).
+    """One item: created, updated, unchanged, kept, conflict, deleted, or unknown.
+
+    unknown: nothing is known to differ, but something is not known.
 
     index: its place in the wanted list; None when it is only in the target. item: None when deleted.
     changed, unknown: names of fields.
@@ -80,8 +81,9 @@ def compare(
 ) -> list[Change]:
     """The changes, in the order of `wanted`, then what is pruned.
 
-    current: {id: {field: value or Hidden}}. on_conflict: overwrite; keep (what exists stays as it is); fail (what exists
-    and differs, or is not known to be equal, is a conflict). spared: ids that prune leaves alone although not wanted.
+    current: {id: {field: value or Hidden}}. on_conflict: overwrite; keep (what exists stays as it is); fail (what
+    exists and differs, or is not known to be equal, is a conflict). spared: ids that prune leaves alone although
+    not wanted.
     """
     changes, ids = [], set(spared)
     for index, item in enumerate(wanted):

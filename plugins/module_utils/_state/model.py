@@ -5,7 +5,7 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-Values are exactly what Airflow stores: a variable's value and a connection's extra are text, never parsed and rewritten.
+Values are what Airflow stores: a variable's value and a connection's extra are text, never parsed and written anew.
 Limits are those of Airflow's tables (models/variable.py, models/connection.py, models/pool.py of 2.11.2 and 3.2.1).
 """
 

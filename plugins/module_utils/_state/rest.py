@@ -6,15 +6,17 @@
 PRIVATE to the collection: no promise is made to other collections.
 
 What Airflow's own code does, read and tried in 2.11.2 (/api/v1) and 3.2.1 (/api/v2), and what follows for us:
-- Every write is noted in the table `log` with its body. A single connection call masks password and those extra keys that look
-  sensitive; a single variable call masks the value only if the key looks sensitive; 3.x's bulk calls mask next to nothing. So
-  secrets go by single calls, and a variable whose secret is inside its JSON value does not go by REST at all (Masking.exposes).
-- PATCH of a connection cannot take a password away, in both majors, and 3.x takes the password '***' for "as it was": these
-  connections are deleted and made anew.
-- 3.x's PATCH merges extra with what is there and writes the JSON anew; only where there is none it stores the text as it is: so it
-  is taken away first.
+- Every write is noted in the table `log` with its body. A single connection call masks the password and those keys
+  of extra that look sensitive; a single variable call masks the value only if the key looks sensitive; 3.x's bulk
+  calls mask next to nothing. So secrets go by single calls, and a variable with a secret inside its JSON value does
+  not go by REST at all (Masking.exposes).
+- PATCH of a connection cannot take a password away, in both majors, and 3.x takes the password '***' for "as it
+  was": these connections are deleted and made anew.
+- 3.x's PATCH merges extra with what is there and writes the JSON anew; only where there is none it stores the text
+  as it is: so it is taken away first.
 - 2.x's POST of a variable overwrites; 3.x's answers 409.
-- A path has 64 characters, so long ids are never put into one: 3.x's bulk delete names them in its body; 2.x has nothing.
+- A path has 64 characters, so long ids are never put into one: 3.x's bulk delete names them in its body; 2.x has no
+  way.
 """
 
 from __future__ import annotations
@@ -52,11 +54,23 @@ CONN_ID = re.compile(r"[\w.-]{1,200}")  # helpers.validate_key (2.x), datamodels
 PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")  # needs no percent-encoding, whose way through MWAA is not documented
 DEFERRED_SINCE = (2, 7)
 
-# DEFAULT_SENSITIVE_FIELDS of both majors (airflow/utils/log/secrets_masker.py 2.11.2; airflow/_shared/secrets_masker 3.2.1)
-SENSITIVE = (
-    "access_token api_key apikey authorization passphrase passwd password private_key proxy proxies secret token keyfile_dict"
-    " service_account"
-).split()
+# DEFAULT_SENSITIVE_FIELDS (airflow/utils/log/secrets_masker.py of 2.11.2; airflow/_shared/secrets_masker of 3.2.1)
+SENSITIVE = [
+    "access_token",
+    "api_key",
+    "apikey",
+    "authorization",
+    "passphrase",
+    "passwd",
+    "password",
+    "private_key",
+    "proxy",
+    "proxies",
+    "secret",
+    "token",
+    "keyfile_dict",
+    "service_account",
+]
 SENSITIVE_3 = ["access_key", "connection_string", "proxy_password"]
 
 
@@ -113,7 +127,7 @@ class RestLane:
             since = ".".join(map(str, limits.REST_SINCE))
             raise MigrationError(
                 f"Airflow {'.'.join(map(str, version))} of environment {rest.environment} has no REST API in MWAA"
-                f" (it came with {since}): use lane agent"
+                f" (it came with {since}): upgrade the environment first"
             )
         self.rest, self.kind, self.version, self.masking = rest, kind, version, masking
         self.major = version[0]
@@ -146,7 +160,7 @@ class RestLane:
     # -- what can arrive
 
     def adapt(self, item: Item) -> tuple[Item | None, NotCarried | None]:
-        """The item as this lane can bring it, and what of it does not arrive as it is; None where it cannot come at all."""
+        """The item as this lane can bring it (None: not at all), and what of it does not arrive as it is."""
 
         def refused(reason: str) -> tuple[None, NotCarried]:
             return None, NotCarried(SINGULAR[self.kind], item.id, reason)
@@ -176,7 +190,7 @@ class RestLane:
         return item, None
 
     def _takes_extra(self, text: str) -> bool:
-        # 2.x stores any text, but its log writer falls over JSON that is no object (www/decorators.py: .items() of a list)
+        # 2.x stores any text, but its log writer falls over JSON that is no object (www/decorators.py calls .items())
         return json_object(text) is not None or (self.major < 3 and not _is_json(text))
 
     def unreachable(self, change: Change) -> str | None:
@@ -229,8 +243,9 @@ class RestLane:
     def _require_masking(self, changes: list[Change]) -> None:
         if not self.masking.on and self.kind != "pools" and any(change.item is not None for change in changes):
             raise MigrationError(
-                f"environment {self.rest.environment} has core.hide_sensitive_var_conn_fields=False, so Airflow would write"
-                f" secrets of {self.kind} into its audit log in clear; remove that option, or use lane agent on Airflow 2"
+                f"environment {self.rest.environment} has core.hide_sensitive_var_conn_fields=False, so Airflow would"
+                f" write secrets of {self.kind} into its audit log in clear; remove that option, or use lane agent on"
+                " Airflow 2"
             )
 
     def _batches(self, changes: list[Change]) -> Iterable[list[Change]]:
@@ -278,7 +293,7 @@ class RestLane:
         )
         if answer.get("errors") and not missed:
             missed = {change.id for change in batch}
-        return {identifier: reasons for identifier in missed}
+        return dict.fromkeys(missed, reasons)
 
     def _single(self, change: Change) -> dict[str, str]:
         item = change.item
@@ -361,7 +376,7 @@ class RestLane:
         return identifier in self.read()
 
     def _body(self, item: Item, whole: bool = False) -> dict[str, Any]:
-        """What a POST or bulk create sends; nulls are left out (v1 refuses some) unless `whole`, where they take away."""
+        """What a POST or bulk create sends; nulls are left out (v1 refuses some) unless `whole`, to take away."""
         name = {"variables": "key", "connections": "connection_id", "pools": "name"}[self.kind]
         body = {name: item.id, **values(item)}
         if self.kind == "pools" and self.version < DEFERRED_SINCE:
