@@ -37,7 +37,7 @@ def build(
 ) -> dict[str, Any]:
     """The report. Keys: source, target, stages, parity, not_carried, findings.
 
-    stages: [{"name", "results": [registered results of the stage's tasks]}], in the order they ran; a stage whose tasks did not run
+    stages: [{"name", "results": [registered results of its tasks]}], in the order they ran; one whose tasks did not run
     (left out by tags) is left out. verification: what mwaa_verify returned; None when it did not run.
     """
     checked = verification or {}
@@ -144,7 +144,7 @@ def render(
 def _parity(page: _Page, report: Mapping[str, Any]) -> None:
     listed = dict.fromkeys(KINDS, 0)
     for item in report["not_carried"]:
-        row = _ROW_OF.get(item["kind"])
+        row = "dags" if item["kind"] == "file" and item["id"].startswith("dags/") else _ROW_OF.get(item["kind"])
         if row:
             listed[row] += 1
     rows = []
@@ -201,9 +201,8 @@ def _findings(page: _Page, report: Mapping[str, Any]) -> None:
     findings = sorted(report["findings"], key=lambda finding: order.get(str(finding.get("severity")), 2))
     page.heading(f"Findings ({len(findings):,})")
     for finding in findings:
-        page.paragraph(
-            f"{finding.get('severity', 'note')}: {finding.get('where', '')}: {finding.get('what', '')}", indent=2
-        )
+        parts = [str(finding.get(name) or "") for name in ("severity", "where", "what")]
+        page.paragraph(": ".join(part for part in parts if part), indent=2)
         if finding.get("mend"):
             page.paragraph(f"{page.arrow} {finding['mend']}", indent=6, hang=2)
 

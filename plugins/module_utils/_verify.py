@@ -13,6 +13,7 @@ unknown, not equal.
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -95,12 +96,10 @@ def source_digests(bundle: Bundle) -> dict[str, dict[str, Digests]]:
     }
 
 
-def seen_by_rest(
-    rest: Any, digest: Callable[[str, str, str, Any], str], kinds: Iterable[str] = KINDS
-) -> dict[str, Seen]:
-    """What REST shows. Fields that it hides or masks stay unknown. digest: Bundle.digest."""
+def seen_by_rest(rest: Any, digest: Callable[[str, str, str, Any], str], major_version: int) -> dict[str, Seen]:
+    """What REST shows. Fields that it hides, masks or writes anew stay unknown. digest: Bundle.digest."""
     seen = {}
-    for kind in kinds:
+    for kind in KINDS:
         name, fields = _REST[kind]
         seen[kind] = Seen(complete=True)
         for page in rest.pages(f"/{kind}", kind):
@@ -108,13 +107,27 @@ def seen_by_rest(
                 shown = {
                     column: row[column]
                     for column in fields
-                    if column in row and not (isinstance(row[column], str) and REDACTED in row[column])
+                    if column in row and _shown_as_it_is(row[column], column, major_version)
                 }
                 identifier = row[name]
                 seen[kind].add(
                     identifier, {column: digest(kind, identifier, column, shown[column]) for column in shown}
                 )
     return seen
+
+
+def _shown_as_it_is(value: Any, column: str, major_version: int) -> bool:
+    if not isinstance(value, str):
+        return True
+    if REDACTED in value:
+        return False
+    if column == "value" and major_version >= 3:
+        try:
+            json.loads(value)  # Airflow 3 loads, masks and dumps it: 1e5 is shown as 100000.0
+        except ValueError:
+            return True
+        return False
+    return True
 
 
 def seen_by_agent(answer: Mapping[str, Any], seen: dict[str, Seen], *, lists: bool) -> dict[str, Seen]:
@@ -411,19 +424,19 @@ def merge_listed(*groups: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [merged[key] for key in sorted(merged)]
 
 
-def agent_request(bundle: Bundle, source: Mapping[str, Mapping[str, Digests]], major: int) -> dict[str, Any]:
+def agent_request(bundle: Bundle, source: Mapping[str, Mapping[str, Digests]], major_version: int) -> dict[str, Any]:
     """digest_state: on 2.x of all there is; on 3.x, where a task cannot list, of the bundle's ids."""
-    kinds = KINDS if major < 3 else ("variables", "connections")
+    kinds = KINDS if major_version < 3 else ("variables", "connections")
     return {
         "op": "digest_state",
         "digest_key": base64.b64encode(bundle.digest_key).decode(),
-        "ids": {kind: None if major < 3 else sorted(source[kind]) for kind in kinds},
+        "ids": {kind: None if major_version < 3 else sorted(source[kind]) for kind in kinds},
     }
 
 
 def state_of(
     bundle: Bundle,
-    major: int,
+    major_version: int,
     rest: Any,
     run_agent: Callable[[dict[str, Any]], dict[str, Any]] | None,
 ) -> dict[str, Compared]:
@@ -432,10 +445,10 @@ def state_of(
     """
     source = source_digests(bundle)
     seen: dict[str, Seen] = {}
-    if run_agent is None or major >= 3:
-        seen = seen_by_rest(rest, bundle.digest)
+    if run_agent is None or major_version >= 3:
+        seen = seen_by_rest(rest, bundle.digest, major_version)
     if run_agent is not None:
-        seen_by_agent(run_agent(agent_request(bundle, source, major)), seen, lists=major < 3)
+        seen_by_agent(run_agent(agent_request(bundle, source, major_version)), seen, lists=major_version < 3)
     return {kind: compare(source[kind], seen.get(kind, Seen()), FIELDS[kind]) for kind in KINDS}
 
 
@@ -492,7 +505,13 @@ def verify(aws: Any, params: Mapping[str, Any], *, check_mode: bool) -> dict[str
         judge_versions(described, published, findings)
         findings.items += published["findings"]
     not_carried = merge_listed(listed_before, listed_here)
-    earlier = list(inventory.get("findings") or []) + list(params["findings"])
+    earlier = [
+        # the export's are sentences
+        finding
+        if isinstance(finding, Mapping)
+        else {"severity": "note", "where": "source", "what": str(finding), "mend": ""}
+        for finding in [*(inventory.get("findings") or []), *params["findings"]]
+    ]
     equal = False if findings.short else (True if known else None)
     result = {
         "changed": False,

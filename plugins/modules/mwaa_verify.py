@@ -43,9 +43,9 @@ options:
         type: str
         required: true
   findings:
-    description: Findings of earlier stages. They are returned with those of this one and do not make it fail.
+    description: Findings of earlier stages, as dictionaries or sentences. They are returned with those of this one.
     type: list
-    elements: dict
+    elements: raw
     default: []
   kms_key_id:
     description: The KMS key that requests to the agent are sealed with. By default the bundle's.
@@ -150,7 +150,7 @@ findings:
   elements: dict
   contains:
     severity:
-      description: V(error) or V(warning).
+      description: V(error), V(warning) or V(note).
       type: str
     where:
       description: What is concerned.
@@ -203,7 +203,7 @@ def main() -> None:
                     "reason": {"type": "str", "required": True},
                 },
             },
-            "findings": {"type": "list", "elements": "dict", "default": []},
+            "findings": {"type": "list", "elements": "raw", "default": []},
             "kms_key_id": {"type": "str", "no_log": False},
             "wait_timeout": {"type": "int", "default": 900},
             "fail": {"type": "bool", "default": True},
