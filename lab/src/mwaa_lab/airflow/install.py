@@ -133,6 +133,11 @@ def _uv(*arguments: str | Path) -> str:
     return run.stdout
 
 
+def uv_pip(python: Path, *arguments: str | Path) -> None:
+    """Install into a venv. :raises LabError: with uv's words."""
+    _uv("pip", "install", "--quiet", "--compile-bytecode", "--python", python, *arguments)
+
+
 def _is(candidate: Path, wanted: str) -> Path | None:
     """The real executable behind a candidate (a shim, a link) if it is that version and works."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -202,17 +207,7 @@ def base(row: Version, say: Callable[[str], None] = lambda _line: None) -> Path:
         shutil.rmtree(place, ignore_errors=True)
         draft.parent.mkdir(parents=True, exist_ok=True)
         _uv("venv", "--quiet", "--relocatable", "--no-project", "--python", python, draft)
-        _uv(
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--compile-bytecode",
-            "--python",
-            draft / "bin" / "python",
-            "-r",
-            row.lock,
-        )
+        uv_pip(draft / "bin" / "python", "--no-deps", "-r", row.lock)
         seconds = round(time.monotonic() - began, 1)
         (draft / stamp.name).write_text(json.dumps({"airflow": row.airflow, "python": str(python), "seconds": seconds}))
         draft.rename(place)

@@ -170,8 +170,11 @@ class Airflow:
             "dag-processor": ["dag-processor"],
         }
 
-    def start(self) -> None:
+    def start(self, only: tuple[str, ...] = ()) -> None:
+        """Start the components, or only those named."""
         for component, argv in self.components().items():
+            if only and component not in only:
+                continue
             for stale in self.home.glob(f"airflow-{component}*.pid"):
                 stale.unlink()
             self.supervisor.start(

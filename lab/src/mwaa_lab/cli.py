@@ -1,0 +1,435 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``mwaa-lab``: a lab's life on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mwaa_lab import processes
+from mwaa_lab.airflow import install
+from mwaa_lab.labdir import LabDir, LabError, write_json
+
+SERVER = "server"
+ACCOUNT = "000000000000"
+REGION = "us-east-1"
+DEFAULT_DIR = ".lab"
+
+
+class Progress:
+    """Lines with the seconds since the start, on standard error: standard output is for what is asked for."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        print(f"{time.monotonic() - self.began:6.1f} s  {line}", file=sys.stderr, flush=True)
+
+
+# --- up ---------------------------------------------------------------------------------------------------------------
+
+
+def up(lab: LabDir, source: str, seed_data: str, engine: str) -> None:
+    """Start a lab, or say that it is up. :raises LabError: it cannot start; what had started is stopped again."""
+    asked = {"source": source, "seed_data": seed_data, "engine": engine}
+    say = Progress()
+    if lab.exists():
+        known = lab.read()
+        if known.get("ready") and not _dead(lab):
+            if known["asked"] != asked:
+                was = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in known["asked"].items())
+                raise LabError(
+                    f"The lab in {lab.path} is up, with {was}: take it down first (mwaa-lab down), or use another --dir."
+                )
+            say(f"the lab in {lab.path} is already up")
+            return
+        say(
+            f"the lab in {lab.path} was left half up ({', '.join(_dead(lab)) or 'it never became ready'}): taking it down"
+        )
+        down(lab, quiet=True)
+    if source != "none":
+        install.version(source)
+    lab.create(asked)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            aws = pool.submit(_start_aws, lab, engine, say)
+            host = pool.submit(_start_source, lab, source, seed_data, engine, say)
+            for part in (aws, host):
+                part.result()
+    except BaseException as problem:
+        say("stopping what had started")
+        with contextlib.suppress(Exception):
+            processes.stop_all(lab)
+        if isinstance(problem, LabError):
+            raise LabError(f"{problem} (logs: {lab.logs}; mwaa-lab down --dir {lab.path} removes them)") from problem
+        raise
+    write_json(lab.file, {**lab.read(), "base": aws.result(), "ready": True}, mode=0o600)
+    say(f"the lab in {lab.path} is up")
+
+
+def _dead(lab: LabDir) -> list[str]:
+    """Parts that should run and do not."""
+    asked = lab.read()["asked"]
+    parts = [SERVER]
+    if asked["source"] != "none":
+        parts += ["postgres", "host"]
+    return [f"{part} is dead" for part in parts if not processes.alive(lab, part)]
+
+
+def _start_aws(lab: LabDir, engine: str, say: Progress) -> dict[str, Any]:
+    server_file = lab.path / "aws" / "server.json"
+    log = lab.logs / "aws.log"
+    for attempt in range(3):
+        argv = [
+            sys.executable,
+            "-m",
+            "mwaa_lab.aws.server",
+            "--dir",
+            str(lab.path),
+            "--engine",
+            engine,
+            "--account",
+            ACCOUNT,
+        ]
+        argv += ["--http-port", str(processes.free_port()), "--tls-port", str(processes.free_port())]
+        environ = {**install.installer_environment(), **lab.environment()}
+        server = processes.spawn(lab, SERVER, argv, environ, log)
+        deadline = time.monotonic() + 90
+        while server.poll() is None and time.monotonic() < deadline:
+            if server_file.exists():
+                say("AWS answers")
+                base = _make_base(lab)
+                say("account prepared: VPC, role, key, buckets")
+                return base
+            time.sleep(0.05)
+        processes.stop_named(lab, SERVER)
+        words = log.read_text(errors="replace")[-1500:]
+        if "in use" not in words or attempt == 2:
+            raise LabError(f"The emulated AWS does not start:\n{words.strip()}")
+    raise AssertionError
+
+
+def _start_source(lab: LabDir, source: str, seed_data: str, engine: str, say: Progress) -> None:
+    if source == "none" and engine == "stub":
+        return
+    from mwaa_lab.airflow.postgres import Postgres
+
+    Postgres(lab).ensure()
+    say("PostgreSQL answers")
+    if source == "none":
+        return
+    from mwaa_lab import source as host
+
+    host.prepare(lab, source, seed_data, say)
+    host.start(lab)
+    say("source: SSH answers")
+    if seed_data != "none":
+        host.wait_for_runs(lab, say)
+
+
+def endpoints(lab: LabDir) -> dict[str, Any]:
+    """:raises LabError: the lab is not up."""
+    file = lab.path / "aws" / "server.json"
+    if not lab.exists() or not file.exists() or not processes.alive(lab, SERVER):
+        raise LabError(f"There is no lab up in {lab.path}: mwaa-lab up --dir {lab.path}")
+    return json.loads(file.read_text())
+
+
+def aws_environment(lab: LabDir) -> dict[str, str]:
+    """What any AWS client needs to reach the lab and nothing else."""
+    return {
+        "AWS_ENDPOINT_URL": endpoints(lab)["aws"],
+        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
+        "AWS_ACCESS_KEY_ID": ACCOUNT,
+        "AWS_SECRET_ACCESS_KEY": "mwaa-lab",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def _make_base(lab: LabDir) -> dict[str, Any]:
+    """What an MWAA environment stands on, as a user would have made it."""
+    import boto3
+    from botocore.config import Config
+
+    endpoint = endpoints(lab)["aws"]
+
+    def client(service: str) -> Any:
+        return boto3.session.Session().client(
+            service,
+            endpoint_url=endpoint,
+            region_name=REGION,
+            aws_access_key_id=ACCOUNT,
+            aws_secret_access_key="mwaa-lab",
+            config=Config(s3={"addressing_style": "path"}, retries={"mode": "standard", "max_attempts": 5}),
+        )
+
+    ec2, s3, iam, kms = client("ec2"), client("s3"), client("iam"), client("kms")
+    vpc = ec2.create_vpc(CidrBlock="10.192.0.0/16")["Vpc"]["VpcId"]
+    subnets = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.192.{20 + n}.0/24", AvailabilityZone=f"{REGION}{zone}")["Subnet"][
+            "SubnetId"
+        ]
+        for n, zone in enumerate("ab")
+    ]
+    group = ec2.create_security_group(GroupName="mwaa-lab", Description="MWAA environment", VpcId=vpc)["GroupId"]
+    itself = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[itself])
+    key = kms.create_key(Description="mwaa-lab bundles")["KeyMetadata"]["Arn"]
+    buckets = ["mwaa-lab-environment", "mwaa-lab-bundle"]
+    for bucket in buckets:
+        s3.create_bucket(Bucket=bucket)
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        block = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+        s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(block, True))
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": ["airflow.amazonaws.com", "airflow-env.amazonaws.com"]},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+    role = iam.create_role(RoleName="mwaa-lab-execution", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    policy = json.dumps(_execution_policy(buckets[0], key))
+    iam.put_role_policy(RoleName="mwaa-lab-execution", PolicyName="execution", PolicyDocument=policy)
+    return {
+        "bucket": buckets[0],
+        "bundle_bucket": buckets[1],
+        "role_arn": role,
+        "subnet_ids": subnets,
+        "security_group_ids": [group],
+        "kms_key_id": key,
+    }
+
+
+def _execution_policy(bucket: str, key: str) -> dict[str, Any]:
+    """What AWS documents for an execution role (user guide, mwaa-create-role), and the key that the agent's requests use."""
+
+    def allow(actions: list[str], resource: str | list[str]) -> dict[str, Any]:
+        return {"Effect": "Allow", "Action": actions, "Resource": resource}
+
+    logs = ["CreateLogStream", "CreateLogGroup", "PutLogEvents", "GetLogEvents", "GetLogRecord", "GetLogGroupFields"]
+    logs += ["GetQueryResults", "DescribeLogStreams"]
+    queue = [
+        "ChangeMessageVisibility",
+        "DeleteMessage",
+        "GetQueueAttributes",
+        "GetQueueUrl",
+        "ReceiveMessage",
+        "SendMessage",
+    ]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            allow(["airflow:PublishMetrics"], f"arn:aws:airflow:{REGION}:{ACCOUNT}:environment/*"),
+            allow(
+                ["s3:GetObject*", "s3:GetBucket*", "s3:List*"], [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+            ),
+            allow([f"logs:{action}" for action in logs], f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:airflow-*"),
+            allow(["logs:DescribeLogGroups", "s3:GetAccountPublicAccessBlock", "cloudwatch:PutMetricData"], "*"),
+            allow([f"sqs:{action}" for action in queue], f"arn:aws:sqs:{REGION}:*:airflow-celery-*"),
+            allow(["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey*", "kms:Encrypt"], key),
+        ],
+    }
+
+
+# --- env, status, journal ---------------------------------------------------------------------------------------------
+
+
+def env(lab: LabDir) -> dict[str, str]:
+    """Everything that a shell, a test or a playbook needs to know."""
+    known = status(lab)
+    base, source = known["base"], known["source"]
+    values = {
+        **aws_environment(lab),
+        "MWAA_LAB_DIR": str(lab.path),
+        "MWAA_LAB_CA": known["endpoints"]["ca"],
+        "MWAA_LAB_BUCKET": base["bucket"],
+        "MWAA_LAB_BUNDLE_BUCKET": base["bundle_bucket"],
+        "MWAA_LAB_ROLE_ARN": base["role_arn"],
+        "MWAA_LAB_SUBNET_IDS": ",".join(base["subnet_ids"]),
+        "MWAA_LAB_SECURITY_GROUP_IDS": ",".join(base["security_group_ids"]),
+        "MWAA_LAB_KMS_KEY_ID": base["kms_key_id"],
+    }
+    if source:
+        values |= {
+            f"MWAA_LAB_SOURCE_{name.upper()}": str(source["ssh"][name]) for name in ("host", "port", "user", "key")
+        }
+        values |= {"MWAA_LAB_SOURCE_HOME": source["airflow_home"], "MWAA_LAB_SOURCE_PYTHON": source["python"]}
+    return values
+
+
+def status(lab: LabDir) -> dict[str, Any]:
+    """:raises LabError: the lab is not up."""
+    from mwaa_lab import source as host
+
+    server = endpoints(lab)
+    with urllib.request.urlopen(f"{server['aws']}/_lab/environments", timeout=60) as reply:
+        environments = json.load(reply)
+    return {
+        "endpoints": {"aws": server["aws"], "webserver": server["webserver"], "ca": server["ca"]},
+        "base": lab.read().get("base", {}),
+        "source": host.Source(lab).describe(),
+        "environments": [
+            {
+                "name": found["Name"],
+                "status": found["Status"],
+                "airflow_version": found["AirflowVersion"],
+                **{key: found["engine"].get(key) for key in ("airflow_home", "python", "database_url")},
+                "pids": found["engine"].get("pids", []),
+            }
+            for found in environments
+        ],
+        "journal": server["journal"],
+    }
+
+
+def print_status(known: dict[str, Any], lab: LabDir) -> None:
+    """For people: what is where, what lives."""
+
+    def row(label: str, *values: str) -> None:
+        print(f"  {label:<12}{'  '.join(value for value in values if value)}".rstrip())
+
+    def airflow(found: dict[str, Any]) -> None:
+        row("home", found.get("airflow_home") or "")
+        row("python", found.get("python") or "")
+        row("database", (found.get("database_url") or "").rpartition("@")[2])
+        row("processes", " ".join(map(str, found["pids"])) or "none: dead")
+
+    print(f"mwaa-lab in {lab.path}")
+    row("AWS", known["endpoints"]["aws"], f"account {ACCOUNT}", REGION)
+    row("web server", f"https://{known['endpoints']['webserver']}", f"CA {known['endpoints']['ca']}")
+    row("buckets", known["base"].get("bucket", ""), known["base"].get("bundle_bucket", ""))
+    row("journal", known["journal"])
+    if source := known["source"]:
+        print(f"\nsource  Airflow {source['airflow_version']}, {source['seed_data']} seed data")
+        airflow(source)
+        if door := source["ssh"]:
+            row(
+                "ssh",
+                f"ssh -i {door['key']} -p {door['port']} -o UserKnownHostsFile={door['known_hosts']} {door['user']}@{door['host']}",
+            )
+    for found in known["environments"]:
+        print(f"\nenvironment {found['name']}  {found['status']}  Airflow {found['airflow_version']}")
+        if found["airflow_home"]:
+            airflow(found)
+    if not known["environments"]:
+        print('\nno environments yet: create one with any AWS client (eval "$(mwaa-lab env)")')
+
+
+def journal(lab: LabDir, as_json: bool) -> None:
+    """Every AWS call so far."""
+    from mwaa_lab.aws.journal import format_line
+
+    path = Path(endpoints(lab)["journal"])
+    with contextlib.suppress(BrokenPipeError, FileNotFoundError), path.open() as lines:
+        for line in lines:
+            print(line.rstrip("\n") if as_json else format_line(json.loads(line)))
+
+
+# --- down -------------------------------------------------------------------------------------------------------------
+
+
+def down(lab: LabDir, quiet: bool = False, keep: bool = False) -> None:
+    """End everything that the lab started, and remove its folder (unless keep)."""
+    say = Progress()
+    if not lab.exists():
+        if not quiet:
+            say(f"there is no lab in {lab.path}")
+        return
+    killed = processes.stop_all(lab)
+    if keep:
+        for entry in lab.run.glob("*.json"):
+            entry.unlink()
+    else:
+        lab.remove()
+    if not quiet:
+        hung = f"; {killed} did not stop when asked and were killed" if killed else ""
+        say(f"the lab in {lab.path} is down{hung}")
+
+
+# --- install ----------------------------------------------------------------------------------------------------------
+
+
+def install_versions(wanted: list[str]) -> None:
+    """Venvs ahead of time. :raises LabError: one cannot be had; the others are installed."""
+    say, problems = Progress(), []
+    for name in wanted or list(install.VERSIONS):
+        try:
+            place = install.base(install.version(name), say)
+            say(f"Airflow {name}: {place}")
+        except LabError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise LabError("\n".join(problems))
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="mwaa-lab", description="AWS, MWAA and a self-managed Airflow on this machine."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        if name != "install":
+            told = os.environ.get("MWAA_LAB_DIR", DEFAULT_DIR)
+            made.add_argument("--dir", default=told, help="the lab's folder (MWAA_LAB_DIR, else %(default)s)")
+        return made
+
+    one = command("up", "start a lab, or say that it is up")
+    one.add_argument("--source", default="none", metavar="VERSION", help="Airflow to be left, or none (default)")
+    one.add_argument("--seed-data", default="small", choices=("small", "large", "none"), help="what the source holds")
+    one.add_argument("--engine", default="airflow", choices=("airflow", "stub"), help="what environments are")
+    command("env", 'print exports for a shell: eval "$(mwaa-lab env)"')
+    command("status", "show what is where").add_argument("--json", action="store_true")
+    command("journal", "show every AWS call").add_argument("--json", action="store_true")
+    last = command("down", "stop everything that the lab started, and remove it")
+    last.add_argument("--keep", action="store_true", help="keep the folder, to look at the logs")
+    command("install", "install Airflows ahead of time").add_argument("versions", nargs="*", metavar="VERSION")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(argv)
+    try:
+        if options.command == "install":
+            install_versions(options.versions)
+            return
+        lab = LabDir(options.dir)
+        if options.command == "up":
+            up(lab, options.source, options.seed_data, options.engine)
+        elif options.command == "env":
+            for key, value in env(lab).items():
+                print(f"export {key}={shlex.quote(value)}")
+        elif options.command == "status":
+            known = status(lab)
+            print(json.dumps(known, indent=1)) if options.json else print_status(known, lab)
+        elif options.command == "journal":
+            journal(lab, options.json)
+        else:
+            down(lab, keep=options.keep)
+    except LabError as problem:
+        sys.exit(f"mwaa-lab: {problem}")
+    except (OSError, subprocess.SubprocessError) as problem:
+        sys.exit(f"mwaa-lab: {type(problem).__name__}: {problem}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from airflow import DAG
+
+raise RuntimeError("a draft: the scheduler must never see this")

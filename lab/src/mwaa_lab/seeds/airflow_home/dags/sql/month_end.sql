@@ -1,0 +1,1 @@
+select sum(amount) from ledger where month = %(month)s -- Größe in €

@@ -1,0 +1,289 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Airflow that is left: a host's own Airflow with a home, a configuration, DAGs that ran and state to carry.
+
+``python -m mwaa_lab.source --dir DIR`` is the host: it keeps the scheduler running and answers SSH. ``prepare`` makes it
+beforehand. Under ``DIR/source``: ``home`` (the SSH user's home, with ``airflow``, AIRFLOW_HOME, and ``venv``) and ``etc``
+(systemd's EnvironmentFile and units, as the host would have them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mwaa_lab import processes, ssh
+from mwaa_lab.airflow import install
+from mwaa_lab.airflow.instance import Airflow, fernet_key, tail
+from mwaa_lab.airflow.postgres import Postgres
+from mwaa_lab.labdir import LabDir, LabError, write_json
+from mwaa_lab.seeds import state as seed
+
+SEEDS = Path(__file__).parent / "seeds"
+KEY = "source"
+HOST_PROCESS = "host"
+RUN_SECONDS = 120.0
+
+UNIT = """\
+[Unit]
+Description=Airflow {component}
+After=network.target postgresql.service
+
+[Service]
+EnvironmentFile={environment}
+User=airflow
+ExecStart={python} {python_bin}/airflow {component}
+Restart=on-failure
+RestartSec=5s
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the source's things are."""
+
+    lab: LabDir
+
+    @property
+    def home(self) -> Path:
+        return self.lab.source / "home"
+
+    @property
+    def airflow_home(self) -> Path:
+        return self.home / "airflow"
+
+    @property
+    def python(self) -> Path:
+        return self.home / "venv" / "bin" / "python"
+
+    @property
+    def environment_file(self) -> Path:
+        return self.lab.source / "etc" / "airflow.env"
+
+    @property
+    def file(self) -> Path:
+        return self.lab.source / "source.json"
+
+    def airflow(self, supervisor: processes.Supervisor | None = None) -> Airflow:
+        """The source's Airflow as its systemd units start it."""
+        row = install.version(json.loads(self.file.read_text())["airflow_version"])
+        airflow = Airflow(
+            self.lab,
+            Postgres(self.lab),
+            supervisor or processes.Supervisor(self.lab),
+            row,
+            KEY,
+            self.airflow_home,
+            self.python,
+        )
+        lines = [line for line in self.environment_file.read_text().splitlines() if line and not line.startswith("#")]
+        host = self.lab.environment(HOME=str(self.home), USER=ssh.USER, LOGNAME=ssh.USER)
+        host["PATH"] = f"{self.python.parent}:{host['PATH']}"
+        # The modest settings go to these processes alone: they are the machine's, not part of what is migrated.
+        airflow.environ = {**host, **airflow.modest(), **dict(line.split("=", 1) for line in lines)}
+        return airflow
+
+    def login_environment(self) -> dict[str, str]:
+        """What a command over SSH finds: a login's environment, not that of the units."""
+        environ = self.lab.environment(HOME=str(self.home), USER=ssh.USER, LOGNAME=ssh.USER, SHELL="/bin/sh")
+        # Last on PATH and only for a machine that has no python3 of its own: Ansible's modules need one.
+        environ["PATH"] += f":{self.lab.source / 'bin'}"
+        return environ
+
+    def describe(self) -> dict[str, Any] | None:
+        """For ``mwaa-lab status``; None: the lab has no source."""
+        if not self.file.exists():
+            return None
+        known = json.loads(self.file.read_text())
+        door = self.lab.ssh / "server.json"
+        return {
+            **known,
+            "pids": [entry.pid for entry in processes.members(processes.records(self.lab, f"{KEY}."))],
+            "ssh": json.loads(door.read_text()) if door.exists() else None,
+        }
+
+
+def prepare(lab: LabDir, airflow_version: str, seed_data: str, say: Callable[[str], None]) -> None:
+    """Make the source. :raises LabError: it cannot be made."""
+    source = Source(lab)
+    row = install.version(airflow_version)
+    if row.major >= 3:
+        raise LabError(f"The lab's source is an Airflow 2; {airflow_version} is not.")
+    install.base(row, say)
+    for folder in (source.airflow_home, source.environment_file.parent, lab.source / "bin"):
+        folder.mkdir(parents=True, exist_ok=True)
+    python3 = lab.source / "bin" / "python3"
+    if not python3.exists():
+        python3.symlink_to(sys.executable)
+    secret = seed.canary(lab.id)
+    postgres = Postgres(lab)
+    login, password = "airflow", secret("database-password")
+    url = postgres.url(KEY, login, password)
+
+    install.overlay(row, source.home / "venv")
+    if seed_data != "none":
+        _install_extras(source)
+    values = {"@AIRFLOW_HOME@": str(source.airflow_home), "@DATABASE_URL@": url, "@FERNET_KEY@": fernet_key()}
+    _render(SEEDS / "airflow.cfg", source.airflow_home / "airflow.cfg", values, secret)
+    _render(SEEDS / "airflow.env", source.environment_file, values, secret)
+    for component in ("scheduler", "webserver"):
+        unit = UNIT.format(
+            component=component,
+            environment=source.environment_file,
+            python=source.python,
+            python_bin=source.python.parent,
+        )
+        (source.environment_file.parent / f"airflow-{component}.service").write_text(unit)
+    write_json(
+        source.file,
+        {
+            "airflow_version": row.airflow,
+            "airflow_home": str(source.airflow_home),
+            "python": str(source.python),
+            "database_url": url,
+            "environment_file": str(source.environment_file),
+            "seed_data": seed_data,
+        },
+        mode=0o600,
+    )
+    airflow = source.airflow()
+    say(f"source: Airflow {row.airflow}: database")
+    airflow.create_database()
+    role = f"create role {login} superuser login password '{password}'"
+    postgres.sql(KEY, f"do $$ begin {role}; exception when duplicate_object then null; end $$")
+    (source.airflow_home / "dags").mkdir(exist_ok=True)
+    (source.airflow_home / "plugins").mkdir(exist_ok=True)
+    if seed_data == "none":
+        return
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(SEEDS / "airflow_home", source.airflow_home, dirs_exist_ok=True, ignore=ignore)
+    if seed_data == "large":
+        many = source.airflow_home / "dags" / "tenants"
+        many.mkdir(exist_ok=True)
+        for number in range(seed.LARGE_DAG_FILES):
+            (many / f"tenant_{number:04d}.py").write_text(seed.large_dag(number))
+    state = seed.large(secret) if seed_data == "large" else seed.small(secret)
+    say(
+        f"source: {len(state['variables'])} variables, {len(state['connections'])} connections, {len(state['pools'])} pools"
+    )
+    _load(airflow, state)
+
+
+def _render(template: Path, place: Path, values: dict[str, str], secret: seed.Canary) -> None:
+    text = template.read_text()
+    for name, value in values.items():
+        text = text.replace(name, value)
+    start = "@CANARY:"
+    while start in text:
+        before, _, rest = text.partition(start)
+        what, _, after = rest.partition("@")
+        text = before + secret(what) + after
+    place.touch(mode=0o600)
+    place.write_text(text)
+
+
+def _install_extras(source: Source) -> None:
+    """What a host gathers: packages that Airflow did not bring, and one of the company's own, editable, from no index."""
+    install.uv_pip(source.python, "--no-deps", "-r", SEEDS / "extra-packages.txt")
+    checkout = source.home / "src" / "acme-datalib"
+    shutil.copytree(
+        SEEDS / "private", checkout, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+    )
+    install.uv_pip(source.python, "--no-deps", "--no-index", "--no-build-isolation", "--editable", checkout)
+
+
+def _load(airflow: Airflow, state: dict[str, Any]) -> None:
+    """Through standard input: seed secrets are secrets."""
+    run = subprocess.run(
+        [airflow.python, SEEDS / "load.py"],
+        env=airflow.environ,
+        cwd=airflow.home,
+        input=json.dumps(state),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if run.returncode:
+        raise LabError(f"The source's state could not be written: {run.stderr.strip()[-1500:]}")
+
+
+def start(lab: LabDir) -> None:
+    """Start the host process and wait until SSH answers. :raises LabError: it does not."""
+    log = lab.logs / "host.log"
+    door = lab.ssh / "server.json"
+    door.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "mwaa_lab.source", "--dir", str(lab.path)]
+    host = processes.spawn(lab, HOST_PROCESS, argv, {**install.installer_environment(), **lab.environment()}, log)
+    deadline = time.monotonic() + 60
+    while not door.exists():
+        if host.poll() is not None or time.monotonic() > deadline:
+            raise LabError(f"The source's host does not start: {tail(log)}")
+        time.sleep(0.05)
+
+
+def wait_for_runs(lab: LabDir, say: Callable[[str], None]) -> None:
+    """Until the seed's DAGs have run. :raises LabError: they do not."""
+    source = Source(lab)
+    airflow = source.airflow()
+    deadline = time.monotonic() + RUN_SECONDS
+    wanted = dict(seed.RUNS)
+    while time.monotonic() < deadline:
+        rows = airflow.postgres.sql(KEY, "select dag_id, count(*) from dag_run where state = 'success' group by dag_id")
+        done = {dag_id: int(count) for dag_id, count in (row.split("|") for row in rows.split())}
+        if all(done.get(dag_id, 0) >= count for dag_id, count in wanted.items()):
+            say(f"source: {sum(done.values())} DAG runs done")
+            return
+        time.sleep(0.5)
+    log = tail(airflow.home / "logs" / "scheduler.out")
+    raise LabError(
+        f"The source's DAGs did not finish in {RUN_SECONDS:.0f} s; they had run {done}. Its scheduler says:\n{log}"
+    )
+
+
+class Host:
+    """The machine that the source runs on, as far as the lab has one."""
+
+    def __init__(self, lab: LabDir) -> None:
+        self.lab = lab
+        self.source = Source(lab)
+        self.supervisor = processes.Supervisor(lab)
+
+    async def run(self) -> None:
+        """Until SIGTERM."""
+        stopping = asyncio.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+        airflow = self.source.airflow(self.supervisor)
+        airflow.start(("scheduler",))
+        acceptor = await ssh.serve(self.lab, processes.free_port(), self.source.home, self.source.login_environment())
+        while not stopping.is_set():
+            try:
+                await asyncio.wait_for(stopping.wait(), 3)
+            except TimeoutError:
+                await asyncio.to_thread(airflow.postgres.ensure)
+        acceptor.close()
+        await asyncio.to_thread(airflow.stop)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="mwaa_lab.source", description="The host of a lab's source.")
+    parser.add_argument("--dir", required=True)
+    asyncio.run(Host(LabDir(parser.parse_args().dir)).run())
+
+
+if __name__ == "__main__":
+    main()

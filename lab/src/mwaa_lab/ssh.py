@@ -1,0 +1,176 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The door to the source: an SSH server on 127.0.0.1 that runs commands as the source's host would.
+
+One user, one key. Commands, standard streams, exit codes, SFTP and SCP work, so any SSH client and Ansible's ssh connection do.
+There is no terminal and no sudo behind it: the commands run as whoever started the lab, in a home of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import asyncssh
+
+from mwaa_lab.labdir import LabDir, write_json
+
+USER = "airflow"
+HOST = "127.0.0.1"
+
+
+def make_keys(lab: LabDir) -> None:
+    """The client's key pair and the host's, in ``DIR/ssh``."""
+    lab.ssh.mkdir(mode=0o700, exist_ok=True)
+    for name in ("id_ed25519", "host_ed25519"):
+        place = lab.ssh / name
+        if not place.exists():
+            key = asyncssh.generate_private_key("ssh-ed25519", comment="mwaa-lab")
+            place.touch(mode=0o600)
+            key.write_private_key(place)
+            key.write_public_key(place.with_suffix(".pub"))
+
+
+def write_known_hosts(lab: LabDir, port: int) -> Path:
+    """A known_hosts file with which StrictHostKeyChecking passes."""
+    public = (lab.ssh / "host_ed25519.pub").read_text().split()
+    place = lab.ssh / "known_hosts"
+    place.write_text(f"[{HOST}]:{port} {public[0]} {public[1]}\n")
+    return place
+
+
+class _Server(asyncssh.SSHServer):
+    def begin_auth(self, username: str) -> bool:
+        return True  # nobody comes in without the key
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return username == USER and key == self.known
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    known: asyncssh.SSHKey
+
+
+async def _run(process: asyncssh.SSHServerProcess, home: Path, environ: dict[str, str]) -> None:
+    """One command, or the shell that reads commands from standard input."""
+    command = process.command
+    child = await asyncio.create_subprocess_exec(
+        *(["/bin/sh", "-c", command] if command is not None else ["/bin/sh", "-s"]),
+        env=environ,
+        cwd=home,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    moved = _Moved()
+    pumps = [
+        asyncio.ensure_future(_pump(child.stdout, process.stdout, moved)),
+        asyncio.ensure_future(_pump(child.stderr, process.stderr, moved)),
+    ]
+    feed = asyncio.ensure_future(_feed(process.stdin, child.stdin))
+    gone = asyncio.ensure_future(process.channel.wait_closed())
+    waiting = asyncio.ensure_future(child.wait())
+    try:
+        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():  # the client went away: so does what it started
+            return
+        # What a command leaves running may hold its output open for ever: when nothing moves any more, it is over.
+        before = -1
+        while before != moved.bytes:
+            before = moved.bytes
+            await asyncio.wait(pumps, timeout=2)
+            if all(pump.done() for pump in pumps) or gone.done():
+                break
+        if gone.done():
+            return
+        status = waiting.result()
+        if status < 0:
+            process.exit_with_signal(signal.Signals(-status).name[3:])
+        else:
+            process.exit(status)
+    finally:
+        for task in (*pumps, feed, gone, waiting):
+            task.cancel()
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+
+
+class _Moved:
+    """How much of a command's output went to the client."""
+
+    bytes = 0
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncssh.SSHWriter, moved: _Moved) -> None:
+    """Output to the client, no faster than it reads."""
+    with contextlib.suppress(OSError, asyncssh.Error):
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+            moved.bytes += len(data)
+
+
+async def _feed(source: asyncssh.SSHReader, sink: asyncio.StreamWriter) -> None:
+    """The client's input, no faster than the command reads; its end closes the command's input."""
+    with contextlib.suppress(OSError, asyncssh.Error):
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    with contextlib.suppress(OSError):
+        sink.close()
+
+
+async def serve(lab: LabDir, port: int, home: Path, environ: dict[str, str]) -> asyncssh.SSHAcceptor:
+    """Listen. ``DIR/ssh/server.json`` says how to get in."""
+    make_keys(lab)
+    _Server.known = asyncssh.read_public_key(lab.ssh / "id_ed25519.pub")
+
+    async def handle(process: asyncssh.SSHServerProcess) -> None:
+        await _run(process, home, environ)
+
+    def sftp(channel: asyncssh.SSHServerChannel) -> asyncssh.SFTPServer:
+        return _Sftp(channel, home)
+
+    acceptor = await asyncssh.create_server(
+        _Server,
+        HOST,
+        port,
+        server_host_keys=[lab.ssh / "host_ed25519"],
+        process_factory=handle,
+        sftp_factory=sftp,
+        allow_scp=True,
+        encoding=None,
+        line_editor=False,
+        agent_forwarding=False,
+        keepalive_interval=30,
+    )
+    known_hosts = write_known_hosts(lab, port)
+    write_json(
+        lab.ssh / "server.json",
+        {"host": HOST, "port": port, "user": USER, "key": str(lab.ssh / "id_ed25519"), "known_hosts": str(known_hosts)},
+    )
+    return acceptor
+
+
+class _Sftp(asyncssh.SFTPServer):
+    """Relative paths begin at the home, as at any host."""
+
+    def __init__(self, channel: asyncssh.SSHServerChannel, home: Path) -> None:
+        super().__init__(channel)
+        self.home = os.fsencode(home)
+
+    def map_path(self, path: bytes) -> bytes:
+        return os.path.join(self.home, path)
+
+    def reverse_map_path(self, path: bytes) -> bytes:
+        return path
+
+    async def realpath(self, path: bytes) -> bytes:
+        return os.path.realpath(os.path.join(self.home, path))
