@@ -129,8 +129,8 @@ SECRET = re.compile(
 )
 # renamed, but the new one takes another unit or meaning: the value does not travel
 NOT_THE_SAME = {
-    "webserver.session_lifetime_days": "fab.session_lifetime_minutes counts minutes, not days: set it",
-    "webserver.force_log_out_after": "fab.session_lifetime_minutes took its place: set it",
+    "webserver.session_lifetime_days": "session_lifetime_minutes took its place and counts minutes: set that",
+    "webserver.force_log_out_after": "session_lifetime_minutes took its place: set that",
     "api.access_logfile": "api.log_config took its place and means something else",
     "core.check_slas": "Airflow 3 has no SLAs; deadlines took their place",
 }
@@ -254,7 +254,7 @@ def _renamed(name: str, known: frozenset[str]) -> str:
     return name
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def renamed() -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in RENAMED.splitlines()}
 
@@ -270,7 +270,7 @@ def _nearest(version: str) -> str:
     return next(one for one in option_versions() if one.startswith(minor + "."))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def known_options(version: str) -> frozenset[str]:
     """section.key of every option that this Airflow and MWAA's providers know."""
     order = {one: index for index, one in enumerate(option_versions())}

@@ -52,7 +52,7 @@ def require(version: str) -> None:
         raise MigrationError(f"MWAA has no Airflow {version}: set target_version to one of {', '.join(VERSIONS)}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def table(version: str) -> Version:
     require(version)
     column = VERSIONS.index(version)

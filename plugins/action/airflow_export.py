@@ -1,0 +1,553 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""airflow_export, on the controller: carries the agent to the source's host, and what it finds into the bundle."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.mwaa.migration.plugins.module_utils import _options, _requirements, _versions
+from ansible_collections.mwaa.migration.plugins.module_utils._aws import AWS_ARGUMENT_SPEC, Aws
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
+    KINDS,
+    SINGULAR,
+    Bundle,
+    S3Store,
+    Store,
+    StoredFile,
+    changed_items,
+    open_store,
+    sha256,
+    state_path,
+)
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
+from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, Run, find
+
+PIECE = 4 << 20  # bytes of files in one answer over the connection
+ROUND = 100  # presigned URLs handed over at once
+URL_SECONDS = 900  # a round must be done by then; the next one gets new URLs
+ATTEMPTS = 3  # for a file that changes while it is read
+SHOW_EVERY = 5.0  # seconds
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "bundle": {"type": "str", "required": True},
+    "kms_key_id": {"type": "str", "no_log": False},
+    "target_version": {"type": "str", "required": True},
+    "airflow_home": {"type": "str"},
+    "airflow_python": {"type": "str"},
+    "transport": {"type": "str", "default": "auto", "choices": ["auto", "s3", "connection"]},
+}
+
+
+class Export:
+    """One export. Nothing is written before the source has answered everything; the manifest is written last."""
+
+    def __init__(self, params: dict[str, Any], aws: Aws, run: Run, show: Callable[[str], None], check_mode: bool):
+        self.params, self.aws, self.show, self.check_mode = params, aws, show, check_mode
+        _versions.require(params["target_version"])
+        self.store: Store = open_store(params["bundle"], aws)
+        if params["transport"] == "s3" and not isinstance(self.store, S3Store):
+            raise MigrationError(f"transport s3 needs a bundle in S3, not {params['bundle']}: use transport connection")
+        self._remote = run
+        self.not_carried: list[dict[str, str]] = []
+        self.findings: list[str] = []
+        self.lost: list[dict[str, str]] = []  # files that changed or vanished while they were sent
+        self.stored: dict[str, StoredFile] = {}
+
+    def run(self) -> dict[str, Any]:
+        started = time.monotonic()
+        self.agent = Agent(self._remote, find(self._remote, self.params["airflow_home"], self.params["airflow_python"]))
+        bundle = Bundle.resume(self.store, self.aws)
+        if bundle is None and not self.params["kms_key_id"]:
+            raise MigrationError(
+                f"there is no bundle at {self.store.url} yet: set kms_key_id to the key that is to seal it"
+            )
+        plan, state = self._ask(bundle)
+        identity = plan["identity"]
+        source = {
+            key: identity[key] for key in ("airflow_version", "python_version", "hostname", "airflow_home", "database")
+        }
+        if bundle is None and not self.check_mode:
+            bundle = Bundle.create(self.store, self.aws, self.params["kms_key_id"], source)
+            state = self.agent.call(_state_request(bundle))
+        documents = self._documents(plan, state)
+        files, roots = self._wanted(plan)
+        listing = self.store.list()
+        changes = self._changes(bundle, files, documents, state, listing)
+        changed = bundle is None or self._must_write(bundle, changes, source)
+        if not self.check_mode and bundle is not None and changed:
+            bundle.source = source
+            self._write(bundle, changes, files, roots, documents, state, plan)
+        counts = dict(identity["counts"] if state is None else {**state["counts"], "dags": identity["counts"]["dags"]})
+        counts["default_connections_left_out"] = len(state["defaults"]) if state else 0
+        counts["files"] = len(files)
+        names = {kind: changes.names(kind) for kind in ("added", "changed", "removed")}
+        return {
+            "changed": changed,
+            "bundle": self.store.url,
+            "bundle_id": bundle.bundle_id if bundle else None,
+            "source": {
+                **source,
+                **{key: identity[key] for key in ("executor", "dags_folder", "plugins_folder", "user", "python")},
+            },
+            "target_version": self.params["target_version"],
+            "counts": counts,
+            "state": changes.state,
+            "files": {**names, "unchanged": len(changes.unchanged)},
+            "not_carried": self.not_carried,
+            "findings": self.findings,
+            "duration": round(time.monotonic() - started, 1),
+        }
+
+    # -- asking
+
+    def _ask(self, bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        requests: list[dict[str, Any]] = [{"op": "plan"}]
+        if bundle is not None:
+            requests.append(_state_request(bundle))
+        self.show(f"airflow_export: reading {self.agent.source}")
+        answers = self.agent.calls(requests)
+        sentence = answers[0]["identity"]["fernet"]["sentence"]
+        if sentence:
+            raise MigrationError(sentence)
+        return answers[0], answers[1] if bundle is not None else None
+
+    def _documents(self, plan: dict[str, Any], state: dict[str, Any] | None) -> dict[str, bytes]:
+        """requirements.txt, options.json and inventory.json; fills not_carried and findings."""
+        identity, target = plan["identity"], self.params["target_version"]
+        requirements = _requirements.derive(plan["distributions"], identity["python_version"], target)
+        options = _options.classify(plan["options"], identity["airflow_version"], target)
+        defaults = state["defaults"] if state else []
+        self.not_carried += state["faults"] if state else identity["faults"]
+        self.not_carried += [
+            {
+                "kind": "connection",
+                "id": conn_id,
+                "reason": f"an untouched default connection of Airflow {identity['airflow_version']}",
+            }
+            for conn_id in defaults
+        ]
+        self._overrides(plan)
+        for name, listing in sorted(plan["files"].items()):
+            if not listing["exists"]:
+                self.findings.append(f"the source's {name} folder {listing['root']} does not exist")
+            if listing["caches"]:
+                self.findings.append(
+                    f"{name}: {listing['caches']} compiled caches and version control folders are left out"
+                )
+            for skipped in listing["skipped"]:
+                self.not_carried.append(
+                    {"kind": "file", "id": f"{name}/{skipped['path']}", "reason": skipped["reason"]}
+                )
+        self.not_carried += requirements.not_carried + _options.not_carried(options)
+        self.findings += requirements.findings + options["findings"]
+        fernet = identity["fernet"]
+        if fernet["lookalikes"]:
+            self.findings.append(
+                f"{fernet['lookalikes']} values look like Fernet ciphertext but are stored as clear text; they are carried as they are"
+            )
+        return {
+            "requirements.txt": requirements.text.encode(),
+            "options.json": _json(options),
+            "inventory.json": _json(
+                {
+                    "source": {
+                        key: identity[key]
+                        for key in ("airflow_version", "python_version", "hostname", "airflow_home", "dags_folder")
+                    },
+                    "target_version": target,
+                    "counts": state["counts"] if state else identity["counts"],
+                    "default_connections": defaults,
+                    "dags": plan["dags"],
+                    "requirements": {"changed": requirements.changed, "left_to_image": requirements.left_to_image},
+                    "not_carried": self.not_carried,
+                    "findings": self.findings,
+                }
+            ),
+        }
+
+    def _overrides(self, plan: dict[str, Any]) -> None:
+        for override in plan["overrides"]:
+            kind = "variable" if override["name"].startswith("AIRFLOW_VAR_") else "connection"
+            self.not_carried.append(
+                {
+                    "kind": kind,
+                    "id": override["name"],
+                    "reason": f"set in {override['origin'] or 'the environment'}, not in the database, and stronger than"
+                    f" a {kind} there: set it in the environment's startup script, or make it a {kind}",
+                }
+            )
+        if plan["identity"]["secrets_backend"]:
+            self.findings.append(
+                f"the source also reads variables and connections from {plan['identity']['secrets_backend']}: what lies there"
+                " is not carried; configure the same backend for the environment"
+            )
+
+    def _wanted(self, plan: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        files, roots = {}, {}
+        for name, listing in plan["files"].items():
+            roots[name] = listing["root"]
+            for file in listing["files"]:
+                files[f"{name}/{file['path']}"] = {**file, "root": name}
+        return files, roots
+
+    # -- comparing
+
+    def _changes(
+        self,
+        bundle: Bundle | None,
+        files: dict[str, dict[str, Any]],
+        documents: dict[str, bytes],
+        state: dict[str, Any] | None,
+        listing: dict[str, tuple[int, str | None]],
+    ) -> Changes:
+        changes = Changes(bundle)
+        named = bundle.files if bundle else {}
+        stored = {**bundle.stored, **bundle.files} if bundle else {}
+
+        def there(path: str, digest: str) -> StoredFile | None:
+            for known in (named.get(path), bundle.stored.get(path) if bundle else None):
+                if known and known.sha256 == digest and self.store.holds(known, listing):
+                    return known
+            return None
+
+        for path, file in files.items():
+            changes.add(path, there(path, file["sha256"]))
+        for path, data in documents.items():
+            changes.add(path, there(path, sha256(data)))
+        for kind in KINDS:
+            path = state_path(kind)
+            known = stored.get(path)
+            same = bool(
+                state and known and known.content == state["content"][kind] and self.store.holds(known, listing)
+            )
+            if state is not None or bundle is None:
+                changes.add(path, known if same else None)
+            if state is not None and bundle is not None and not same:
+                before = bundle.read_state(kind) if path in named else {}
+                after = json.loads(bundle.unseal(state["sealed"][kind].encode(), path))
+                differing: dict[str, list[str]] = {}
+                for identifier, how in changed_items(before, after, kind):
+                    differing.setdefault(how, []).append(identifier)
+                changes.state[kind] = differing
+        changes.removed = sorted(set(named) - set(files) - set(documents) - {state_path(kind) for kind in KINDS})
+        return changes
+
+    def _must_write(self, bundle: Bundle, changes: Changes, source: dict[str, Any]) -> bool:
+        return bool(
+            changes.missing or changes.removed or set(changes.unchanged) - set(bundle.files) or bundle.source != source
+        )
+
+    # -- writing
+
+    def _write(
+        self,
+        bundle: Bundle,
+        changes: Changes,
+        files: dict[str, dict[str, Any]],
+        roots: dict[str, str],
+        documents: dict[str, bytes],
+        state: dict[str, Any] | None,
+        plan: dict[str, Any],
+    ) -> None:
+        self.stored = dict(changes.unchanged)
+        sending = [path for path in changes.missing if path in files]
+        if sending:
+            bundle.save_progress(self.stored)
+            self._send(bundle, sending, files, roots)
+        if self.lost:
+            documents = self._documents_again(plan, state)
+        for path, data in documents.items():
+            if path in changes.missing or sha256(data) != self.stored[path].sha256:
+                self.stored[path] = self.store.write(path, data)
+        for kind in KINDS:
+            path = state_path(kind)
+            if state is not None and path in changes.missing:
+                file = self.store.write(path, state["sealed"][kind].encode())
+                self.stored[path] = StoredFile(**{**file.__dict__, "content": state["content"][kind]})
+        bundle.files = self.stored
+        bundle.save()
+        for path in changes.removed:
+            self.store.delete(path)
+
+    def _documents_again(self, plan: dict[str, Any], state: dict[str, Any] | None) -> dict[str, bytes]:
+        self.not_carried, self.findings = [], []
+        documents = self._documents(plan, state)
+        self.not_carried += self.lost
+        inventory = json.loads(documents["inventory.json"])
+        inventory["not_carried"] = self.not_carried
+        return {**documents, "inventory.json": _json(inventory)}
+
+    def _send(self, bundle: Bundle, paths: list[str], files: dict[str, dict[str, Any]], roots: dict[str, str]) -> None:
+        progress = Progress(self.show, len(paths), sum(files[path]["size"] for path in paths))
+        presigned = self.params["transport"] != "connection" and isinstance(self.store, S3Store)
+        for root in sorted(roots):
+            pending = [path for path in paths if files[path]["root"] == root]
+            if presigned and pending:
+                pending, presigned = self._send_presigned(bundle, pending, files, roots[root], progress)
+            if pending:
+                self._send_over_connection(bundle, pending, files, roots[root], progress)
+
+    def _send_presigned(
+        self, bundle: Bundle, paths: list[str], files: dict[str, dict[str, Any]], root: str, progress: Progress
+    ) -> tuple[list[str], bool]:
+        """(paths that are left for the connection, whether presigned URLs work from the host)."""
+        assert isinstance(self.store, S3Store)
+        queue, attempts = list(paths), dict.fromkeys(paths, 0)
+        while queue:
+            round_, queue = queue[:ROUND], queue[ROUND:]
+            puts = []
+            for path in round_:
+                file = files[path]
+                url, headers = self.store.presign_put(path, file["size"], file["sha256"], URL_SECONDS)
+                puts.append(
+                    {
+                        "path": file["path"],
+                        "size": file["size"],
+                        "sha256": file["sha256"],
+                        "url": url,
+                        "headers": headers,
+                    }
+                )
+            names = {files[path]["path"]: path for path in round_}
+            answers = self.agent.call({"op": "export_files", "root": root, "puts": puts})["files"]
+            for answer in answers:
+                path, status = names.pop(answer["path"]), answer["status"]
+                file = files[path]
+                if status == "sent":
+                    self.stored[path] = StoredFile(
+                        path, file["size"], file["sha256"], answer["version_id"], answer["etag"]
+                    )
+                    progress.done(file["size"])
+                elif status == "changed":
+                    attempts[path] += 1
+                    files[path] = {**file, "size": answer["size"], "sha256": answer["sha256"]}
+                    if attempts[path] < ATTEMPTS:
+                        queue.append(path)
+                    else:
+                        self._lost(path, "it changed each time it was read")
+                elif status == "vanished":
+                    self._lost(path, "it vanished while the export ran")
+                else:
+                    reason = f"the host cannot put into {self.store.url} with presigned URLs ({answer['reason']})"
+                    if self.params["transport"] == "s3":
+                        raise MigrationError(f"{reason}: use transport connection, or let the host reach S3")
+                    self.show(f"airflow_export: {reason}; files go over the connection")
+                    return [path, *names.values(), *queue], False
+            queue += names.values()
+            bundle.save_progress(self.stored)
+        return [], True
+
+    def _send_over_connection(
+        self, bundle: Bundle, paths: list[str], files: dict[str, dict[str, Any]], root: str, progress: Progress
+    ) -> None:
+        small = [path for path in paths if files[path]["size"] <= PIECE]
+        with ThreadPoolExecutor(8) as pool:
+            for batch in _batches(small, lambda path: files[path]["size"]):
+                retry = self._send_batch(pool, batch, files, root, progress)
+                for path in retry:
+                    self._send_whole(path, files, root, progress)
+                bundle.save_progress(self.stored)
+        for path in paths:
+            if files[path]["size"] > PIECE:
+                self._send_whole(path, files, root, progress)
+                bundle.save_progress(self.stored)
+
+    def _send_batch(
+        self,
+        pool: ThreadPoolExecutor,
+        batch: list[str],
+        files: dict[str, dict[str, Any]],
+        root: str,
+        progress: Progress,
+    ) -> list[str]:
+        """Many small files in one answer; gives back those that were not what the plan said."""
+        request = {"op": "export_files", "root": root, "max_bytes": 2 * PIECE}
+        names = {files[path]["path"]: path for path in batch}
+        answers = self.agent.call({**request, "paths": [{"path": name} for name in names]})["files"]
+        writes, retry = [], set(batch)
+        for answer in answers:
+            path = names[answer["path"]]
+            if answer.get("vanished"):
+                retry.discard(path)
+                self._lost(path, "it vanished while the export ran")
+            elif "data" in answer and answer["end"]:
+                data = base64.b64decode(answer["data"])
+                if sha256(data) == files[path]["sha256"]:
+                    retry.discard(path)
+                    writes.append((path, data))
+        for file in pool.map(lambda one: self.store.write(*one), writes):
+            self.stored[file.path] = file
+            progress.done(file.size)
+        return [path for path in batch if path in retry]
+
+    def _send_whole(self, path: str, files: dict[str, dict[str, Any]], root: str, progress: Progress) -> None:
+        """One file piece by piece, as often as it takes to read it unchanged."""
+        name = files[path]["path"]
+        for _attempt in range(ATTEMPTS):
+            answer = self.agent.call({"op": "measure", "root": root, "paths": [name]})["files"][0]
+            if "error" in answer:
+                self._lost(
+                    path,
+                    "it vanished while the export ran" if answer["vanished"] else f"cannot be read: {answer['error']}",
+                )
+                return
+            try:
+                file = self.store.write_stream(path, self._pieces(root, name, answer["size"]))
+            except _Changed:
+                continue
+            if file.sha256 == answer["sha256"]:
+                files[path] = {**files[path], "size": file.size, "sha256": file.sha256}
+                self.stored[path] = file
+                progress.done(file.size)
+                return
+        self._lost(path, "it changed each time it was read")
+
+    def _pieces(self, root: str, name: str, size: int) -> Iterator[bytes]:
+        offset = 0
+        while True:
+            request = {
+                "op": "export_files",
+                "root": root,
+                "paths": [{"path": name, "offset": offset}],
+                "max_bytes": PIECE,
+            }
+            answer = self.agent.call(request)["files"][0]
+            if "data" not in answer:
+                raise _Changed()
+            data = base64.b64decode(answer["data"])
+            offset += len(data)
+            if offset > size:
+                raise _Changed()
+            yield data
+            if answer["end"]:
+                return
+
+    def _lost(self, path: str, reason: str) -> None:
+        self.stored.pop(path, None)
+        self.lost.append({"kind": "file", "id": path, "reason": reason})
+
+
+class _Changed(Exception):
+    """A file is not what it was when its reading began."""
+
+
+class Changes:
+    """What differs between the source and the bundle: paths, and names of state items."""
+
+    def __init__(self, bundle: Bundle | None):
+        self._named = bundle.files if bundle else {}
+        self.unchanged: dict[str, StoredFile] = {}
+        self.missing: list[str] = []
+        self.removed: list[str] = []
+        self.state: dict[str, dict[str, list[str]]] = {}
+
+    def add(self, path: str, stored: StoredFile | None) -> None:
+        if stored is None:
+            self.missing.append(path)
+        else:
+            self.unchanged[path] = stored
+
+    def names(self, how: str) -> list[str]:
+        """Paths that are added, changed or removed, for the reader; a resumed file counts as added."""
+        if how == "removed":
+            return self.removed
+        resumed = [path for path in self.unchanged if path not in self._named]
+        return sorted(path for path in self.missing + resumed if (path in self._named) == (how == "changed"))
+
+
+class Progress:
+    """Says on the screen how far the files are, now and then."""
+
+    def __init__(self, show: Callable[[str], None], files: int, size: int):
+        self._show, self._files, self._size = show, files, size
+        self._sent_files = self._sent = 0
+        self._last = time.monotonic()
+
+    def done(self, size: int) -> None:
+        self._sent_files += 1
+        self._sent += size
+        if time.monotonic() - self._last >= SHOW_EVERY:
+            self._last = time.monotonic()
+            self._show(
+                f"airflow_export: {self._sent_files} of {self._files} files,"
+                f" {self._sent / 1e6:.1f} of {self._size / 1e6:.1f} MB"
+            )
+
+
+def diff_text(result: dict[str, Any]) -> str:
+    """For --diff: names with + - ~, never values."""
+    signs = {"added": "+", "removed": "-", "changed": "~"}
+    lines = [
+        f"{signs[how]} {SINGULAR[kind]} {identifier}"
+        for kind in KINDS
+        for how in signs
+        for identifier in result["state"].get(kind, {}).get(how, [])
+    ]
+    sealed = {state_path(kind) for kind in KINDS}
+    lines += [f"{signs[how]} {path}" for how in signs for path in result["files"][how] if path not in sealed]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _state_request(bundle: Bundle) -> dict[str, Any]:
+    return {"op": "export_state", "data_key": base64.b64encode(bundle.data_key).decode()}
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _batches(paths: Iterable[str], size: Callable[[str], int]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    total = 0
+    for path in paths:
+        if batch and (total + size(path) > PIECE or len(batch) >= 500):
+            yield batch
+            batch, total = [], 0
+        batch.append(path)
+        total += size(path)
+    if batch:
+        yield batch
+
+
+class ActionModule(ActionBase):
+    """The plugin: options, the connection, the screen."""
+
+    _requires_connection = True
+    _supports_check_mode = True
+    _supports_diff = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **ARGUMENT_SPEC})
+        failure: MigrationError | None = None
+        try:
+            if not self._connection.has_pipelining:
+                raise MigrationError(
+                    f"the connection {self._connection.transport} cannot hand stdin to a command, which the agent needs:"
+                    " use ssh, local or community.docker.docker"
+                )
+            export = Export(params, Aws.for_plugin(params), self._execute, self._display.display, self._task.check_mode)
+            result.update(export.run())
+            if self._task.diff:
+                result["diff"] = {"prepared": diff_text(result)}
+        except MigrationError as exception:
+            failure = exception
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            failure = aws_error(exception)
+        if failure is not None:
+            result.update(failure.as_failure(), failed=True, changed=False)
+        return result
+
+    def _execute(self, command: str, stdin: bytes) -> tuple[int, str, str]:
+        done = self._low_level_execute_command(command, sudoable=True, in_data=stdin)
+        return done["rc"], done["stdout"], done["stderr"]

@@ -1,0 +1,207 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""airflow_export is an action plugin (plugins/action/airflow_export.py); this is its documentation."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: airflow_export
+short_description: Export an Airflow's state, code and configuration into a sealed bundle
+version_added: 0.1.0
+description:
+  - Reads variables, connections, pools, the DAG and plugin folders, what is installed and what is configured from an Apache Airflow
+    on a host, and puts them into a bundle in S3 or in a local folder.
+  - Runs one agent with Airflow's own Python through the connection of the host. Nothing is installed or written there, and the host
+    needs no AWS credentials, no boto3 and no Python that Ansible's modules would need.
+  - Variables, connections and pools are exact, passwords included, and sealed on the host with the bundle's data key, which KMS wraps.
+    No secret is ever an argument, an environment variable, a file or a return value.
+  - A missing or wrong Fernet key, with which Airflow's own export succeeds with nulls or ciphertext, fails the export.
+  - Running it again sends only what changed, and writes nothing when nothing did. An interrupted export goes on where it was.
+options:
+  bundle:
+    description: Where the bundle is, V(s3://bucket/prefix) or a folder of the controller.
+    type: str
+    required: true
+  kms_key_id:
+    description:
+      - The KMS key that wraps the data key of a new bundle.
+      - Required as long as there is no bundle; an existing one keeps its key.
+    type: str
+  target_version:
+    description: The Airflow version of the environment that is entered; requirements and options are derived for it.
+    type: str
+    required: true
+  airflow_home:
+    description:
+      - The source's E(AIRFLOW_HOME), the folder that holds C(airflow.cfg).
+      - It is found in running processes, systemd units and the usual folders when not given.
+    type: str
+  airflow_python:
+    description:
+      - The Python interpreter that runs the source's Airflow.
+      - It is found in running processes, systemd units and virtual environments when not given.
+    type: str
+  transport:
+    description:
+      - How DAG and plugin files leave the host.
+      - V(s3) hands presigned URLs to the host, each good for exactly one content; the host has to reach S3.
+      - V(connection) carries them through the host's connection and the controller.
+      - V(auto) tries V(s3) and falls back to V(connection).
+    type: str
+    default: auto
+    choices: [auto, s3, connection]
+extends_documentation_fragment:
+  - amazon.aws.common.modules
+  - amazon.aws.region.modules
+  - amazon.aws.boto3
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target
+    support: full
+    details:
+      - Nothing is written and no key is made. An existing bundle is opened, which asks KMS to decrypt its key.
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode
+    support: full
+    details:
+      - Names only, never values.
+notes:
+  - It runs as the user of the connection or of C(become), which has to be able to read C(airflow.cfg) and the database; best is
+    Airflow's own user.
+  - The connection has to be able to hand stdin to a command, as V(ssh), V(local) and V(community.docker.docker) do.
+author:
+  - mwaa.migration contributors (@mwaa-migration)
+seealso:
+  - module: mwaa.migration.mwaa_variable_upsert
+  - module: mwaa.migration.mwaa_connection_upsert
+  - module: mwaa.migration.mwaa_pool_upsert
+  - module: mwaa.migration.mwaa_dags_sync
+"""
+
+EXAMPLES = r"""
+- name: Export the Airflow of this host
+  mwaa.migration.airflow_export:
+    bundle: s3://my-migration/airflow-prod
+    kms_key_id: alias/migration
+    target_version: 2.11.2
+  become: true
+  become_user: airflow
+
+- name: Look, and write nothing
+  mwaa.migration.airflow_export:
+    bundle: /var/tmp/bundle
+    kms_key_id: alias/migration
+    target_version: 2.11.2
+    airflow_home: /srv/airflow
+    airflow_python: /srv/airflow/venv/bin/python
+  check_mode: true
+  diff: true
+"""
+
+RETURN = r"""
+bundle:
+  description: The bundle.
+  returned: success
+  type: str
+  sample: s3://my-migration/airflow-prod
+bundle_id:
+  description: Its identity, to which its key is bound; null in check mode as long as there is no bundle.
+  returned: success
+  type: str
+  sample: 5f0c2a52b53a4c0f8f3f1f8c5a8f7d11
+source:
+  description: The Airflow that was read.
+  returned: success
+  type: dict
+  contains:
+    airflow_version:
+      description: Its version.
+      type: str
+      sample: 2.10.3
+    python_version:
+      description: The version of its Python.
+      type: str
+      sample: 3.11.7
+    hostname:
+      description: The name of the host.
+      type: str
+      sample: airflow-1
+    airflow_home:
+      description: Its home.
+      type: str
+      sample: /opt/airflow
+    database:
+      description: Its metadata database, without user and password.
+      type: str
+      sample: postgresql+psycopg2://db.internal:5432/airflow
+    executor:
+      description: Its executor.
+      type: str
+      sample: CeleryExecutor
+    dags_folder:
+      description: Its DAG folder.
+      type: str
+      sample: /opt/airflow/dags
+    plugins_folder:
+      description: Its plugin folder.
+      type: str
+      sample: /opt/airflow/plugins
+    user:
+      description: The user that the agent ran as.
+      type: str
+      sample: airflow
+    python:
+      description: The interpreter that the agent ran with.
+      type: str
+      sample: /opt/airflow/venv/bin/python
+target_version:
+  description: The Airflow version that requirements and options were derived for.
+  returned: success
+  type: str
+  sample: 2.11.2
+counts:
+  description: How many variables, connections, pools, dags, files and default_connections_left_out there are.
+  returned: success
+  type: dict
+  sample: {variables: 12, connections: 7, pools: 3, dags: 40, files: 55, default_connections_left_out: 58}
+state:
+  description: Names of the variables, connections and pools that are added, changed or removed, by kind. Never values.
+  returned: success
+  type: dict
+  sample: {variables: {changed: [region]}}
+files:
+  description: Paths in the bundle that are added, changed and removed, and how many are unchanged.
+  returned: success
+  type: dict
+  sample: {added: [], changed: [dags/etl.py], removed: [], unchanged: 57}
+not_carried:
+  description: Everything that is left behind, with the reason.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: One of variable, connection, pool, file, requirement, option.
+      type: str
+      sample: option
+    id:
+      description: Its name.
+      type: str
+      sample: core.executor
+    reason:
+      description: Why.
+      type: str
+      sample: MWAA sets it itself and ignores any other value
+findings:
+  description: What else a user should know.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+duration:
+  description: Seconds.
+  returned: success
+  type: float
+  sample: 4.2
+"""
