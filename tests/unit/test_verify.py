@@ -1,0 +1,306 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bundle against environment: equal, missing, different by field, unknown; DAGs present, parsed, or listed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils import _bundle
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, KINDS, canonical
+from ansible_collections.mwaa.migration.plugins.module_utils._verify import (
+    Findings,
+    Seen,
+    SourceDag,
+    TargetDags,
+    agent_request,
+    compare,
+    judge_dags,
+    judge_state,
+    judge_versions,
+    merge_listed,
+    relative,
+    seen_by_agent,
+    seen_by_rest,
+    source_dags,
+    state_of,
+    target_dags,
+    wait_for_dags,
+)
+
+KEY = b"k" * 32
+STATE: dict[str, dict[str, Any]] = {
+    "variables": {"a": "1e5", "b": {"value": "CANARY-value-00112233", "description": "why"}},
+    "connections": {
+        "db": {"conn_type": "postgres", "password": "CANARY-password-00112233", "port": 5432, "extra": "{}"}
+    },
+    "pools": {"default_pool": {"slots": 64, "description": "d", "include_deferred": False}},
+}
+
+
+def digest(kind: str, identifier: str, name: str, value: Any) -> str:
+    return _bundle.digest(KEY, kind, identifier, name, value)
+
+
+class FakeBundle:
+    """What verify() uses of a Bundle."""
+
+    digest_key = KEY
+
+    def read_state(self, kind: str) -> dict[str, Any]:
+        return STATE[kind]
+
+    def digest(self, *what: Any) -> str:
+        return digest(*what)
+
+    def digests(self, kind: str, identifier: str, item: Any) -> dict[str, str]:
+        return {name: digest(kind, identifier, name, value) for name, value in canonical(kind, item).items()}
+
+
+class FakeRest:
+    def __init__(self, **rows: list[dict[str, Any]]):
+        self.rows = rows
+
+    def pages(self, path: str, key: str) -> list[list[dict[str, Any]]]:
+        return [self.rows.get(key, [])]
+
+
+def agent(state: dict[str, dict[str, Any]]) -> Any:
+    """An environment that holds `state`, asked by the agent."""
+
+    def run(request: dict[str, Any]) -> dict[str, Any]:
+        digests: dict[str, Any] = {}
+        for kind, identifiers in request["ids"].items():
+            digests[kind] = {
+                identifier: FakeBundle().digests(kind, identifier, state[kind][identifier])
+                if identifier in state[kind]
+                else None
+                for identifier in (state[kind] if identifiers is None else identifiers)
+            }
+        return {"digests": digests, "errors": {}, "notes": []}
+
+    return run
+
+
+def changed(kind: str, identifier: str, **fields: Any) -> dict[str, dict[str, Any]]:
+    item = canonical(kind, STATE[kind][identifier])
+    return {**STATE, kind: {**STATE[kind], identifier: {**item, **fields}}}
+
+
+def test_equal_in_every_field() -> None:
+    compared = state_of(FakeBundle(), 2, FakeRest(), agent(STATE))
+    assert {kind: compared[kind].parity for kind in KINDS} == {
+        "variables": {"source": 2, "target": 2, "equal": 2},
+        "connections": {"source": 1, "target": 1, "equal": 1},
+        "pools": {"source": 1, "target": 1, "equal": 1},
+    }
+    findings = Findings()
+    assert judge_state(compared, set(), findings) and findings.items == []
+
+
+def test_a_difference_is_named_by_field_and_never_by_value() -> None:
+    compared = state_of(FakeBundle(), 2, FakeRest(), agent(changed("connections", "db", password="other", port=1)))
+    findings = Findings()
+    judge_state(compared, set(), findings)
+    assert compared["connections"].different == {"db": ["password", "port"]}
+    assert findings.short == ["connection db (password, port differ)"]
+    assert "CANARY-" not in str(findings.items)
+
+
+def test_missing_and_extra() -> None:
+    state = {**STATE, "variables": {"a": "1e5", "theirs": "x"}}
+    compared = state_of(FakeBundle(), 2, FakeRest(), agent(state))["variables"]
+    assert (compared.missing, compared.extra) == (["b"], ["theirs"])
+    assert compared.parity == {"source": 2, "target": 1, "equal": 1}
+
+
+def test_what_is_listed_is_no_error() -> None:
+    compared = state_of(FakeBundle(), 2, FakeRest(), agent({**STATE, "variables": {"a": "1e5"}}))
+    findings = Findings()
+    assert judge_state(compared, {("variable", "b")}, findings)
+    assert findings.items == []
+
+
+def test_what_the_environment_cannot_decrypt_is_an_error_with_its_reason() -> None:
+    answer = {"digests": {"connections": {"db": None}}, "errors": {"connections": {"db": "cannot be decrypted"}}}
+    seen = seen_by_agent(answer, {}, lists=True)
+    compared = compare(digests_of("connections"), seen["connections"], FIELDS["connections"])
+    assert compared.errors == {"db": "cannot be decrypted"} and compared.parity["equal"] == 0
+
+
+def digests_of(kind: str) -> dict[str, dict[str, str]]:
+    return {identifier: FakeBundle().digests(kind, identifier, item) for identifier, item in STATE[kind].items()}
+
+
+REST = {
+    "variables": [
+        {"key": "a", "value": "100000.0", "description": None},  # as Airflow 3 shows 1e5
+        {"key": "b", "value": "***", "description": "why"},
+    ],
+    "connections": [
+        {
+            "connection_id": "db",
+            "conn_type": "postgres",
+            "description": None,
+            "host": None,
+            "login": None,
+            "schema": None,
+        }
+        | {"port": 5432, "password": "***", "extra": "{}"}
+    ],
+    "pools": [{"name": "default_pool", "slots": 64, "description": "d", "include_deferred": False, "open_slots": 64}],
+}
+
+
+def test_on_airflow_3_the_agent_sees_secrets_and_rest_the_rest() -> None:
+    request = agent_request(FakeBundle(), {kind: digests_of(kind) for kind in KINDS}, 3)
+    assert request["ids"] == {"variables": ["a", "b"], "connections": ["db"]}
+
+    def run(request: dict[str, Any]) -> dict[str, Any]:
+        answer = agent(STATE)(request)
+        for kind in answer["digests"]:
+            for fields in answer["digests"][kind].values():
+                fields.pop("description")  # a task cannot see it
+        return answer
+
+    compared = state_of(FakeBundle(), 3, FakeRest(**REST), run)
+    assert all(compared[kind].parity["equal"] == len(STATE[kind]) for kind in KINDS)
+
+
+def test_without_a_dag_run_secrets_are_unknown_and_nothing_is_taken_for_equal() -> None:
+    compared = state_of(FakeBundle(), 3, FakeRest(**REST), None)
+    assert compared["connections"].unknown == {"db": ["password", "extra"]}
+    assert compared["variables"].unknown == {"a": ["value"], "b": ["value"]}
+    assert compared["pools"].parity == {"source": 1, "target": 1, "equal": 1}
+    findings = Findings()
+    assert judge_state(compared, set(), findings) is False and findings.items == []
+
+
+def test_rest_of_airflow_2_shows_variables_as_they_are() -> None:
+    seen = seen_by_rest(FakeRest(variables=[{"key": "a", "value": "1e5", "description": None}]), digest, 2)
+    assert seen["variables"].items["a"]["value"] == digest("variables", "a", "value", "1e5")
+
+
+# --- DAGs
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("/usr/local/airflow/dags/team/a.py", "team/a.py"),
+        ("team/a.py", "team/a.py"),
+        ("/opt/airflow/dags/a.py", "a.py"),
+        ("/x/dags/pack.zip/inner.py", "pack.zip"),
+        ("/elsewhere/b.py", None),
+        ("", None),
+    ],
+)
+def test_files_are_told_by_the_end_of_their_path(location: str, path: str | None) -> None:
+    assert relative(location, {"a.py", "team/a.py", "pack.zip"}) == path
+
+
+PUBLISHED: dict[str, Any] = {
+    "dag_s3_path": "dags",
+    "results": [{"key": f"dags/{name}.py", "action": "unchanged"} for name in ("a", "b", "eager", "broken", "never")],
+    "held_back": [{"path": "eager.py", "line": 1, "reason": "is_paused_upon_creation is not True"}],
+    "plugins_s3_path": None,
+    "plugins_s3_object_version": None,
+    "requirements_s3_path": "requirements.txt",
+    "requirements_s3_object_version": "v1",
+}
+DAGS = [SourceDag("a", "a.py"), SourceDag("b", "b.py"), SourceDag("eager", "eager.py")]
+
+
+def judge(target: TargetDags | None, dags: list[SourceDag] = DAGS, **changes: Any) -> tuple[Any, Any, Findings]:
+    findings = Findings()
+    parity, listed = judge_dags("demo", {**PUBLISHED, **changes}, dags, target, set(), findings)
+    return parity, listed, findings
+
+
+def test_held_back_is_listed_and_everything_else_is_parsed() -> None:
+    parity, listed, findings = judge(TargetDags({"a": True, "b": True}, {}))
+    assert parity == {"source": 3, "target": 2, "equal": 2} and findings.items == []
+    assert [(item["kind"], item["id"]) for item in listed] == [("dag_file", "eager.py")]
+
+
+def test_a_dag_that_is_not_parsed_is_an_error() -> None:
+    _parity, _listed, findings = judge(TargetDags({"a": True}, {}))
+    assert findings.short == ["DAG b (is not parsed from b.py)"]
+
+
+def test_an_import_error_names_the_file_and_the_last_line() -> None:
+    dags = [*DAGS, SourceDag("b2", "b.py")]
+    _parity, _listed, findings = judge(TargetDags({"a": True}, {"b.py": "No module named 'x'"}), dags)
+    assert findings.short == ["DAG file b.py (cannot be imported (2 DAGs missing): No module named 'x')"]
+
+
+def test_what_was_broken_at_the_source_is_listed() -> None:
+    _parity, listed, findings = judge(TargetDags({"a": True, "b": True}, {"broken.py": "SyntaxError"}))
+    assert findings.items == []
+    assert listed[-1]["id"] == "broken.py" and "defines no DAG at the source" in listed[-1]["reason"]
+
+
+def test_a_file_that_is_missing_or_another_in_the_bucket() -> None:
+    results = [{"key": "dags/a.py", "action": "created"}, {"key": "dags/b.py", "action": "updated"}]
+    parity, _listed, findings = judge(TargetDags({"b": True}, {}), results=results, held_back=[])
+    assert findings.short[:2] == [
+        "DAG file a.py (is missing in the bucket)",
+        "DAG file b.py (is another one in the bucket)",
+    ]
+    assert parity["equal"] == 0
+
+
+def test_a_dag_that_is_not_paused_is_a_warning_only() -> None:
+    _parity, _listed, findings = judge(TargetDags({"a": False, "b": True}, {}))
+    assert findings.short == [] and "1 DAG is not paused: a" in findings.items[0]["what"]
+
+
+def test_dags_from_outside_the_folder_are_listed() -> None:
+    dags = source_dags(
+        {"dags": [{"dag_id": "example", "fileloc": "/site-packages/airflow/example_dags/x.py"}]}, {"a.py"}
+    )
+    _parity, listed, findings = judge(TargetDags({}, {}), dags)
+    assert findings.items == [] and ("dag", "example") in [(item["kind"], item["id"]) for item in listed]
+
+
+def test_where_airflow_cannot_be_asked_dags_are_unknown() -> None:
+    assert judge(None)[0] == {"source": 3, "target": None, "equal": None}
+
+
+def test_the_agents_own_dag_does_not_count() -> None:
+    rest = FakeRest(
+        dags=[{"dag_id": "mwaa_agent", "is_paused": False}, {"dag_id": "a", "is_paused": True}],
+        import_errors=[{"filename": "/usr/local/airflow/dags/b.py", "stack_trace": "Traceback\n  x\nKeyError: 'y'\n"}],
+    )
+    assert target_dags(rest, {"b.py"}) == TargetDags({"a": True}, {"b.py": "KeyError: 'y'"})
+
+
+def test_waiting_ends_when_all_is_parsed_explained_or_the_time_is_over(clock: Any) -> None:
+    answers = [TargetDags({}, {}), TargetDags({"a": True}, {}), TargetDags({"a": True}, {"b.py": "x"})]
+    found = wait_for_dags(lambda: answers.pop(0), {"a": "a.py", "b": "b.py"}, "demo", 900, clock)
+    assert found.import_errors and not answers
+    start = clock.now
+    late = wait_for_dags(lambda: TargetDags({}, {}), {"a": "a.py"}, "demo", 30, clock)
+    assert late == TargetDags({}, {}) and 30 <= clock.now - start < 45
+
+
+def test_an_environment_with_older_requirements_is_told() -> None:
+    findings = Findings()
+    shown = {"RequirementsS3Path": "requirements.txt", "RequirementsS3ObjectVersion": "v0"}
+    judge_versions(shown, PUBLISHED, findings)
+    assert findings.short == [] and findings.items[0]["where"] == "requirements.txt"
+
+
+def test_listed_once_whoever_says_it() -> None:
+    one = {"kind": "pool", "id": "p", "reason": "r"}
+    assert merge_listed([one], [one, {"kind": "dag", "id": "d", "reason": "x"}]) == [
+        {"kind": "dag", "id": "d", "reason": "x"},
+        one,
+    ]
+
+
+def test_nothing_seen_is_unknown_not_missing() -> None:
+    compared = compare(digests_of("pools"), Seen(), FIELDS["pools"])
+    assert compared.missing == [] and set(compared.unknown) == {"default_pool"}
