@@ -56,7 +56,9 @@ class Identity:
         found = _CREDENTIAL.search(headers.get("authorization", ""))
         if not found and "X-Amz-Credential" in query:
             found = _CREDENTIAL.search("Credential=" + query["X-Amz-Credential"][0])
-        self.key, self.region, self.signing_name = found.groups() if found else ("", "", "s3")
+        # An older kind of presigned S3 URL names its key alone.
+        older = query.get("AWSAccessKeyId", [""])[0]
+        self.key, self.region, self.signing_name = found.groups() if found else (older, "", "s3")
         self.caller = "user"
         self.account_key = self.key
         if self.key.startswith(SERVICE_KEY_PREFIX):
@@ -109,7 +111,7 @@ class Front:
         operation, labels = operation_of(who.signing_name, scope["method"], raw_path, query, headers, b"")
         body = b""
         if not (who.signing_name == "s3" and operation in _STREAMED):
-            body = await _read(receive)
+            body = await read(receive)
             receive = _replay(body)
             operation, labels = operation_of(who.signing_name, scope["method"], raw_path, query, headers, body)
         call = Call(
@@ -121,7 +123,12 @@ class Front:
         )
         call.keys = names(operation, call.service, labels, headers, body)
         call.classify()
-        answer = _Answer(send)
+
+        def note(answer: Answer) -> None:
+            seconds = time.monotonic() - clock
+            self._journal.write(call, time=started, seconds=seconds, status=answer.status, error=answer.error_code())
+
+        answer = Answer(send, note)
         try:
             await self._answer(call, who, labels, query, headers, body, scope, receive, answer)
         except Gone:
@@ -133,9 +140,7 @@ class Front:
                     answer.send, call, headers, ApiError(500, "InternalServerException", "The lab failed; see its log.")
                 )
         finally:
-            self._journal.write(
-                call, time=started, seconds=time.monotonic() - clock, status=answer.status, error=answer.error_code()
-            )
+            answer.finish()
 
     async def _answer(
         self,
@@ -147,9 +152,13 @@ class Front:
         body: bytes,
         scope: MutableMapping[str, Any],
         receive: Receive,
-        answer: _Answer,
+        answer: Answer,
     ) -> None:
         rule = self._faults.take(call)
+        fault = rules.refuse(call, headers, body)
+        if call.operation in _STREAMED and (fault is not None or (rule is not None and rule.error)):
+            # Whoever is still sending must be able to finish, or it would see a broken pipe instead of the answer.
+            await read(receive)
         if rule is not None:
             await before(rule)
             if rule.reset and rule.after:
@@ -158,7 +167,6 @@ class Front:
                 raised = ApiError(rule.http_status, rule.error or "InternalFailure", rule.message or "Fault of the lab")
                 await respond_error(answer.send, call, headers, raised)
                 return
-        fault = rules.refuse(call, headers, body)
         if fault is not None:
             await respond_error(answer.send, call, headers, fault)
         elif call.service == "mwaa":
@@ -176,7 +184,7 @@ class Front:
         query: dict[str, list[str]],
         headers: dict[str, str],
         body: bytes,
-        answer: _Answer,
+        answer: Answer,
     ) -> None:
         service = model.service_model("airflow")
         if service is None or call.operation not in service.operation_names:
@@ -199,7 +207,7 @@ class Front:
     # --- /_lab/ ------------------------------------------------------------------------------------------------------
 
     async def _admin(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        body = await _read(receive)
+        body = await read(receive)
         what = (scope["method"], scope["path"])
         try:
             given = json.loads(body) if body.strip() else None
@@ -238,11 +246,15 @@ class Front:
         raise KeyError(what)
 
 
-class _Answer:
-    """Watches what is sent: the status and, for an error, its code. Can keep it all from the client."""
+class Answer:
+    """Watches what is sent: the status and, for an error, its code. Can keep it all from the client.
 
-    def __init__(self, send: Send) -> None:
+    ``note`` is called once, before the end of the answer leaves: who has the answer finds the call in the journal.
+    """
+
+    def __init__(self, send: Send, note: Callable[[Answer], None]) -> None:
         self._send = send
+        self._note: Callable[[Answer], None] | None = note
         self.status = 0
         self.swallow = False
         self.error: str | None = None
@@ -254,10 +266,18 @@ class _Answer:
             for key, value in message.get("headers", []):
                 if key.lower() == b"x-amzn-errortype":
                     self.error = value.decode("latin-1").partition(":")[0]
-        elif message["type"] == "http.response.body" and self.status >= 400 and len(self._body) < 8192:
-            self._body += message.get("body", b"")[:8192]
+        elif message["type"] == "http.response.body":
+            if self.status >= 400 and len(self._body) < 8192:
+                self._body += message.get("body", b"")[:8192]
+            if not message.get("more_body"):
+                self.finish()
         if not self.swallow:
             await self._send(message)
+
+    def finish(self) -> None:
+        if self._note is not None:
+            note, self._note = self._note, None
+            note(self)
 
     def error_code(self) -> str | None:
         if self.status < 400 or self.error:
@@ -288,7 +308,7 @@ def drop() -> None:
     raise Gone
 
 
-async def _read(receive: Receive) -> bytes:
+async def read(receive: Receive) -> bytes:
     chunks = []
     while True:
         message = await receive()

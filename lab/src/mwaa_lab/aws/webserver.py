@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 
 from mwaa_lab.aws import limits
 from mwaa_lab.aws.faults import Faults
-from mwaa_lab.aws.front import Gone, Receive, Send, _Answer, _read, before, drop, log, respond
+from mwaa_lab.aws.front import Answer, Gone, Receive, Send, before, drop, log, read, respond
 from mwaa_lab.aws.journal import Call, Journal
 from mwaa_lab.aws.mwaa import ControlPlane, Environment, Reply
 
@@ -45,9 +45,15 @@ class WebServer:
         started, clock = time.time(), time.monotonic()
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         call = Call(service="webserver", operation=f"{scope['method']} {scope['path']}", access="read")
-        answer = _Answer(send)
+
+        def note(answer: Answer) -> None:
+            error = answer.error or (str(answer.status) if answer.status >= 400 else None)
+            seconds = time.monotonic() - clock
+            self._journal.write(call, time=started, seconds=seconds, status=answer.status, error=error)
+
+        answer = Answer(send, note)
         try:
-            body = await _read(receive)
+            body = await read(receive)
             status, document, more = await self._answer(scope, headers, body, call)
             encoded = [(key.encode(), value.encode("latin-1")) for key, value in more.items()]
             await respond(answer.send, status, json.dumps(document).encode(), "application/json", encoded)
@@ -58,10 +64,7 @@ class WebServer:
             if not answer.status:
                 await respond(answer.send, 500, b'{"message": "Internal Server Error"}')
         finally:
-            error_code = answer.error or (str(answer.status) if answer.status >= 400 else None)
-            self._journal.write(
-                call, time=started, seconds=time.monotonic() - clock, status=answer.status, error=error_code
-            )
+            answer.finish()
 
     async def _answer(
         self, scope: MutableMapping[str, Any], headers: dict[str, str], body: bytes, call: Call
