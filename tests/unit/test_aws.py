@@ -15,7 +15,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._aws import Aws
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults, MigrationError, aws_errors, explain
 from botocore import exceptions as botocore_exceptions
 from botocore.awsrequest import AWSResponse
-from conftest import Clock, aws_failure
+from fakes import Clock, aws_failure
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import cli
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import Answer, Cli, NotSent
-from conftest import Clock
+from fakes import Clock
 
 HOST = "web.example"
 

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import REGION, aws_failure, check_input
+from fakes import REGION, aws_failure, check_input
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
 GIVEN = {

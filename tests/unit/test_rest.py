@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient, RestError
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
-from conftest import Clock, aws_failure, check_input
+from fakes import Clock, aws_failure, check_input
 
 
 def airflow_says(status: int, body: Any) -> Exception:

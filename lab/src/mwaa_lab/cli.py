@@ -24,6 +24,8 @@ from mwaa_lab.labdir import LabDir, LabError, write_json
 
 SERVER = "server"
 ACCOUNT = "000000000000"
+# Unlike any name: Ansible masks a secret key wherever its text stands, in buckets and paths too.
+SECRET_KEY = "lab+only/no-secret+at-all"
 REGION = "us-east-1"
 DEFAULT_DIR = ".lab"
 
@@ -153,7 +155,7 @@ def aws_environment(lab: LabDir) -> dict[str, str]:
         "AWS_ENDPOINT_URL": endpoints(lab)["aws"],
         "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
         "AWS_ACCESS_KEY_ID": ACCOUNT,
-        "AWS_SECRET_ACCESS_KEY": "mwaa-lab",
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -173,7 +175,7 @@ def _make_base(lab: LabDir) -> dict[str, Any]:
             endpoint_url=endpoint,
             region_name=REGION,
             aws_access_key_id=ACCOUNT,
-            aws_secret_access_key="mwaa-lab",
+            aws_secret_access_key=SECRET_KEY,
             config=Config(s3={"addressing_style": "path"}, retries={"mode": "standard", "max_attempts": 5}),
         )
 
