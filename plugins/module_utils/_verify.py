@@ -379,6 +379,14 @@ def judge_dags(
             f"cannot be imported ({count} DAG{'s' if count != 1 else ''} missing): {target.import_errors[path]}",
             "add what it misses to requirements.txt or plugins.zip, or mend the file",
         )
+    for dag in dags:
+        if dag.path in held and dag.dag_id in target.paused:
+            findings.error(
+                f"DAG {dag.dag_id}",
+                f"is held back and yet the environment has parsed {dag.path}",
+                f"pause it at once; does the environment read {published['dag_s3_path']}/.airflowignore as"
+                f" {published['ignore_syntax']}?",
+            )
     running = sorted(dag.dag_id for dag in dags if target.paused.get(dag.dag_id) is False)
     if running:
         shown = ", ".join(running[:10]) + (f" and {len(running) - 10} more" if len(running) > 10 else "")

@@ -204,6 +204,7 @@ def test_files_are_told_by_the_end_of_their_path(location: str, path: str | None
 PUBLISHED: dict[str, Any] = {
     "dag_s3_path": "dags",
     "results": [{"key": f"dags/{name}.py", "action": "unchanged"} for name in ("a", "b", "eager", "broken", "never")],
+    "ignore_syntax": "regexp",
     "held_back": [{"path": "eager.py", "line": 1, "reason": "is_paused_upon_creation is not True"}],
     "plugins_s3_path": None,
     "plugins_s3_object_version": None,
@@ -255,6 +256,11 @@ def test_a_file_that_is_missing_or_another_in_the_bucket() -> None:
 def test_a_dag_that_is_not_paused_is_a_warning_only() -> None:
     _parity, _listed, findings = judge(TargetDags({"a": False, "b": True}, {}))
     assert findings.short == [] and "1 DAG is not paused: a" in findings.items[0]["what"]
+
+
+def test_a_held_back_dag_that_is_parsed_all_the_same_is_an_error() -> None:
+    _parity, _listed, findings = judge(TargetDags({"a": True, "b": True, "eager": False}, {}))
+    assert findings.short == ["DAG eager (is held back and yet the environment has parsed eager.py)"]
 
 
 def test_dags_from_outside_the_folder_are_listed() -> None:

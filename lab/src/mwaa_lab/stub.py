@@ -152,7 +152,8 @@ class StubEngine:
                         elif name.endswith(".py"):
                             found[name] = airflow.files[mark]
             paused = (env.get("AirflowConfigurationOptions") or {}).get("core.dags_are_paused_at_creation", "True")
-            bag = parse_dags({name: text for name, text in found.items() if not _is_ignored(name, ignored)})
+            syntax = _ignore_syntax(env)
+            bag = parse_dags({name: text for name, text in found.items() if not _is_ignored(name, ignored, syntax)})
             for dag_id, dag in bag.dags.items():
                 default = dag["paused"] if dag["paused"] is not None else paused.lower() == "true"
                 airflow.paused.setdefault(dag_id, default)
@@ -198,11 +199,17 @@ class DagBag:
     errors: dict[str, str]
 
 
-def _is_ignored(name: str, patterns: list[str]) -> bool:
-    return any(
-        pattern and (fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern.rstrip('/')}/*"))
-        for pattern in patterns
-    )
+def _ignore_syntax(env: EnvSpec) -> str:
+    default = "regexp" if int(env["AirflowVersion"].split(".")[0]) < 3 else "glob"
+    return (env.get("AirflowConfigurationOptions") or {}).get("core.dag_ignore_file_syntax") or default
+
+
+def _is_ignored(name: str, patterns: list[str], syntax: str) -> bool:
+    wanted = [pattern for pattern in patterns if pattern]
+    if syntax == "regexp":
+        return any(re.search(pattern, name) for pattern in wanted)
+    globs = [pattern.strip("/") for pattern in wanted]
+    return any(fnmatch.fnmatch(name, glob) or fnmatch.fnmatch(name, f"{glob}/*") for glob in globs)
 
 
 def parse_dags(files: dict[str, str]) -> DagBag:

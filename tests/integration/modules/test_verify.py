@@ -1,0 +1,144 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""mwaa_verify against a stub environment. The agent's answer is computed here, from what a test says is there."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import time
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils import _verify
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import canonical, digest
+
+pytestmark = pytest.mark.lab
+
+STATE: dict[str, dict[str, Any]] = {
+    "variables": {"plain": "1e5", "token": "CANARY-variable-0badcafe"},
+    "connections": {"db": {"conn_type": "postgres", "host": "h", "password": "CANARY-password-0badcafe"}},
+    "pools": {"default_pool": {"slots": 128, "description": "Default pool", "include_deferred": False}},
+}
+FILES = {
+    "dags/calm.py": b"from airflow import DAG\nDAG('calm')\n",
+    "dags/eager.py": b"from airflow import DAG\nDAG('eager', is_paused_upon_creation=False)\n",
+    "requirements.txt": b"--constraint x\n",
+}
+INVENTORY = {
+    "dags": [
+        {"dag_id": "calm", "is_paused": True, "fileloc": "/opt/airflow/dags/calm.py"},
+        {"dag_id": "eager", "is_paused": False, "fileloc": "/opt/airflow/dags/eager.py"},
+    ],
+    "not_carried": [{"kind": "option", "id": "core.executor", "reason": "MWAA sets it itself"}],
+    "findings": ["plugins: 3 compiled caches are left out"],
+}
+
+
+class Environment:
+    """A stub environment with a bundle published to it; `state` is what its Airflow holds."""
+
+    def __init__(self, lab: Any, base: Any, run_module: Any, make_bundle: Any, monkeypatch: Any):
+        self.state = copy.deepcopy(STATE)
+        self.runs = 0
+        self.bundle = make_bundle(FILES, inventory=INVENTORY, **STATE)
+        folder = f"v{time.time_ns()}/dags"
+        published = run_module("mwaa_dags_sync", source=self.bundle, bucket=base.bucket, dag_s3_path=folder)
+        self.name = base.environment(
+            DagS3Path=folder,
+            AirflowVersion="2.11.2",
+            RequirementsS3Path=published["requirements_s3_path"],
+            RequirementsS3ObjectVersion=published["requirements_s3_object_version"],
+        )
+        self.published = published
+        monkeypatch.setattr(_verify.AgentLane, "install", lambda _lane: False)
+        monkeypatch.setattr(_verify.AgentLane, "run", self._answer)
+
+    def _answer(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+        self.runs += 1
+        key = base64.b64decode(request["digest_key"])
+        digests = {
+            kind: {
+                identifier: {
+                    name: digest(key, kind, identifier, name, value) for name, value in canonical(kind, item).items()
+                }
+                for identifier, item in items.items()
+            }
+            for kind, items in self.state.items()
+        }
+        return {"digests": digests, "errors": {}, "notes": [], "airflow_version": "2.11.2"}
+
+
+@pytest.fixture
+def demo(lab: Any, base: Any, run_module: Any, make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    return Environment(lab, base, run_module, make_bundle, monkeypatch)
+
+
+def test_equal_or_listed(demo: Environment, run_module: Any) -> None:
+    result = run_module("mwaa_verify", environment=demo.name, bundle=demo.bundle)
+    assert result["equal"] is True and not result["changed"], result
+    assert result["parity"] == {
+        "variables": {"source": 2, "target": 2, "equal": 2},
+        "connections": {"source": 1, "target": 1, "equal": 1},
+        "pools": {"source": 1, "target": 1, "equal": 1},
+        "dags": {"source": 2, "target": 1, "equal": 1},
+    }
+    assert [(item["kind"], item["id"]) for item in result["not_carried"]] == [
+        ("dag_file", "eager.py"),
+        ("option", "core.executor"),
+    ]
+    assert result["findings"] == [
+        {"severity": "note", "where": "source", "what": "plugins: 3 compiled caches are left out", "mend": ""}
+    ]
+    assert result["source"]["airflow_version"] == "2.10.3" and result["target"]["airflow_version"] == "2.11.2"
+
+
+def test_a_difference_fails_with_ids_and_fields_and_no_values(demo: Environment, run_module: Any) -> None:
+    demo.state["connections"]["db"]["password"] = "CANARY-other-0badcafe"
+    del demo.state["variables"]["token"]
+    result = run_module("mwaa_verify", environment=demo.name, bundle=demo.bundle)
+    assert result["failed"] and result["equal"] is False
+    assert result["msg"].startswith(
+        f"the environment {demo.name} does not equal the bundle: variable token (is missing in the environment);"
+        " connection db (password differs)"
+    )
+    assert result["parity"]["variables"] == {"source": 2, "target": 1, "equal": 1}
+    assert "CANARY-" not in str(result).replace("CANARY-secret-key-00000000", "")
+
+    listed = [{"kind": "variable", "id": "token", "reason": "left out on purpose"}]
+    result = run_module("mwaa_verify", environment=demo.name, bundle=demo.bundle, not_carried=listed, fail=False)
+    assert not result.get("failed") and result["equal"] is False
+    assert [finding["where"] for finding in result["findings"] if finding["severity"] == "error"] == ["connection db"]
+
+
+def test_a_dag_file_that_somebody_changed(demo: Environment, lab: Any, run_module: Any) -> None:
+    key = f"{demo.published['dag_s3_path']}/calm.py"
+    lab.client("s3").put_object(Bucket=demo.published["bucket"], Key=key, Body=FILES["dags/calm.py"] + b"# x\n")
+    result = run_module("mwaa_verify", environment=demo.name, bundle=demo.bundle)
+    assert result["failed"] and "DAG file calm.py (is another one in the bucket)" in result["msg"]
+
+
+def test_an_import_error_is_told_at_once(demo: Environment, lab: Any, run_module: Any) -> None:
+    key = f"{demo.published['dag_s3_path']}/calm.py"
+    lab.client("s3").put_object(Bucket=demo.published["bucket"], Key=key, Body=b"from airflow import DAG\nDAG('calm'\n")
+    result = run_module("mwaa_verify", environment=demo.name, bundle=demo.bundle)
+    assert "DAG file calm.py (cannot be imported (1 DAG missing)" in result["msg"]
+
+
+def test_check_mode_makes_no_run_and_writes_nothing(demo: Environment, lab: Any, run_module: Any) -> None:
+    before = time.time()
+    result = run_module("mwaa_verify", environment=demo.name, bundle=demo.bundle, fail=False, check=True)
+    assert demo.runs == 0
+    assert [line for line in lab.journal(before) if line["access"] == "write"] == []
+    # the stub's own state is empty: what REST shows is compared, and missing is missing
+    assert result["differences"]["variables"]["missing"] == ["plain", "token"]
+
+
+def test_an_environment_that_is_not_there(run_module: Any, make_bundle: Any) -> None:
+    bundle = make_bundle(FILES, inventory=INVENTORY, **STATE)
+    result = run_module("mwaa_verify", environment="nowhere", bundle=bundle)
+    assert result["failed"] and "the environment nowhere does not exist, so it cannot be verified" in result["msg"]
+    check = run_module("mwaa_verify", environment="nowhere", bundle=bundle, check=True)
+    assert check["equal"] is None
+    assert check["parity"]["variables"] == {"source": 2, "target": None, "equal": None}
