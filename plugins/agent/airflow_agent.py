@@ -519,6 +519,9 @@ class Database(object):
     def key_column(self, kind):
         return self.table(kind).c[{"variables": "key", "connections": "conn_id", "pools": "pool"}[kind]]
 
+    def ids(self, kind):
+        return sorted(row[0] for row in self.session.query(self.key_column(kind).label("x_id")))
+
     def rows(self, kind):
         """Every row as a dict of column -> stored value, plus "#id" (the name) and "#row" (the primary key), in order of creation."""
         table, key = self.table(kind), self.key_column(kind)
@@ -908,6 +911,8 @@ def import_state(request):
     conflict = request.get("on_conflict") or "overwrite"
     if conflict not in ("overwrite", "keep", "fail"):
         raise AgentError("invalid", "on_conflict is overwrite, keep or fail, not %r" % (conflict,))
+    if in_task_sdk():
+        return _import_by_sdk(request, conflict)
     given = [kind for kind in KINDS if request.get(kind) is not None]
     with Database() as database:
         cipher = Cipher()
@@ -970,6 +975,39 @@ def import_state(request):
                 "database", "the database refused the import (%s), nothing was written" % type(error).__name__
             )
     return {"applied": True, "results": results, "reasons": reasons, "digests": digests}
+
+
+def _import_by_sdk(request, conflict):
+    """Airflow 3, inside a task: variables only, one by one through the execution API, which writes no audit log."""
+    from airflow.sdk import Variable
+
+    if conflict != "overwrite" or request.get("prune") or any(request.get(kind) for kind in KINDS[1:]):
+        raise AgentError("invalid", "a task of Airflow 3 can only overwrite variables: use REST for all else")
+    key = base64.b64decode(request["digest_key"]) if request.get("digest_key") else None
+    nothing = object()
+    results, reasons, digests = {}, {}, {}
+    for identifier in sorted(request["variables"]):
+        wanted = canonical("variables", request["variables"][identifier])
+        try:
+            existed = Variable.get(identifier, default=nothing) is not nothing
+            Variable.set(identifier, wanted["value"], description=wanted["description"])
+            arrived = Variable.get(identifier, default=nothing) == wanted["value"]  # set() swallows errors
+        except Exception as error:
+            results[identifier], reasons[identifier] = "failed", type(error).__name__
+            continue
+        if not arrived:
+            results[identifier] = "failed"
+            reasons[identifier] = "it reads back differently: a secrets backend or environment variable hides it"
+            continue
+        results[identifier] = "updated" if existed else "created"
+        if key:
+            digests[identifier] = {"value": digest(key, "variables", identifier, "value", wanted["value"])}
+    return {
+        "applied": True,
+        "results": {"variables": results},
+        "reasons": {"variables": reasons},
+        "digests": {"variables": digests},
+    }
 
 
 def _refused(reasons):
@@ -1051,17 +1089,23 @@ def plan(request):
     identity = inspect(request)
     with Database() as database:
         dags = _dags(database)
+        stored = {"VAR": database.ids("variables"), "CONN": database.ids("connections")}
     files = {}
     for name in ("dags", "plugins"):
         folder = identity[name + "_folder"]
         files[name] = list_files(folder)
-    overrides = sorted(name for name in os.environ if re.match(r"^AIRFLOW_(VAR|CONN)_.", name))
+    overrides = []
+    for name in sorted(os.environ):
+        match = re.match(r"^AIRFLOW_(VAR|CONN)_(.+)$", name)
+        if match:
+            hidden = [identifier for identifier in stored[match.group(1)] if identifier.upper() == match.group(2)]
+            overrides.append({"name": name, "origin": ORIGINS.get(name), "overrides": hidden})
     return {
         "identity": identity,
         "files": files,
         "distributions": distributions(),
         "options": options(),
-        "overrides": [{"name": name, "origin": ORIGINS.get(name)} for name in overrides],
+        "overrides": overrides,
         "dags": dags,
     }
 
