@@ -86,7 +86,7 @@ class Lab:
 
     def journal(self, since: float = 0.0) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in (self.folder / "journal.jsonl").read_text().splitlines()]
-        return [line for line in lines if line["time"] >= since and line["caller"] == "user"]
+        return [line for line in lines if line["time"] >= since - 0.000001 and line["caller"] == "user"]
 
     @property
     def environment(self) -> dict[str, str]:

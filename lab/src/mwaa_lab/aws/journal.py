@@ -181,7 +181,7 @@ class Journal:
 
     def write(self, call: Call, *, time: float, seconds: float, status: int, error: str | None) -> None:
         line = {
-            "time": round(time, 3),
+            "time": round(time, 6),
             "service": call.service,
             "operation": call.operation,
             "access": call.access,
