@@ -74,6 +74,7 @@ class Export:
         source = {
             key: identity[key] for key in ("airflow_version", "python_version", "hostname", "airflow_home", "database")
         }
+        self._same_source(bundle, source)
         if bundle is None and not self.check_mode:
             bundle = Bundle.create(self.store, self.aws, self.params["kms_key_id"], source)
             state = self.agent.call(_state_request(bundle))
@@ -118,6 +119,14 @@ class Export:
         if sentence:
             raise MigrationError(sentence)
         return answers[0], answers[1] if bundle is not None else None
+
+    def _same_source(self, bundle: Bundle | None, source: dict[str, Any]) -> None:
+        for name in ("airflow_home", "database"):
+            if bundle is not None and bundle.source.get(name) != source[name]:
+                raise MigrationError(
+                    f"the bundle {self.store.url} holds another Airflow ({name} {bundle.source.get(name)}, not {source[name]}):"
+                    " use a bundle of its own for this one"
+                )
 
     def _documents(self, plan: dict[str, Any], state: dict[str, Any] | None) -> dict[str, bytes]:
         """requirements.txt, options.json and inventory.json; fills not_carried and findings."""
@@ -176,14 +185,15 @@ class Export:
     def _overrides(self, plan: dict[str, Any]) -> None:
         for override in plan["overrides"]:
             kind = "variable" if override["name"].startswith("AIRFLOW_VAR_") else "connection"
-            self.not_carried.append(
-                {
-                    "kind": kind,
-                    "id": override["name"],
-                    "reason": f"set in {override['origin'] or 'the environment'}, not in the database, and stronger than"
-                    f" a {kind} there: set it in the environment's startup script, or make it a {kind}",
-                }
-            )
+            where = f"{override['name']} is set in {override['origin'] or 'the environment'}"
+            if override["overrides"]:
+                names = " and ".join(override["overrides"])
+                self.findings.append(
+                    f"{where} and hides the {kind} {names} at the source; what the database holds is carried"
+                )
+                continue
+            reason = f"{where} and not in the database: set it in the environment's startup script, or make it a {kind}"
+            self.not_carried.append({"kind": kind, "id": override["name"], "reason": reason})
         if plan["identity"]["secrets_backend"]:
             self.findings.append(
                 f"the source also reads variables and connections from {plan['identity']['secrets_backend']}: what lies there"

@@ -919,7 +919,8 @@ def import_state(request):
         reasons = {}
         for kind in given:
             for identifier, reason in _invalid(kind, request[kind], database.table(kind)):
-                reasons.setdefault(kind, {})[identifier] = reason
+                found = reasons.setdefault(kind, {})
+                found[identifier] = "; ".join([found[identifier], reason] if identifier in found else [reason])
         if reasons:
             return _refused(reasons)
         stored, cipher, faults = read_state(given, database, cipher)
