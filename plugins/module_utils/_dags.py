@@ -311,11 +311,17 @@ def _segment_regex(segment: str) -> str:
     return regex
 
 
-def ignore_line(path: str, syntax: str) -> str:
-    """The one line that hides exactly this file. `#` would start a comment in both syntaxes."""
-    if syntax == "regexp":
-        return "^" + re.escape(path).replace("\\#", "\\x23") + "$"
-    return "/" + re.sub(r"([\\*?\[\] !])", r"\\\1", path).replace("#", "?")
+def ignore_lines(path: str, folder: str = "") -> list[str]:
+    """Two lines that hide this file, one in each syntax, so that it stays hidden whatever an environment is set to.
+
+    folder: where the .airflowignore stands; globs are relative to it, regexps never. Read in the other syntax, the
+    first line matches nothing, and the second what ends with the same path in another folder. `#` starts a comment.
+    """
+    inner = path[len(folder) + 1 :] if folder else path
+    return [
+        "^" + re.escape(path).replace("\\#", "\\x23") + "$",
+        "/" + re.sub(r"([\\*?\[\] !])", r"\\\1", inner).replace("#", "?"),
+    ]
 
 
 def with_block(content: bytes, lines: Iterable[str]) -> bytes:

@@ -204,6 +204,8 @@ def classify(options: list[dict[str, Any]], source_version: str, target_version:
     if majors[0] < 3 <= majors[1]:
         for name in DATA_INTERVALS:
             _add(result, name, "True", "Airflow 3 would else move every logical date by one interval and skip one")
+        if "core.dag_ignore_file_syntax" not in result["portable"]:
+            _add(result, "core.dag_ignore_file_syntax", "regexp", "Airflow 3 would else read .airflowignore as globs")
         if not any(f"{one['section']}.{one['key']}" == "scheduler.catchup_by_default" for one in options):
             result["findings"].append(
                 "DAGs that do not say catchup catch up in Airflow 2 and do not in Airflow 3: set scheduler.catchup_by_default to keep it"

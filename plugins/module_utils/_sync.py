@@ -30,6 +30,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._dags import (
     AGENT_FOLDER,
     IGNORE_FILE,
     SYNTAX_OPTION,
+    SYNTAXES,
     Facts,
     FileInfo,
     IgnoreRules,
@@ -38,7 +39,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._dags import (
     early_files,
     facts_of,
     folder_tree,
-    ignore_line,
+    ignore_lines,
     kind_of,
     make_tree,
     with_block,
@@ -287,9 +288,6 @@ def lay_out(
     target_syntax = (options or {}).get(SYNTAX_OPTION) or (default_syntax(airflow_version) if airflow_version else None)
     syntax = source.syntax or target_syntax or "regexp"
     rules = IgnoreRules(ignore_files, syntax)
-    if not rules and target_syntax:
-        syntax = target_syntax  # no pattern of the source's to keep the meaning of
-        rules = IgnoreRules(ignore_files, syntax)
     ignored = sorted(path for path in tree.files if path not in ignore_files and rules.hides(path))
     for place in rules.invalid:
         findings.append(
@@ -306,14 +304,18 @@ def lay_out(
         for path, (line, reason) in early_files(facts, plugin_facts).items():
             if not rules.hides(path):
                 held.append({"path": path, "line": line or None, "reason": reason})
-    composed = _with_held_back(ignore_files, [item["path"] for item in held], syntax)
+    composed = _with_held_back(ignore_files, [item["path"] for item in held])
+    now_hidden = IgnoreRules(composed, syntax)
+    known = {item["path"] for item in held}
+    for path, found in sorted(facts.items()):
+        if found.dag and path not in known and now_hidden.hides(path) and not rules.hides(path):
+            held.append({"path": path, "line": None, "reason": "its path ends like that of a file that is held back"})
     for path, content in list(composed.items()):
         original = tree.files.get(path)
         if original is not None and hashlib.sha256(content).hexdigest() == original.sha256:
             del composed[path]
 
-    if target_syntax != syntax and (rules or held):
-        # read in the wrong syntax, held back files would start
+    if target_syntax != syntax and rules:
         if (options or {}).get(SYNTAX_OPTION) and target_syntax:
             raise MigrationError(
                 f"the DAG folder's {IGNORE_FILE} is written as {syntax} and the environment reads it as"
@@ -347,34 +349,32 @@ def lay_out(
     return Layout(files, composed, rules, facts, held, ignored, needed, findings)
 
 
-def _with_held_back(ignore_files: Mapping[str, bytes], paths: list[str], syntax: str) -> dict[str, bytes]:
-    """The .airflowignore files with the block. It stands in the root's file, and in a nearer one where that one's
-    negation would undo it.
-    """
+def _with_held_back(ignore_files: Mapping[str, bytes], paths: list[str]) -> dict[str, bytes]:
+    """The .airflowignore files with the block: in the root's, and in a nearer one where a negation would undo it."""
     composed = dict(ignore_files)
 
     def add(where: str, wanted: list[str]) -> None:
-        folder = where[: -len(IGNORE_FILE)]
-        # regexp: relative to the DAG folder wherever it stands; glob: relative to the file it stands in
-        lines = [ignore_line(path[len(folder) :] if syntax == "glob" else path, syntax) for path in wanted]
+        folder = where.rpartition("/")[0]
+        lines = [line for path in wanted for line in ignore_lines(path, folder)]
         composed[where] = with_block(ignore_files.get(where, b""), lines)
+
+    def visible() -> list[str]:
+        both = [IgnoreRules(composed, syntax) for syntax in SYNTAXES]
+        return [path for path in paths if not all(rules.hides(path) for rules in both)]
 
     if paths:
         add(IGNORE_FILE, paths)
-    rules = IgnoreRules(composed, syntax)
     nearer: dict[str, list[str]] = {}
-    for path in paths:
-        if not rules.hides(path):
-            folders = path.split("/")[:-1]
-            around = ["/".join([*folders[:depth], IGNORE_FILE]) for depth in range(len(folders), 0, -1)]
-            nearer.setdefault(next((place for place in around if place in composed), IGNORE_FILE), []).append(path)
+    for path in visible():
+        folders = path.split("/")[:-1]
+        around = ["/".join([*folders[:depth], IGNORE_FILE]) for depth in range(len(folders), 0, -1)]
+        nearer.setdefault(next((place for place in around if place in composed), IGNORE_FILE), []).append(path)
     for where, wanted in nearer.items():
-        add(where, wanted)
-    rules = IgnoreRules(composed, syntax)
-    visible = [path for path in paths if not rules.hides(path)]
-    if visible:
+        if where != IGNORE_FILE:
+            add(where, wanted)
+    if visible():
         raise MigrationError(
-            f"these files unpause themselves and no line of {IGNORE_FILE} can hide them: {', '.join(visible)};"
+            f"these files unpause themselves and no line of {IGNORE_FILE} can hide them: {', '.join(visible())};"
             " set is_paused_upon_creation=True in them and run again"
         )
     return composed

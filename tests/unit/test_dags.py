@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._dags import (
+    SYNTAXES,
     Facts,
     IgnoreRules,
     default_syntax,
     early_files,
     facts_of,
     folder_tree,
-    ignore_line,
+    ignore_lines,
     with_block,
     without_debris,
 )
@@ -91,12 +92,13 @@ def test_patterns_that_do_not_compile_are_named() -> None:
 @pytest.mark.parametrize(
     "path", ["eager.py", "team/a b.py", "x#1.py", "we[i]rd*.py", "!not.py", "a/b/c-d.e.py", "ä.py"]
 )
-def test_a_line_hides_its_file_and_no_other(syntax: str, path: str) -> None:
-    rules = IgnoreRules({".airflowignore": with_block(b"", [ignore_line(path, syntax)])}, syntax)
+def test_its_lines_hide_a_file_and_no_other_in_either_syntax(syntax: str, path: str) -> None:
+    rules = IgnoreRules({".airflowignore": with_block(b"", ignore_lines(path))}, syntax)
     assert rules.hides(path)
     assert not rules.hides("other.py")
-    assert not rules.hides("deep/" + path)
-    assert not rules.hides(path + "x")
+    assert not rules.hides("deeper" + path)
+    line = IgnoreRules({".airflowignore": ignore_lines(path)[SYNTAXES.index(syntax)].encode()}, syntax)
+    assert not line.hides("deep/" + path) and not line.hides(path + "x")
 
 
 def test_the_block_is_replaced_and_taken_out_again() -> None:

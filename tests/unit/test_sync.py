@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mwaa.migration.plugins.module_utils._dags import folder_tree
+from ansible_collections.mwaa.migration.plugins.module_utils._dags import IgnoreRules, folder_tree
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._sync import (
     UNKNOWN_VERSION,
@@ -259,12 +259,21 @@ def test_a_negation_further_down_does_not_release_a_held_back_file(folder: Path)
     assert s3.objects["dags/team/.airflowignore"][0].endswith(b"\n/eager.py\n# END mwaa.migration\n")
 
 
-def test_the_targets_syntax_is_used_where_the_source_has_no_pattern(folder: Path) -> None:
+def test_held_back_files_are_hidden_whatever_syntax_the_environment_reads(folder: Path) -> None:
     (folder / "eager.py").write_text(EAGER)
     s3 = FakeS3()
     result = run(s3, folder, target=dataclasses.replace(TARGET, airflow_version="3.2.1"))
-    assert result["ignore_syntax"] == "glob" and result["airflow_configuration_options"] == {}
-    assert b"\n/eager.py\n" in s3.objects["dags/.airflowignore"][0]
+    assert result["airflow_configuration_options"] == {}  # there is no pattern of the source's
+    for syntax in ("regexp", "glob"):
+        assert IgnoreRules({".airflowignore": s3.objects["dags/.airflowignore"][0]}, syntax).hides("eager.py")
+
+
+def test_a_file_that_is_hidden_with_another_is_listed_too(folder: Path) -> None:
+    (folder / "eager.py").write_text(EAGER)
+    (folder / "team" / "eager.py").write_text(CALM)
+    held = run(FakeS3(), folder)["held_back"]
+    assert [item["path"] for item in held] == ["eager.py", "team/eager.py"]
+    assert held[1]["reason"] == "its path ends like that of a file that is held back"
 
 
 def test_the_sources_patterns_keep_their_meaning_on_airflow_3(folder: Path) -> None:
