@@ -52,14 +52,11 @@ def up(lab: LabDir, source: str, seed_data: str, engine: str) -> None:
         if known.get("ready") and not _dead(lab):
             if known["asked"] != asked:
                 was = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in known["asked"].items())
-                raise LabError(
-                    f"The lab in {lab.path} is up, with {was}: take it down first (mwaa-lab down), or use another --dir."
-                )
+                raise LabError(f"The lab in {lab.path} is up with {was}: take it down first, or use another --dir.")
             say(f"the lab in {lab.path} is already up")
             return
-        say(
-            f"the lab in {lab.path} was left half up ({', '.join(_dead(lab)) or 'it never became ready'}): taking it down"
-        )
+        why = ", ".join(_dead(lab)) or "it never became ready"
+        say(f"the lab in {lab.path} was left half up ({why}): taking it down")
         down(lab, quiet=True)
     if source != "none":
         install.version(source)
@@ -144,8 +141,10 @@ def _start_source(lab: LabDir, source: str, seed_data: str, engine: str, say: Pr
 def endpoints(lab: LabDir) -> dict[str, Any]:
     """:raises LabError: the lab is not up."""
     file = lab.path / "aws" / "server.json"
-    if not lab.exists() or not file.exists() or not processes.alive(lab, SERVER):
-        raise LabError(f"There is no lab up in {lab.path}: mwaa-lab up --dir {lab.path}")
+    if not lab.exists():
+        raise LabError(f"There is no lab in {lab.path}: mwaa-lab up --dir {lab.path}")
+    if not file.exists() or not processes.alive(lab, SERVER):
+        raise LabError(f"The lab in {lab.path} is not up, its AWS is dead: mwaa-lab up (or down) --dir {lab.path}")
     return json.loads(file.read_text())
 
 
@@ -221,7 +220,7 @@ def _make_base(lab: LabDir) -> dict[str, Any]:
 
 
 def _execution_policy(bucket: str, key: str) -> dict[str, Any]:
-    """What AWS documents for an execution role (user guide, mwaa-create-role), and the key that the agent's requests use."""
+    """What AWS documents for an execution role (user guide, mwaa-create-role), and the bundle's key."""
 
     def allow(actions: list[str], resource: str | list[str]) -> dict[str, Any]:
         return {"Effect": "Allow", "Action": actions, "Resource": resource}
@@ -323,10 +322,8 @@ def print_status(known: dict[str, Any], lab: LabDir) -> None:
         print(f"\nsource  Airflow {source['airflow_version']}, {source['seed_data']} seed data")
         airflow(source)
         if door := source["ssh"]:
-            row(
-                "ssh",
-                f"ssh -i {door['key']} -p {door['port']} -o UserKnownHostsFile={door['known_hosts']} {door['user']}@{door['host']}",
-            )
+            options = f"-i {door['key']} -p {door['port']} -o UserKnownHostsFile={door['known_hosts']}"
+            row("ssh", f"ssh {options} {door['user']}@{door['host']}")
     for found in known["environments"]:
         print(f"\nenvironment {found['name']}  {found['status']}  Airflow {found['airflow_version']}")
         if found["airflow_home"]:
@@ -336,13 +333,21 @@ def print_status(known: dict[str, Any], lab: LabDir) -> None:
 
 
 def journal(lab: LabDir, as_json: bool) -> None:
-    """Every AWS call so far."""
-    from mwaa_lab.aws.journal import format_line
-
+    """Every AWS call so far; for people without those by which the service itself looks after its environments."""
     path = Path(endpoints(lab)["journal"])
-    with contextlib.suppress(BrokenPipeError, FileNotFoundError), path.open() as lines:
+    with contextlib.suppress(BrokenPipeError, FileNotFoundError), path.open(encoding="utf-8") as lines:
         for line in lines:
-            print(line.rstrip("\n") if as_json else format_line(json.loads(line)))
+            if as_json:
+                print(line.rstrip("\n"))
+                continue
+            call = json.loads(line)
+            if call["caller"] == "service":
+                continue
+            moment = time.strftime("%H:%M:%S", time.localtime(call["time"]))
+            keys = " ".join(f"{name}={value}" for name, value in call["keys"].items())
+            outcome = f"  {call['status']} {call['error']}" if call["error"] else ""
+            what = f"{call['access']:<5}  {call['service']}:{call['operation']}"
+            print(f"{moment}  {what}  {keys}  ({call['caller']}){outcome}")
 
 
 # --- down -------------------------------------------------------------------------------------------------------------

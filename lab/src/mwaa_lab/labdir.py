@@ -60,7 +60,7 @@ class LabDir:
 
     @property
     def temp(self) -> Path:
-        """TMPDIR of all processes. Outside of the folder: sockets made in it must fit 108 bytes however deep the lab lies."""
+        """TMPDIR of all processes; not in the folder, since paths of sockets in it must fit 108 bytes."""
         return Path(tempfile.gettempdir()) / f"mwaa-lab-{self.id[:12]}"
 
     def remove(self) -> None:

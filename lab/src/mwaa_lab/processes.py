@@ -130,7 +130,7 @@ def _marked(pid: int, lab_id: str) -> bool:
 def members(leaders: Iterable[Record], lab_id: str | None = None) -> list[Stat]:
     """Living processes of the leaders' sessions and, when lab_id is given, all that carry the lab's marker.
 
-    A session's number is not given away while a member lives; that a number was taken by somebody else's session after ours
+    A session's number is not given away while a member lives; that it was taken by somebody else's session after ours
     ended shows in its leader's start time, or, where that leader is gone, in members older than our record.
     """
     boot = _boot_id()
@@ -173,15 +173,19 @@ def stop(find: Callable[[], list[Stat]], grace: float) -> int:
     return len(killed)
 
 
-def stop_named(lab: LabDir, prefix: str, grace: float = 5.0) -> None:
-    """End the processes remembered under a prefix, with all that they started, and forget them."""
-    entries = records(lab, prefix)
+def end(lab: LabDir, entries: list[Record], grace: float) -> None:
+    """End processes with all that they started, and forget them."""
     stop(lambda: members(entries), grace)
     for entry in entries:
         (lab.run / f"{entry.name}.{entry.pid}.json").unlink(missing_ok=True)
 
 
-def stop_all(lab: LabDir, grace: float = 5.0) -> int:
+def stop_named(lab: LabDir, prefix: str, grace: float = 3.0) -> None:
+    """End the processes remembered under a prefix."""
+    end(lab, records(lab, prefix), grace)
+
+
+def stop_all(lab: LabDir, grace: float = 3.0) -> int:
     """End everything that this lab ever started. :return: how many processes had to be killed."""
     entries, lab_id = records(lab), lab.id
     return stop(lambda: members(entries, lab_id), grace)
@@ -223,7 +227,7 @@ class Watched:
 
 @dataclass
 class Supervisor:
-    """Keeps processes running, as ECS does for MWAA and systemd for a host: what dies is started again, slower each time."""
+    """Keeps processes running, as ECS does for MWAA and systemd for a host: what dies is started again, ever slower."""
 
     lab: LabDir
     watched: dict[str, Watched] = field(default_factory=dict)
@@ -238,7 +242,7 @@ class Supervisor:
                 self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
                 self._thread.start()
 
-    def stop(self, prefix: str, grace: float = 5.0) -> None:
+    def stop(self, prefix: str, grace: float) -> None:
         with self._lock:
             for name in [name for name in self.watched if name.startswith(prefix)]:
                 del self.watched[name]
@@ -269,10 +273,7 @@ class Supervisor:
                     entry.retry_at = time.monotonic() + min(30, 2 ** (entry.failures - 1) - 1)
                     self._note(f"{entry.name} (pid {process.pid}) ended with {process.returncode}: started again")
                     # what it left behind would hold its port and its locks
-                    leader = [e for e in records(self.lab, entry.name) if e.pid == process.pid]
-                    stop(lambda leader=leader: members(leader), 2.0)
-                    for old in leader:
-                        (self.lab.run / f"{old.name}.{old.pid}.json").unlink(missing_ok=True)
+                    end(self.lab, [old for old in records(self.lab, entry.name) if old.pid == process.pid], 2.0)
                 if time.monotonic() >= entry.retry_at:
                     with self._lock:
                         if self.watched.get(entry.name) is entry:

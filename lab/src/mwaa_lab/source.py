@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The Airflow that is left: a host's own Airflow with a home, a configuration, DAGs that ran and state to carry.
 
-``python -m mwaa_lab.source --dir DIR`` is the host: it keeps the scheduler running and answers SSH. ``prepare`` makes it
-beforehand. Under ``DIR/source``: ``home`` (the SSH user's home, with ``airflow``, AIRFLOW_HOME, and ``venv``) and ``etc``
-(systemd's EnvironmentFile and units, as the host would have them).
+``python -m mwaa_lab.source --dir DIR`` is the host: it keeps the scheduler running and answers SSH. ``prepare`` makes
+it beforehand. Under ``DIR/source``: ``home`` (the SSH user's home, with ``airflow``, AIRFLOW_HOME, and ``venv``) and
+``etc`` (systemd's EnvironmentFile and units, as the host would have them).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ After=network.target postgresql.service
 [Service]
 EnvironmentFile={environment}
 User=airflow
-ExecStart={python} {python_bin}/airflow {component}
+ExecStart={venv}/python {venv}/airflow {component}
 Restart=on-failure
 RestartSec=5s
 
@@ -141,12 +141,7 @@ def prepare(lab: LabDir, airflow_version: str, seed_data: str, say: Callable[[st
     _render(SEEDS / "airflow.cfg", source.airflow_home / "airflow.cfg", values, secret)
     _render(SEEDS / "airflow.env", source.environment_file, values, secret)
     for component in ("scheduler", "webserver"):
-        unit = UNIT.format(
-            component=component,
-            environment=source.environment_file,
-            python=source.python,
-            python_bin=source.python.parent,
-        )
+        unit = UNIT.format(component=component, environment=source.environment_file, venv=source.python.parent)
         (source.environment_file.parent / f"airflow-{component}.service").write_text(unit)
     write_json(
         source.file,
@@ -177,9 +172,7 @@ def prepare(lab: LabDir, airflow_version: str, seed_data: str, say: Callable[[st
         for number in range(seed.LARGE_DAG_FILES):
             (many / f"tenant_{number:04d}.py").write_text(seed.large_dag(number))
     state = seed.large(secret) if seed_data == "large" else seed.small(secret)
-    say(
-        f"source: {len(state['variables'])} variables, {len(state['connections'])} connections, {len(state['pools'])} pools"
-    )
+    say("source: " + ", ".join(f"{len(state[kind])} {kind}" for kind in ("variables", "connections", "pools")))
     _load(airflow, state)
 
 
@@ -197,7 +190,7 @@ def _render(template: Path, place: Path, values: dict[str, str], secret: seed.Ca
 
 
 def _install_extras(source: Source) -> None:
-    """What a host gathers: packages that Airflow did not bring, and one of the company's own, editable, from no index."""
+    """What a host gathers: packages that Airflow did not bring, and one of the company's own, editable."""
     install.uv_pip(source.python, "--no-deps", "-r", SEEDS / "extra-packages.txt")
     checkout = source.home / "src" / "acme-datalib"
     shutil.copytree(

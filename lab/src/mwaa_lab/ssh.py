@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The door to the source: an SSH server on 127.0.0.1 that runs commands as the source's host would.
 
-One user, one key. Commands, standard streams, exit codes, SFTP and SCP work, so any SSH client and Ansible's ssh connection do.
-There is no terminal and no sudo behind it: the commands run as whoever started the lab, in a home of their own.
+One user, one key. Commands, standard streams, exit codes, SFTP and SCP work, so any SSH client and Ansible's ssh
+connection do. There is no terminal and no sudo behind it: the commands run as whoever started the lab, in a home of
+their own.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ async def _run(process: asyncssh.SSHServerProcess, home: Path, environ: dict[str
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
+    assert child.stdin and child.stdout and child.stderr
     moved = _Moved()
     pumps = [
         asyncio.ensure_future(_pump(child.stdout, process.stdout, moved)),
@@ -164,13 +166,13 @@ class _Sftp(asyncssh.SFTPServer):
 
     def __init__(self, channel: asyncssh.SSHServerChannel, home: Path) -> None:
         super().__init__(channel)
-        self.home = os.fsencode(home)
+        self.home = home
 
     def map_path(self, path: bytes) -> bytes:
-        return os.path.join(self.home, path)
+        return os.fsencode(self.home / os.fsdecode(path))
 
     def reverse_map_path(self, path: bytes) -> bytes:
         return path
 
     async def realpath(self, path: bytes) -> bytes:
-        return os.path.realpath(os.path.join(self.home, path))
+        return os.fsencode((self.home / os.fsdecode(path)).resolve())

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """MWAA environments that are real Airflows: what the service does around an Airflow, as far as it is known.
 
-Files of an environment, under ``environments/ACCOUNT/REGION/NAME``: ``environment.json`` (port and keys, mode 600), ``home``
-(AIRFLOW_HOME), and per build ``build-N`` with the overlay venv, the plugins and pip's log. An update makes a new build beside
-the running one and switches only when that is whole, so a failing one leaves what was there.
+Files of an environment, under ``environments/ACCOUNT/REGION/NAME``: ``environment.json`` (port and keys, mode 600),
+``home`` (AIRFLOW_HOME), and per build ``build-N`` with the overlay venv, the plugins and pip's log. An update makes a
+new build beside the running one and switches only when that is whole, so a failing one leaves what was there.
 """
 
 from __future__ import annotations
@@ -45,24 +45,58 @@ STARTUP_SECONDS = 5 * 60
 
 BAD_CONFIGURATION = "INCORRECT_CONFIGURATION"
 
-RESERVED = (
-    "AIRFLOW__CELERY__BROKER_URL AIRFLOW__CELERY__RESULT_BACKEND AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS "
-    "AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__* AIRFLOW__CORE__EXECUTOR "
-    "AIRFLOW__CORE__FERNET_KEY AIRFLOW__CORE__LOAD_EXAMPLES AIRFLOW__CORE__SQL_ALCHEMY_CONN AIRFLOW__DATABASE__SQL_ALCHEMY_CONN "
-    "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS AIRFLOW__OPERATORS__DEFAULT_QUEUE AIRFLOW__METRICS__STATSD_* "
-    "AIRFLOW__WEBSERVER__SECRET_KEY AIRFLOW__WEBSERVER__CONFIG_FILE AIRFLOW__WEBSERVER__COOKIE_SECURE "
-    "AIRFLOW__WEBSERVER__BASE_URL AIRFLOW__API__BASE_URL AIRFLOW__API__SECRET_KEY AIRFLOW__FAB__CONFIG_FILE "
-    "AIRFLOW__SCHEDULER__STANDALONE_DAG_PROCESSOR AIRFLOW__CORE__AUTH_MANAGER AIRFLOW__CORE__EXECUTION_API_SERVER_URL "
-    "AIRFLOW__CORE__MULTI_TEAM AIRFLOW__TRIGGERER__QUEUES_ENABLED AIRFLOW__API_AUTH__JWT_* "
-    "AIRFLOW__AWS_MWAA__REDIRECT_URL AIRFLOW__CORE__DATABASE_ACCESS_ISOLATION"
-).split()
+RESERVED = [
+    "AIRFLOW__CELERY__BROKER_URL",
+    "AIRFLOW__CELERY__RESULT_BACKEND",
+    "AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS",
+    "AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL",
+    "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__*",
+    "AIRFLOW__CORE__EXECUTOR",
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW__CORE__LOAD_EXAMPLES",
+    "AIRFLOW__CORE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS",
+    "AIRFLOW__OPERATORS__DEFAULT_QUEUE",
+    "AIRFLOW__METRICS__STATSD_*",
+    "AIRFLOW__WEBSERVER__SECRET_KEY",
+    "AIRFLOW__WEBSERVER__CONFIG_FILE",
+    "AIRFLOW__WEBSERVER__COOKIE_SECURE",
+    "AIRFLOW__WEBSERVER__BASE_URL",
+    "AIRFLOW__API__BASE_URL",
+    "AIRFLOW__API__SECRET_KEY",
+    "AIRFLOW__FAB__CONFIG_FILE",
+    "AIRFLOW__SCHEDULER__STANDALONE_DAG_PROCESSOR",
+    "AIRFLOW__CORE__AUTH_MANAGER",
+    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
+    "AIRFLOW__CORE__MULTI_TEAM",
+    "AIRFLOW__TRIGGERER__QUEUES_ENABLED",
+    "AIRFLOW__API_AUTH__JWT_*",
+    "AIRFLOW__AWS_MWAA__REDIRECT_URL",
+    "AIRFLOW__CORE__DATABASE_ACCESS_ISOLATION",
+]
 """What a user's option or startup script sets in vain: MWAA puts its own value last and says nothing."""
 
-PROTECTED = (
-    "AIRFLOW_ENV_ID AIRFLOW_ENV_NAME AIRFLOW_HOME AIRFLOW_TASK_REVISION_ID AIRFLOW_VERSION JWT_PUBLIC_KEY AWS_REGION "
-    "AWS_DEFAULT_REGION CUSTOMER_ACCOUNT_ID ECS_* AWS_CONTAINER_CREDENTIALS_RELATIVE_URI AWS_EXECUTION_ENV PYTHONPATH "
-    "PYTHONUNBUFFERED WATCHTOWER_VERSION USE_NON_CRITICAL_LOGGING MWAA__* AIRFLOW_CONN_AWS_DEFAULT"
-).split()
+PROTECTED = [
+    "AIRFLOW_ENV_ID",
+    "AIRFLOW_ENV_NAME",
+    "AIRFLOW_HOME",
+    "AIRFLOW_TASK_REVISION_ID",
+    "AIRFLOW_VERSION",
+    "JWT_PUBLIC_KEY",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "CUSTOMER_ACCOUNT_ID",
+    "ECS_*",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_EXECUTION_ENV",
+    "PYTHONPATH",
+    "PYTHONUNBUFFERED",
+    "WATCHTOWER_VERSION",
+    "USE_NON_CRITICAL_LOGGING",
+    "MWAA__*",
+    "AIRFLOW_CONN_AWS_DEFAULT",
+]
 """Environment variables that a startup script sets in vain."""
 
 CONSTRAINT_LINE = re.compile(r"-c |--constraint ")
@@ -89,7 +123,10 @@ def process_environment(
     options: dict[str, str],
     essential: dict[str, str],
 ) -> dict[str, str]:
-    """What an environment's processes get. Later wins: machine, MWAA's opinions, startup script, options, MWAA's essentials."""
+    """What an environment's processes get.
+
+    Later wins: machine, MWAA's opinions, startup script, configuration options, MWAA's essentials.
+    """
     asked = {option_variable(name): value for name, value in options.items()}
     return {
         **base,
@@ -101,8 +138,9 @@ def process_environment(
 
 
 def rewrite_requirements(text: str, home: Path, plugins: Path) -> str:
-    """requirements.txt as this machine can install it: MWAA's folders are ours, and constraint files that the Airflow project
-    publishes are answered from the lab's own copies.
+    """requirements.txt as this machine can install it.
+
+    MWAA's folders are ours; constraint files that the Airflow project publishes are answered from the lab's own copies.
 
     :raises EngineError: a published constraints file that does not exist (or of which the lab has no copy).
     """
@@ -112,8 +150,8 @@ def rewrite_requirements(text: str, home: Path, plugins: Path) -> str:
         if copy is None:
             raise EngineError(
                 BAD_CONFIGURATION,
-                "Unable to install requirements.txt: ERROR: Could not open requirements file: 404 Client Error: Not Found "
-                f"for url: {found[0]} (the lab answers for {', '.join(sorted(known_constraints()))})",
+                "Unable to install requirements.txt: ERROR: Could not open requirements file: 404 Client Error: "
+                f"Not Found for url: {found[0]} (the lab answers for {', '.join(sorted(known_constraints()))})",
             )
         return str(copy)
 
@@ -224,7 +262,7 @@ class AirflowEngine:
         if env["AirflowVersion"] != found.airflow.row.airflow:
             raise EngineError(
                 BAD_CONFIGURATION,
-                f"The lab cannot change an environment from Airflow {found.airflow.row.airflow} to {env['AirflowVersion']}.",
+                f"The lab cannot change Airflow {found.airflow.row.airflow} to {env['AirflowVersion']} in place.",
             )
         before, old = found.spec, found.build
         assert old is not None
@@ -305,7 +343,10 @@ class AirflowEngine:
         return self.environments[_key(env)]
 
     def _build(self, found: Environment, env: EnvSpec, number: int) -> Build:
-        """Interpreter, plugins and startup variables for what env asks. :raises EngineError: what the user gave is at fault."""
+        """Interpreter, plugins and startup variables for what env asks.
+
+        :raises EngineError: what the user gave is at fault.
+        """
         path = found.path / f"build-{number}"
         shutil.rmtree(path, ignore_errors=True)
         python = install.overlay(found.airflow.row, path / "venv")
@@ -324,7 +365,7 @@ class AirflowEngine:
         return build
 
     def _artefact(self, env: EnvSpec, kind: str) -> bytes | None:
-        """The object that an environment names for plugins, requirements or startup script, in the version that it names."""
+        """The object, in the version, that an environment names for its plugins, requirements or startup script."""
         key = env.get(f"{kind}S3Path")
         if not key:
             return None
@@ -361,7 +402,7 @@ class AirflowEngine:
         ]
         try:
             run = subprocess.run(
-                [*argv, *constraints, "--requirement", listed],
+                [*map(str, argv), *constraints, "--requirement", str(listed)],
                 env={**install.installer_environment(), **build.startup, **options, "PIP_ROOT_USER_ACTION": "ignore"},
                 cwd=build.path,
                 stdin=subprocess.DEVNULL,
@@ -379,8 +420,7 @@ class AirflowEngine:
             self.settings.aws.logs(env), env, "Scheduler", f"requirements_install_{int(time.time())}", output
         )
         if failed:
-            errors = [line for line in output.splitlines() if "ERROR" in line or "conflict" in line.lower()]
-            words = "\n".join(errors or output.splitlines()[-15:])[-1500:]
+            words = output[max(0, output.find("ERROR")) :].strip()[:1500]
             raise EngineError(BAD_CONFIGURATION, f"Unable to install requirements.txt: {words}")
 
     def _run_startup(self, found: Environment, env: EnvSpec, build: Build, script: bytes) -> dict[str, str]:

