@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the tests of modules share: AWS's refusals, botocore's own check of parameters, and time that nobody waits for."""
+"""What tests of modules share: AWS's refusals, botocore's own check of parameters, time that nobody waits for."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def options(lab: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def run_module(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> Any:
     """run_module("mwaa_dags_sync", source=…, check=True) -> what the module returns, also when it fails."""
 
-    def run(name: str, *, check: bool = False, diff: bool = False, **given: Any) -> dict[str, Any]:
+    def run(name: str, /, *, check: bool = False, diff: bool = False, **given: Any) -> dict[str, Any]:
         module = importlib.import_module(f"ansible_collections.mwaa.migration.plugins.modules.{name}")
         arguments = {**options, **given, "_ansible_check_mode": check, "_ansible_diff": diff}
         with patch_module_args(arguments), pytest.raises(SystemExit):
