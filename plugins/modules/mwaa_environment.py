@@ -34,6 +34,13 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  bundle:
+    description:
+      - A bundle that M(mwaa.migration.airflow_export) filled, V(s3://bucket/prefix) or a folder.
+      - Its portable options are set, and O(airflow_configuration_options) over them; O(plugins_s3_path) and
+        O(requirements_s3_path) default to where M(mwaa.migration.mwaa_dags_sync) put them.
+      - C(core.dags_are_paused_at_creation) is C(True), whatever the options say, so that nothing runs before the cutover.
+    type: str
   airflow_version:
     description:
       - The Airflow version, such as V(2.11.2). MWAA's newest when an environment is created without it.
@@ -346,6 +353,7 @@ def argument_spec():
     return {
         "name": {"type": "str", "required": True},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "bundle": {"type": "str"},
         "airflow_version": {"type": "str"},
         "source_bucket": {"type": "str"},
         "dag_s3_path": {"type": "str"},
@@ -380,7 +388,11 @@ def argument_spec():
 
 
 def body(ctx):
-    return environment.present(ctx) if ctx.params["state"] == "present" else environment.absent(ctx)
+    if ctx.params["state"] == "absent":
+        return environment.absent(ctx)
+    if ctx.params["bundle"]:
+        environment.take_from_bundle(ctx)
+    return environment.present(ctx)
 
 
 def main():

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.common.dict_transformations import camel_dict_to_snake_dict
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     Faults,
     MigrationError,
@@ -24,6 +25,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits, settings
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
+from ansible_collections.mwaa.migration.plugins.module_utils._sync import beside
 
 INTERVAL = 30.0  # seconds between two looks at an environment, at most
 CREATE_TIMEOUT = 3600  # seconds; documented: 20 to 30 minutes, "up to a couple of hours"
@@ -81,6 +83,33 @@ def shown(environment: dict[str, Any] | None, secret: set[str] | None = None) ->
         **options,
         "tags": dict(environment.get("Tags") or {}),
     }
+
+
+def take_from_bundle(ctx: Any) -> None:
+    """Complete the parameters with what a bundle brings: its portable options, and the keys that publish gives its parts.
+
+    In check mode there may be no bundle yet; then there is nothing to take.
+    """
+    params = ctx.params
+    try:
+        bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws)
+    except MigrationError as error:
+        if ctx.check_mode and error.code == "NoBundle":
+            return
+        raise
+    options = bundle.document("options.json")["portable"]
+    params["airflow_configuration_options"] = {
+        **options,
+        **(params["airflow_configuration_options"] or {}),
+        "core.dags_are_paused_at_creation": "True",
+    }
+    parts = {
+        "plugins_s3_path": ("plugins/", "plugins.zip"),
+        "requirements_s3_path": ("requirements.txt", "requirements.txt"),
+    }
+    for option, (path, name) in parts.items():
+        if not params[option] and any(file.startswith(path) for file in bundle.files):
+            params[option] = beside(params["dag_s3_path"] or "dags", name)
 
 
 def present(ctx: Any) -> dict[str, Any]:
