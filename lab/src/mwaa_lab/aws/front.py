@@ -26,7 +26,7 @@ from mwaa_lab.aws import hooks, model, rules
 from mwaa_lab.aws.faults import Faults, Rule
 from mwaa_lab.aws.journal import Call, Journal, names, operation_of
 from mwaa_lab.aws.model import ApiError
-from mwaa_lab.aws.mwaa import ControlPlane
+from mwaa_lab.aws.mwaa import ControlPlane, Environment
 from mwaa_lab.engine import ROLE_KEY_PREFIX, SERVICE_KEY_PREFIX
 
 Message = MutableMapping[str, Any]
@@ -223,10 +223,7 @@ class Front:
         if what == ("GET", "/_lab/health"):
             return {"status": "ok", "environments": len(self._control.all())}
         if what == ("GET", "/_lab/environments"):
-            return [
-                {**environment.spec(), "engine": self._control.engine.describe(environment.spec())}
-                for environment in self._control.all()
-            ]
+            return [_described(self._control, environment) for environment in self._control.all()]
         if what == ("GET", "/_lab/faults"):
             return self._faults.show()
         if what == ("POST", "/_lab/faults"):
@@ -244,6 +241,14 @@ class Front:
             except ValueError:  # an engine with nothing to set
                 return {}
         raise KeyError(what)
+
+
+def _described(control: ControlPlane, environment: Environment) -> dict[str, Any]:
+    spec = environment.spec()
+    engine = control.engine.describe(spec)
+    # Users put secrets into options; whoever only wants to know what runs does not need them.
+    spec.pop("AirflowConfigurationOptions", None)
+    return {**spec, "engine": engine}
 
 
 class Answer:

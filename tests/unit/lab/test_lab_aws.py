@@ -1,0 +1,283 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lab's AWS in examples, without a server: naming of calls, rules, faults, MWAA's limits."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("mwaa_lab", reason="the lab is not installed in this environment")
+
+from mwaa_lab.aws import journal, limits, model, rules  # noqa: E402
+from mwaa_lab.aws.faults import Faults  # noqa: E402
+from mwaa_lab.aws.journal import Call  # noqa: E402
+
+DAY = 24 * 3600 * 1000
+NOW = 1_800_000_000_000
+
+
+# --- which operation a request is ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "path", "query", "headers", "operation"),
+    [
+        ("s3", "GET", "/", {}, {}, "ListBuckets"),
+        ("s3", "GET", "/b/k/l.txt", {}, {}, "GetObject"),
+        ("s3", "GET", "/b", {"list-type": ["2"], "prefix": ["a"]}, {}, "ListObjectsV2"),
+        ("s3", "GET", "/b", {"versions": [""]}, {}, "ListObjectVersions"),
+        ("s3", "PUT", "/b", {"versioning": [""]}, {}, "PutBucketVersioning"),
+        ("s3", "PUT", "/b/k", {}, {}, "PutObject"),
+        ("s3", "PUT", "/b/k", {}, {"x-amz-copy-source": "/b/other"}, "CopyObject"),
+        ("s3", "PUT", "/b/k", {"partNumber": ["1"], "uploadId": ["u"]}, {}, "UploadPart"),
+        ("s3", "DELETE", "/b/k", {"uploadId": ["u"]}, {}, "AbortMultipartUpload"),
+        ("s3", "POST", "/b", {"delete": [""]}, {}, "DeleteObjects"),
+        ("airflow", "GET", "/environments/e", {}, {}, "GetEnvironment"),
+        ("airflow", "DELETE", "/tags/arn%3Aaws%3Ax%2Fe", {"tagKeys": ["a"]}, {}, "UntagResource"),
+        ("nonsense", "GET", "/", {}, {}, None),
+    ],
+)
+def test_rest_operations(service, method, path, query, headers, operation):
+    assert model.rest_operation(service, method, path, query, headers)[0] == operation
+
+
+def test_labels_are_decoded():
+    _, labels = model.rest_operation("s3", "GET", "/b/a%20b/c%2Bd", {}, {})
+    assert labels == {"Bucket": "b", "Key": "a b/c+d"}
+
+
+def test_operations_of_json_and_query_services():
+    target = {"x-amz-target": "secretsmanager.GetSecretValue"}
+    assert journal.operation_of("secretsmanager", "POST", "/", {}, target, b"{}")[0] == "GetSecretValue"
+    form = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
+    body = b"Action=CreateStack&StackName=s"
+    assert journal.operation_of("cloudformation", "POST", "/", {}, form, body)[0] == "CreateStack"
+    assert journal.names("CreateStack", "cloudformation", {}, form, body) == {"stack_name": "s"}
+
+
+# --- the journal -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "keys", "access"),
+    [
+        ("s3", "GetObject", {}, "read"),
+        ("s3", "HeadBucket", {}, "read"),
+        ("s3", "PutObject", {}, "write"),
+        ("s3", "DeleteObjects", {}, "write"),
+        ("cloudformation", "CreateChangeSet", {}, "write"),
+        ("cloudformation", "ValidateTemplate", {}, "read"),
+        ("kms", "GenerateDataKey", {}, "read"),
+        ("kms", "CreateKey", {}, "write"),
+        ("sts", "AssumeRole", {}, "read"),
+        ("mwaa", "CreateCliToken", {}, "read"),
+        ("mwaa", "UpdateEnvironment", {}, "write"),
+        ("mwaa", "InvokeRestApi", {"method": "GET", "path": "/dags"}, "read"),
+        ("mwaa", "InvokeRestApi", {"method": "POST", "path": "/dags/~/dagRuns/list"}, "read"),
+        ("mwaa", "InvokeRestApi", {"method": "PATCH", "path": "/variables"}, "write"),
+    ],
+)
+def test_reads_and_writes(service, operation, keys, access):
+    call = Call(service=service, operation=operation, keys=keys)
+    call.classify()
+    assert call.access == access
+
+
+def test_names_are_taken_from_a_list_of_members_that_name_things():
+    body = b'{"Name": "/a/b", "Value": "CANARY-value-0badcafe", "Type": "SecureString", "Description": "CANARY-x-0badcafe"}'
+    assert journal.names("PutParameter", "ssm", {}, {}, body) == {"name": "/a/b"}
+
+
+# --- input against the service model ---------------------------------------------------------------------------------
+
+
+def create(**members):
+    import json
+
+    service = model.service_model("airflow")
+    body = {
+        "ExecutionRoleArn": "arn:aws:iam::000000000000:role/r",
+        "SourceBucketArn": "arn:aws:s3:::b",
+        "DagS3Path": "dags",
+        "NetworkConfiguration": {"SubnetIds": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]},
+        **members,
+    }
+    return model.parse_input(service.operation_model("CreateEnvironment"), {"Name": "e"}, {}, json.dumps(body).encode())
+
+
+def test_good_input_comes_back_as_it_was():
+    assert create(MaxWorkers=3, Tags={"schlüssel": "a b"})["MaxWorkers"] == 3
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"WebserverAccessMode": "X"},
+            "1 validation error detected: Value 'X' at 'webserverAccessMode' failed to satisfy constraint: "
+            "Member must satisfy enum value set: [PRIVATE_ONLY, PUBLIC_ONLY, PUBLIC_AND_PRIVATE]",
+        ),
+        (
+            {"MaxWorkers": 0},
+            "1 validation error detected: Value '0' at 'maxWorkers' failed to satisfy constraint: "
+            "Member must have value greater than or equal to 1",
+        ),
+        (
+            {"LoggingConfiguration": {"TaskLogs": {"Enabled": True}}},
+            "1 validation error detected: Value null at 'loggingConfiguration.taskLogs.logLevel' failed to satisfy "
+            "constraint: Member must not be null",
+        ),
+        (
+            {"AirflowConfigurationOptions": {"core.x": "CANARY-option-0badcafe\t"}},
+            "1 validation error detected: Value at 'airflowConfigurationOptions' failed to satisfy constraint: "
+            "Map value must satisfy constraint: [Member must satisfy regular expression pattern: [ -~]+]",
+        ),
+        (
+            {"WeeklyMaintenanceWindowStart": "SUN:3:15", "Tags": {}},
+            "2 validation errors detected: ",
+        ),
+    ],
+)
+def test_faults_are_all_named_in_awss_words(members, message):
+    with pytest.raises(model.ApiError) as caught:
+        create(**members)
+    assert (caught.value.code, caught.value.status) == ("ValidationException", 400)
+    assert caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize("members", [{"MaxWorkers": "3"}, {"MaxWorkers": True}, {"DagS3Path": 3}, {"Tags": []}])
+def test_wrong_kinds_are_refused_before_constraints(members):
+    with pytest.raises(model.ApiError) as caught:
+        create(**members)
+    assert caught.value.code == "SerializationException"
+
+
+# --- CloudWatch Logs -------------------------------------------------------------------------------------------------
+
+
+def events(*times):
+    return [{"timestamp": time, "message": "m"} for time in times]
+
+
+def test_events_that_are_too_old_or_too_new_are_left_out_and_reported():
+    kept, info = rules.log_events(events(NOW - 14 * DAY - 1, NOW - 14 * DAY), NOW, None)
+    assert (kept, info) == (events(NOW - 14 * DAY), {"tooOldLogEventEndIndex": 1})
+    kept, info = rules.log_events(events(NOW, NOW + 2 * 3600 * 1000, NOW + 2 * 3600 * 1000 + 1), NOW, None)
+    assert (len(kept), info) == (2, {"tooNewLogEventStartIndex": 2})
+    kept, info = rules.log_events(events(NOW - 2 * DAY, NOW - DAY), NOW, 1)
+    assert (kept, info) == (events(NOW - DAY), {"expiredLogEventEndIndex": 1})
+    assert rules.log_events(events(NOW), NOW, None) == (events(NOW), {})
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ([], "greater than or equal to 1"),
+        (events(*[NOW] * 10_001), "less than or equal to 10000"),
+        (events(NOW, NOW - 1), "chronological"),
+        (events(NOW - DAY - 1, NOW), "24 hours"),
+        ([{"timestamp": NOW, "message": "é" * 524_276}], "exceeds limit of 1048576"),
+        ([{"timestamp": NOW, "message": ""}], "greater than or equal to 1"),
+    ],
+)
+def test_batches_that_are_refused_whole(batch, words):
+    with pytest.raises(model.ApiError, match=words):
+        rules.log_events(batch, NOW, None)
+
+
+def test_the_largest_batch_is_taken():
+    rules.log_events([{"timestamp": NOW, "message": "é" * 524_275}], NOW, None)
+    rules.log_events(events(*[NOW] * 10_000), NOW, None)
+
+
+# --- S3 --------------------------------------------------------------------------------------------------------------
+
+
+def test_only_awss_own_chunks():
+    put = Call(service="s3", operation="PutObject", access="write")
+    assert rules.refuse(put, {"transfer-encoding": "chunked"}, b"").status == 501
+    assert rules.refuse(put, {"transfer-encoding": "chunked", "x-amz-decoded-content-length": "3"}, b"") is None
+    assert rules.refuse(put, {"content-length": "3"}, b"") is None
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_counts_skips_and_matches():
+    faults, call = Faults(), Call(service="s3", operation="PutObject", keys={"bucket": "b", "key": "dags/x.py"})
+    faults.replace([{"service": "s3", "operation": "Put*", "match": "x.py", "skip": 1, "times": 2, "error": "SlowDown"}])
+    assert [faults.take(call) is not None for _ in range(5)] == [False, True, True, False, False]
+    assert faults.take(Call(service="s3", operation="GetObject")) is None
+    assert faults.show()[0]["fired"] == 2
+
+
+def test_rules_are_for_users_calls_unless_said_otherwise():
+    faults, call = Faults(), Call(service="s3", operation="GetObject", caller="service")
+    faults.replace([{"service": "s3"}])
+    assert faults.take(call) is None
+    faults.replace([{"service": "s3", "caller": "*"}])
+    assert faults.take(call) is not None
+
+
+@pytest.mark.parametrize(("error", "status"), [("SlowDown", 503), ("ThrottlingException", 429), ("Oops", 400)])
+def test_errors_have_their_usual_status(error, status):
+    faults = Faults()
+    faults.replace([{"error": error}])
+    assert faults.take(Call("s3", "GetObject")).http_status == status
+
+
+# --- MWAA's limits ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "version", "allowed"),
+    [
+        ("version", "2.7.2", True),
+        ("variables set", "3.2.1", True),
+        ("variables import", "2.11.2", False),
+        ("pools list", "2.11.2", False),
+        ("db clean", "2.11.2", True),
+        ("db migrate", "2.11.2", False),
+        ("tasks run", "2.11.2", True),
+        ("tasks run", "3.0.6", False),
+        ("backfill create", "2.11.2", False),
+        ("backfill create", "3.0.6", True),
+        ("providers notifications", "2.7.2", False),
+        ("providers notifications", "2.8.1", True),
+    ],
+)
+def test_the_clis_allow_list(command, version, allowed):
+    assert limits.cli_allowed(command, version) is allowed
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("version", "version"),
+        ("dags list -o json", "dags list"),
+        ("version --help", "version"),
+        ("dags --help", "dags"),
+        ("", ""),
+    ],
+)
+def test_a_commands_name_has_no_arguments(line, command):
+    assert limits.cli_command(line.split()) == command
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "possible"),
+    [
+        ("2.7.2", "2.11.2", True),
+        ("2.11.2", "2.10.3", True),
+        ("2.11.2", "3.2.1", True),
+        ("3.3.1", "2.11.0", True),
+        ("3.2.1", "3.0.6", True),
+        ("2.10.3", "3.0.6", False),
+        ("3.0.6", "2.10.3", False),
+        ("2.7.2", "2.6.3", False),
+        ("3.0.6", "3.1.0", False),
+    ],
+)
+def test_where_an_environment_can_move(old, new, possible):
+    assert (limits.upgrade_fault(old, new) is None) is possible
