@@ -1,0 +1,264 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""airflow_export from the plan to the manifest, with a host, a KMS and an S3 in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.action.airflow_export import PIECE, Export, diff_text
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from export_fakes import FakeAws, FakeHost
+
+
+class World:
+    """One host, one account."""
+
+    def __init__(self) -> None:
+        self.aws, self.host = FakeAws(), FakeHost()
+        self.said: list[str] = []
+
+    def export(self, check: bool = False, **params: Any) -> dict[str, Any]:
+        options = {
+            "bundle": "s3://bucket/mig",
+            "kms_key_id": "alias/key",
+            "target_version": "2.11.2",
+            "airflow_home": None,
+            "airflow_python": None,
+            "transport": "auto",
+            **params,
+        }
+        return Export(options, self.aws, self.host, self.said.append, check).run()
+
+    def bundle(self, where: str = "s3://bucket/mig") -> Bundle:
+        bundle = Bundle.open(open_store(where, self.aws), self.aws)
+        bundle.check()
+        return bundle
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_first_export_carries_everything(world: World) -> None:
+    result = world.export()
+    assert result["changed"]
+    assert result["counts"] == {
+        "variables": 2,
+        "connections": 1,
+        "pools": 1,
+        "dags": 1,
+        "default_connections_left_out": 1,
+        "files": 3,
+    }
+    bundle = world.bundle()
+    assert bundle.read_state("connections") == world.host.state["connections"]
+    assert bundle.read_state("variables") == world.host.state["variables"]
+    assert bundle.read("dags/b/c.py") == b"cc"
+    assert bundle.read("plugins/p.py") == b"p"
+    assert bundle.document("options.json")["portable"] == {"core.dags_are_paused_at_creation": "True"}
+    assert bundle.document("inventory.json")["dags"] == [
+        {"dag_id": "a", "fileloc": "/srv/airflow/dags/a.py", "is_paused": False}
+    ]
+    assert {"kind": "connection", "id": "sqlite_default"}.items() <= result["not_carried"][0].items()
+    assert bundle.source["airflow_version"] == "2.10.3"
+
+
+def test_the_second_export_writes_nothing(world: World) -> None:
+    world.export()
+    world.aws.s3.writes.clear()
+    world.host.sent.clear()
+    result = world.export()
+    assert not result["changed"]
+    assert (world.aws.s3.writes, world.host.sent) == ([], [])
+    assert result["files"] == {"added": [], "changed": [], "removed": [], "unchanged": 9}
+    assert world.aws.kms.calls == ["GenerateDataKey", "Decrypt"]
+
+
+def test_exactly_what_changed_is_written_and_named(world: World) -> None:
+    world.export()
+    world.aws.s3.writes.clear()
+    world.host.sent.clear()
+    world.host.state["variables"]["region"] = "us"
+    world.host.state["variables"]["new"] = "CANARY-var-00000002"
+    world.host.state["connections"]["db"]["password"] = "CANARY-pw-00000002"
+    world.host.files["dags"]["a.py"] = b"changed"
+    del world.host.files["plugins"]["p.py"]
+    predicted = world.export(check=True)
+    assert world.aws.s3.writes == []
+    result = world.export()
+    for one in (predicted, result):
+        assert one["changed"]
+        assert one["state"] == {
+            "variables": {"added": ["new"], "changed": ["region"]},
+            "connections": {"changed": ["db"]},
+        }
+        assert one["files"]["changed"] == [
+            "dags/a.py",
+            "inventory.json",  # counts a variable more
+            "state/connections.json.sealed",
+            "state/variables.json.sealed",
+        ]
+        assert one["files"]["removed"] == ["plugins/p.py"]
+    assert world.host.sent == ["a.py"]
+    assert "mig/state/pools.json.sealed" not in world.aws.s3.writes
+    assert "delete mig/plugins/p.py" in world.aws.s3.writes
+    assert world.bundle().read("dags/a.py") == b"changed"
+    assert diff_text(result).splitlines() == [
+        "+ variable new",
+        "~ variable region",
+        "~ connection db",
+        "- plugins/p.py",
+        "~ dags/a.py",
+        "~ inventory.json",
+    ]
+
+
+def test_check_mode_makes_no_key_and_writes_nothing(world: World) -> None:
+    result = world.export(check=True)
+    assert result["changed"]
+    assert result["bundle_id"] is None
+    assert "dags/a.py" in result["files"]["added"]
+    assert (world.aws.kms.calls, world.aws.s3.writes, world.host.sent) == ([], [], [])
+    assert not any(request["op"] == "export_files" for request in world.host.requests)
+
+
+def test_an_interrupted_export_does_not_send_again_what_arrived(world: World) -> None:
+    world.host.files["dags"] = {f"{number}.py": b"x" * (PIECE // 2) + b"%d" % number for number in range(6)}
+    world.aws.s3.fail_after = 5
+    with pytest.raises(Exception, match="ServiceUnavailable"):
+        world.export()
+    arrived = [key for key in world.aws.s3.writes if key.startswith("mig/dags/")]
+    assert arrived
+    world.aws.s3.fail_after = None
+    world.host.sent.clear()
+    world.aws.s3.writes.clear()
+    assert world.export()["changed"]
+    again = {f"mig/dags/{path}" for path in world.host.sent}
+    assert len(again) < 6
+    assert "mig/export.progress.json" not in world.aws.s3.objects
+    assert world.aws.s3.writes[-2] == "mig/manifest.json"
+    assert len(world.bundle().files) == 6 + 1 + 3 + 3
+    assert world.aws.kms.calls.count("GenerateDataKey") == 1
+
+
+def test_a_file_that_the_store_lost_is_sent_again(world: World) -> None:
+    world.export()
+    del world.aws.s3.objects["mig/dags/a.py"]
+    world.host.sent.clear()
+    assert world.export()["changed"]
+    assert world.host.sent == ["a.py"]
+    world.bundle()
+
+
+def test_presigned_urls_where_the_host_reaches_s3(world: World) -> None:
+    world.host.s3_reachable = world.aws.s3
+    result = world.export(transport="s3")
+    assert result["files"]["added"]
+    assert world.bundle().read("dags/b/c.py") == b"cc"
+    assert not any(request.get("paths") for request in world.host.requests)
+
+
+def test_auto_falls_back_to_the_connection_and_s3_does_not(world: World) -> None:
+    with pytest.raises(
+        MigrationError, match="cannot put into s3://bucket/mig with presigned URLs .*: use transport connection"
+    ):
+        world.export(transport="s3")
+    world.export(transport="auto")
+    assert any("files go over the connection" in line for line in world.said)
+    world.bundle()
+
+
+def test_transport_s3_needs_s3(world: World, tmp_path: Path) -> None:
+    with pytest.raises(MigrationError, match="transport s3 needs a bundle in S3"):
+        world.export(transport="s3", bundle=str(tmp_path))
+
+
+@pytest.mark.parametrize("transport", ["s3", "connection"])
+def test_a_file_that_changes_once_arrives_as_it_is_then(world: World, transport: str) -> None:
+    world.host.s3_reachable = world.aws.s3
+    changes = iter([b"second"])
+
+    def change(path: str) -> None:
+        if path == "a.py":
+            for content in changes:
+                world.host.files["dags"]["a.py"] = content
+
+    world.host.before_read = change
+    result = world.export(transport=transport)
+    assert world.bundle().read("dags/a.py") == b"second"
+    assert not [one for one in result["not_carried"] if one["kind"] == "file"]
+
+
+@pytest.mark.parametrize("transport", ["s3", "connection"])
+def test_files_that_never_hold_still_or_vanish_are_listed(world: World, transport: str) -> None:
+    world.host.s3_reachable = world.aws.s3
+    count = iter(range(1000))
+
+    def change(path: str) -> None:
+        if path == "a.py":
+            world.host.files["dags"]["a.py"] = b"%d" % next(count)
+        if path == "b/c.py":
+            world.host.files["dags"].pop("b/c.py", None)
+
+    world.host.before_read = change
+    result = world.export(transport=transport)
+    lost = {one["id"]: one["reason"] for one in result["not_carried"] if one["kind"] == "file"}
+    assert lost == {"dags/a.py": "it changed each time it was read", "dags/b/c.py": "it vanished while the export ran"}
+    bundle = world.bundle()
+    assert "dags/a.py" not in bundle.files
+    assert bundle.document("inventory.json")["not_carried"] == result["not_carried"]
+
+
+def test_big_files_come_in_pieces(world: World, tmp_path: Path) -> None:
+    world.host.files["dags"]["big"] = bytes(range(256)) * (3 * PIECE // 256) + b"end"
+    world.export(bundle=str(tmp_path))
+    assert world.bundle(str(tmp_path)).read("dags/big") == world.host.files["dags"]["big"]
+    assert max(map(len, world.host.stdout)) < 3 * PIECE
+
+
+def test_a_wrong_fernet_key_is_the_agents_sentence_and_nothing_is_made(world: World) -> None:
+    world.host.fernet_sentence = "The Fernet key from airflow.cfg opens none of the 46 encrypted values"
+    for check in (False, True):
+        with pytest.raises(MigrationError, match="opens none of the 46 encrypted values"):
+            world.export(check=check)
+    assert (world.aws.kms.calls, world.aws.s3.writes) == ([], [])
+
+
+def test_another_airflow_does_not_enter_a_bundle(world: World) -> None:
+    world.export()
+    world.host.agent_home = "/srv/other"
+    with pytest.raises(MigrationError, match="holds another Airflow .*: use a bundle of its own"):
+        world.export()
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"kms_key_id": None}, "there is no bundle at s3://bucket/mig yet: set kms_key_id"),
+        ({"target_version": "2.4.1"}, "MWAA has no Airflow 2.4.1: set target_version to one of"),
+        ({"bundle": "http://x/y"}, "is neither s3://bucket/prefix nor a folder"),
+    ],
+)
+def test_wrong_options_are_one_sentence(world: World, params: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(MigrationError, match=sentence):
+        world.export(**params)
+    assert world.aws.s3.writes == []
+
+
+def test_no_secret_is_seen_outside_of_sealed_data(world: World, tmp_path: Path) -> None:
+    """What -vvv shows are commands and stdout; what is left are results, the screen and the bundle."""
+    world.host.files["dags"]["a.py"] = b"password = 'CANARY-code-00000001'"
+    result = world.export(bundle=str(tmp_path))
+    seen = [json.dumps(result), diff_text(result), *world.said, *world.host.stdout, *world.host.commands]
+    assert not any("CANARY-" in text for text in seen)
+    for request in world.host.requests:
+        assert request["transport_key"] not in "".join(seen)
+    sealed = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "a.py"]
+    assert not any(b"CANARY-" in path.read_bytes() for path in sealed)
