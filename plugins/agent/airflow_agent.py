@@ -197,9 +197,16 @@ def _open_request(identifier, bucket, prefix, environment, s3, kms, now):
     expires = request.get("expires_at")
     if not isinstance(expires, (int, float)) or now >= expires:
         raise AgentError("expired", "request %s has expired: send a new one" % identifier)
+    if request.get("agent_sha256") not in (None, _own_sha256()):
+        raise AgentError("outdated", "the environment still has the agent's file of before")
     if request.get("op") not in IN_ENVIRONMENT:
         raise AgentError("unknown_operation", "operation %r is not served inside an environment" % (request.get("op"),))
     return request
+
+
+def _own_sha256():
+    with io.open(os.path.abspath(__file__), "rb") as opened:
+        return hashlib.sha256(opened.read()).hexdigest()
 
 
 def _aws_code(error):

@@ -90,8 +90,9 @@ class RestClient:
         query: dict[str, Any] | None = None,
         body: Any = None,
         ok: tuple[int, ...] = (),
+        budget: float | None = None,
     ) -> Reply:
-        """One call. ok: HTTP statuses beyond 2xx that are an answer and not a failure, such as (404,).
+        """One call. ok: HTTP statuses beyond 2xx that are an answer and not a failure, such as (404,). budget: another one.
 
         Throttled calls and those that surely were not sent are repeated, with growing random pauses, inside the budget.
         5xx and broken connections are repeated too, but not for POST: it may have taken effect (RestError.maybe_done).
@@ -104,7 +105,7 @@ class RestClient:
             request["QueryParameters"] = query
         if body is not None:
             request["Body"] = body
-        deadline = self._clock.monotonic() + self._budget
+        deadline = self._clock.monotonic() + (self._budget if budget is None else budget)
         attempt = 0
         while True:
             self._wait_for_turn()
@@ -123,14 +124,22 @@ class RestClient:
             attempt += 1
             self._clock.sleep(pause)
 
-    def pages(self, path: str, key: str | None = None, query: dict[str, Any] | None = None) -> Iterator[list[Any]]:
+    def pages(
+        self,
+        path: str,
+        key: str | None = None,
+        query: dict[str, Any] | None = None,
+        budget: float | None = None,
+    ) -> Iterator[list[Any]]:
         """All pages of a collection: yields the list of rows of each page.
 
         key: the name of the list in the answer ('variables', 'connections', 'dags', …); None: the only list there is.
+        budget: as in call().
         """
         offset = 0
         while True:
-            body = self.call("GET", path, {**(query or {}), "limit": limits.REST_PAGE, "offset": offset}).body
+            wanted = {**(query or {}), "limit": limits.REST_PAGE, "offset": offset}
+            body = self.call("GET", path, wanted, budget=budget).body
             rows = _rows(body, key, path)
             if rows or offset == 0:
                 yield rows

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import pkgutil
 import secrets
@@ -45,7 +46,7 @@ PREFIX = "mwaa-migration"  # of requests, outside of the DAG folder: they are no
 FOLDER = "mwaa_migration"  # in the DAG folder
 AGENT_FILE, DAG_FILE = "airflow_agent.py", "mwaa_agent.py"
 PARSE_SECONDS = 600.0  # MWAA sees a new DAG file after about 300 s [UG mwaa-faqs]
-CHANGE_SECONDS = 60.0  # and a changed one after about 30 s [UG mwaa-faqs]
+CHANGE_SECONDS = 300.0  # and a changed one after about 30 s [UG mwaa-faqs]
 INTERVAL = 5.0
 MARGIN = 300.0  # a request outlives the wait for it: the clocks of two machines differ
 
@@ -76,7 +77,6 @@ class AgentLane:
         self.notes: list[str] = []  # what was done beside the request itself, for who reads the result
         self._rest = rest or RestClient(aws.client("mwaa"), self.env_name)
         self._clock = clock
-        self._replaced_at: float | None = None
 
     # -- installing
 
@@ -97,8 +97,6 @@ class AgentLane:
             with aws_errors(f"upload the agent to s3://{self.bucket}/{key}"):
                 s3.put_object(Bucket=self.bucket, Key=key, Body=content)
             uploaded = True
-            if there is not None:
-                self._replaced_at = self._clock.monotonic()
         if uploaded:
             self.notes.append(f"the agent was uploaded to s3://{self.bucket}/{self.folder}/")
         return uploaded
@@ -122,9 +120,21 @@ class AgentLane:
 
         Returns the agent's result. Raises MigrationError with the agent's own sentence where it refuses or fails.
         """
+        self._wait_for_dag(max(timeout, PARSE_SECONDS))
+        request = {**request, "agent_sha256": hashlib.sha256(_source(AGENT_FILE)).hexdigest()}
+        began = self._clock.monotonic()
+        while True:
+            try:
+                return self._once(request, timeout)
+            except MigrationError as error:
+                if error.code != "outdated" or self._clock.monotonic() - began > CHANGE_SECONDS:
+                    raise
+            progress(f"environment {self.env_name}: waiting for the new version of the agent to arrive")
+            self._clock.sleep(INTERVAL)
+
+    def _once(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
         identifier = "r" + secrets.token_hex(4)[:7]
         what = f"agent run {identifier} in environment {self.env_name}"
-        self._wait_for_dag(max(timeout, PARSE_SECONDS))
         revoke, key = None, f"{PREFIX}/requests/{identifier}.json"
         try:
             envelope, revoke = self._seal(identifier, request, timeout)
@@ -135,11 +145,11 @@ class AgentLane:
             answer = self._answer(identifier, what, state)
         finally:
             self._forget(key, revoke)
+        if answer.get("id") != identifier:
+            raise MigrationError(f"{what}: the answer belongs to another request: is another DAG named {DAG_ID}?")
         if not answer.get("ok"):
             error = answer.get("error") or {}
             raise MigrationError(f"{what}: {error.get('message', 'the agent did not say why')}", code=error.get("code"))
-        if answer.get("id") != identifier:
-            raise MigrationError(f"{what}: the answer belongs to another request: is another DAG named {DAG_ID}?")
         return answer["result"]
 
     def _seal(
@@ -228,13 +238,6 @@ class AgentLane:
             hint=f"look at the log group airflow-{self.env_name}-DAGProcessing for {FOLDER}/{DAG_FILE}",
             clock=self._clock,
         )
-        if self._replaced_at is not None:
-            # the file was changed: tasks must not run the one before
-            left = CHANGE_SECONDS - (self._clock.monotonic() - self._replaced_at)
-            if left > 0:
-                progress(f"environment {self.env_name}: letting the changed agent arrive ({left:.0f} s)")
-                self._clock.sleep(left)
-            self._replaced_at = None
 
     def _raise_import_error(self) -> None:
         body = self._rest.call("GET", "/importErrors", {"limit": 100}, ok=(403, 404)).body or {}

@@ -149,7 +149,7 @@ def _same(there: Any, value: Any, identifier: str, name: str, remembered: Rememb
     if value is None and there.present is False:
         return True
     known = remembered(identifier, name, value)
-    if known is None and there.shown == value and STARS not in value:
+    if known is None and there.shown is not None and there.shown == value and STARS not in value:
         # JSON comes back written anew: another spelling of the same content can only be told by digests
         return True
     return known

@@ -38,6 +38,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._progress import pr
 from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import STARS, Change, Hidden
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import (
     ID_OPTION,
+    UNLIMITED_SLOTS,
     Connection,
     Item,
     NotCarried,
@@ -53,6 +54,7 @@ ATTEMPTS = 5  # of a POST that may have taken effect, with a look in between
 CONN_ID = re.compile(r"[\w.-]{1,200}")  # helpers.validate_key (2.x), datamodels/connections.py (3.x)
 PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")  # needs no percent-encoding, whose way through MWAA is not documented
 DEFERRED_SINCE = (2, 7)
+UNLISTABLE_SECONDS = 10.0  # a 500 that repeating does not mend
 
 # DEFAULT_SENSITIVE_FIELDS (airflow/utils/log/secrets_masker.py of 2.11.2; airflow/_shared/secrets_masker of 3.2.1)
 SENSITIVE = [
@@ -106,6 +108,10 @@ class Masking:
         return next((name for name in map(self._inside, children) if name is not None), None)
 
 
+class Unlistable(MigrationError):
+    """Pools that Airflow 2 holds but cannot list: open_slots of an unlimited pool is infinite, which is no JSON integer."""
+
+
 class Failure(Exception):
     """An item that was not applied. final: nothing else will be either (throttled, denied, no answer)."""
 
@@ -138,9 +144,18 @@ class RestLane:
         """{id: {field: value or Hidden}} of all there is, in pages."""
         key = {"variables": "key", "connections": "connection_id", "pools": "name"}[self.kind]
         found = {}
-        for rows in self.rest.pages(f"/{self.kind}", self.kind, {"order_by": "id"}):
-            for row in rows:
-                found[row[key]] = {name: self._field(name, row) for name in FIELDS[self.kind]}
+        budget = UNLISTABLE_SECONDS if self.kind == "pools" and self.major < 3 else None
+        try:
+            for rows in self.rest.pages(f"/{self.kind}", self.kind, {"order_by": "id"}, budget=budget):
+                for row in rows:
+                    found[row[key]] = {name: self._field(name, row) for name in FIELDS[self.kind]}
+        except RestError as error:
+            if "open_slots" in error.detail:
+                raise Unlistable(
+                    f"environment {self.rest.environment} has a pool with unlimited slots (-1), which Airflow 2's REST API"
+                    " fails to list (500): use lane agent"
+                ) from None
+            raise
         return found
 
     def _field(self, name: str, row: dict[str, Any]) -> Any:
@@ -184,6 +199,8 @@ class RestLane:
                 return refused(
                     f"{reason}, which REST would write into the audit log in clear; set kms_key_id or bundle"
                 )
+        elif item.slots == UNLIMITED_SLOTS and self.major < 3:
+            return refused("unlimited slots (-1) break the list of pools of Airflow 2's REST API; use lane agent")
         elif item.include_deferred and self.version < DEFERRED_SINCE:
             note = "include_deferred: Airflow has it from 2.7 on"
             return replace(item, include_deferred=False), NotCarried(SINGULAR[self.kind], item.id, note)

@@ -28,7 +28,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._state.model import
     from_options,
     values,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane
+from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
 
 LEDGER_EVERY = 200  # items between two writings of the ledger
 SHOWN = 10  # items named in one sentence; results has all
@@ -197,7 +197,11 @@ class Job:
     def by_agent(self) -> dict[str, Any]:
         """One run applies everything in one transaction; none is made where REST alone shows that all is equal."""
         check = self.ctx.check_mode
-        changes = self._compare(self.wanted, self.knowledge.same if check else self.knowledge.certain)
+        try:
+            changes = self._compare(self.wanted, self.knowledge.same if check else self.knowledge.certain)
+        except Unlistable:
+            # nothing can be compared beforehand, and the agent compares by itself
+            changes = [Change(item.id, self.index[item.id], item, "unknown") for item in self.wanted]
         outcomes = [Outcome(change, "agent") for change in changes]
         if check or not any(change.writes or change.action == "conflict" for change in changes):
             if check:
