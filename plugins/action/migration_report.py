@@ -7,8 +7,8 @@ plugins/modules/migration_report.py.
 
 from __future__ import annotations
 
+import locale
 import shutil
-import sys
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -62,7 +62,7 @@ class ActionModule(ActionBase):
             "equal": equal,
         }
         width = shutil.get_terminal_size((80, 24)).columns
-        ascii_only = "utf" not in (getattr(sys.stdout, "encoding", "") or "").lower()
+        ascii_only = "utf" not in locale.getpreferredencoding(False).lower()  # sys.stdout is the worker's, not the screen
         state, sentence = verdict(report, equal)
         for line in render(report, width=width, ascii_only=ascii_only, **page):
             display.display(line, color=COLOURS[state] if line.strip() == sentence else None)

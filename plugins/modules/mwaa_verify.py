@@ -108,7 +108,7 @@ equal:
 parity:
   description:
     - How many there are in the bundle (C(source)), how many of these in the environment (C(target)), and how many are
-      equal in every field (C(equal)). What is in the environment only is in RV(extra) and not counted here.
+      equal in every field (C(equal)). What only the environment has is in RV(differences) and not counted here.
     - DAGs are counted by their ids. Null is unknown.
   returned: always
   type: dict
