@@ -893,6 +893,9 @@ def _read_by_sdk(kinds, wanted):
             continue
         state[kind] = {}
         for identifier in wanted[kind]:
+            if not _fits_execution_api(identifier):
+                unreadable[(SINGULAR[kind], identifier)] = UNNAMEABLE
+                continue
             try:
                 if kind == "variables":
                     value = Variable.get(identifier, default=nothing)
@@ -906,6 +909,16 @@ def _read_by_sdk(kinds, wanted):
                 unreadable[(SINGULAR[kind], identifier)] = type(error).__name__
     notes.append("descriptions are not visible to a task of Airflow 3; compare them by REST")
     return state, unreadable, notes
+
+
+UNNAMEABLE = "a task of Airflow 3 cannot name it: its id goes into a URL as it is"
+
+
+def _fits_execution_api(identifier):
+    """Airflow 3.2.1 puts ids into the execution API's URLs unquoted: some would name another one, some end the whole task."""
+    if re.search(r"[\x00-\x1f\x7f?#%\\]", identifier) or identifier != identifier.strip():
+        return False
+    return all(part not in ("", ".", "..") for part in identifier.split("/"))
 
 
 def import_state(request):
@@ -996,6 +1009,9 @@ def _import_by_sdk(request, conflict):
     results, reasons, digests = {}, {}, {}
     for identifier in sorted(request["variables"]):
         wanted = canonical("variables", request["variables"][identifier])
+        if not _fits_execution_api(identifier):
+            results[identifier], reasons[identifier] = "failed", UNNAMEABLE
+            continue
         try:
             existed = Variable.get(identifier, default=nothing) is not nothing
             Variable.set(identifier, wanted["value"], description=wanted["description"])

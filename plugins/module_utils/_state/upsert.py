@@ -19,7 +19,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
-from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import Change, compare, diff
+from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import Change, Hidden, compare, diff
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import (
     Item,
     NotCarried,
@@ -151,10 +151,6 @@ class Knowledge:
                 return known[field] == digest(self.key, self.kind, identifier, field, value)
         return None
 
-    def certain(self, identifier: str, field: str, value: Any) -> Optional[bool]:
-        """Without the ledger: where asking the agent is cheap, its word counts alone."""
-        return None
-
     def of(self, item: Item) -> dict[str, str]:
         return {name: digest(self.key, self.kind, item.id, name, value) for name, value in values(item).items()}
 
@@ -198,7 +194,8 @@ class Job:
         """One run applies everything in one transaction; none is made where REST alone shows that all is equal."""
         check = self.ctx.check_mode
         try:
-            changes = self._compare(self.wanted, self.knowledge.same if check else self.knowledge.certain)
+            # the ledger is memory, not proof: the agent is asked wherever it may be
+            changes = self._compare(self.wanted, self.knowledge.same if check else lambda *_field: None)
         except Unlistable:
             # nothing can be compared beforehand, and the agent compares by itself
             changes = [Change(item.id, self.index[item.id], item, "unknown") for item in self.wanted]
@@ -264,9 +261,13 @@ class Job:
             else:
                 items.append(adapted)
         changes = self._compare(items, self.knowledge.same, spared=refused)
-        unknown = [change.id for change in changes if change.before is not None and change.item is not None]
-        if self.agent and self.lane.major >= 3 and not self.ctx.check_mode and unknown and self.kind != "pools":
-            self._learn(unknown)
+        hidden = [
+            change.id
+            for change in changes
+            if change.item and any(isinstance(value, Hidden) for value in (change.before or {}).values())
+        ]
+        if self.agent and self.lane.major >= 3 and not self.ctx.check_mode and hidden:
+            self._learn(hidden)
             changes = self._compare(items, self.knowledge.same, spared=refused)
         outcomes = []
         for change in changes:
