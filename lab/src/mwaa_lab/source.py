@@ -94,7 +94,9 @@ class Source:
         host = self.lab.environment(HOME=str(self.home), USER=ssh.USER, LOGNAME=ssh.USER)
         host["PATH"] = f"{self.python.parent}:{host['PATH']}"
         # The modest settings go to these processes alone: they are the machine's, not part of what is migrated.
-        airflow.environ = {**host, **airflow.modest(), **dict(line.split("=", 1) for line in lines)}
+        # Files that changed are parsed at once however long this is; the others need not keep a core busy.
+        modest = {**airflow.modest(), "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3600"}
+        airflow.environ = {**host, **modest, **dict(line.split("=", 1) for line in lines)}
         return airflow
 
     def login_environment(self) -> dict[str, str]:

@@ -1,7 +1,8 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs in the source's own Python: writes seed state through Airflow's models, so that Airflow encrypts it itself.
+"""Runs in the source's own Python: writes seed state through Airflow's models, so that Airflow encrypts it itself, and
+registers the DAGs.
 
 Reads one JSON document on standard input. Doing it twice leaves what doing it once leaves.
 """
@@ -9,7 +10,8 @@ Reads one JSON document on standard input. Doing it twice leaves what doing it o
 import json
 import sys
 
-from airflow.models import Connection, DagModel, Pool, Variable
+from airflow import settings
+from airflow.models import Connection, DagBag, DagModel, Pool, Variable
 from airflow.utils.db import create_default_connections
 from airflow.utils.session import create_session
 
@@ -46,6 +48,8 @@ def main():
         for dag_id in state["paused"]:
             if dag_id not in known:  # known before it is parsed, so that it never starts
                 session.add(DagModel(dag_id=dag_id, is_paused=True, is_active=True, owners="airflow"))
+    # All files in one process: the scheduler forks for each, which takes it minutes when they are many.
+    DagBag(include_examples=False, read_dags_from_db=False).sync_to_db(processor_subdir=settings.DAGS_FOLDER)
 
 
 main()

@@ -1,0 +1,57 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``mwaa-lab`` without a lab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mwaa_lab import cli
+from mwaa_lab.labdir import LabDir, write_json
+
+
+@pytest.mark.parametrize("command", ["env", "status", "journal"])
+def test_what_needs_a_lab_says_so(command: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="There is no lab in"):
+        cli.main([command, "--dir", str(tmp_path)])
+
+
+def test_down_without_a_lab_is_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["down", "--dir", str(tmp_path / "none")])
+
+    assert "there is no lab in" in capsys.readouterr().err
+
+
+def test_down_leaves_a_folder_that_is_no_lab(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+
+    cli.main(["down", "--dir", str(tmp_path)])
+
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_up_refuses_a_version_that_it_does_not_have(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"no Airflow 1\.2\.3"):
+        cli.main(["up", "--dir", str(tmp_path / "lab"), "--source", "1.2.3"])
+    assert not (tmp_path / "lab").exists()
+
+
+def test_a_dead_lab_is_called_dead(tmp_path: Path) -> None:
+    lab = LabDir(tmp_path / "lab")
+    lab.create({"source": "2.10.3", "seed_data": "none", "engine": "stub"})
+    write_json(lab.file, {**lab.read(), "ready": True})
+
+    assert cli._dead(lab) == ["server is dead", "postgres is dead", "host is dead"]
+    with pytest.raises(SystemExit, match="is not up"):
+        cli.main(["env", "--dir", str(lab.path)])
+    lab.remove()
+
+
+def test_the_execution_role_names_bucket_and_key() -> None:
+    policy = cli._execution_policy("b", "arn:key")
+
+    allowed = {action: statement["Resource"] for statement in policy["Statement"] for action in statement["Action"]}
+    assert allowed["s3:GetObject*"] == ["arn:aws:s3:::b", "arn:aws:s3:::b/*"]
+    assert allowed["kms:Decrypt"] == "arn:key"
