@@ -1,0 +1,216 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inside an environment: a request is served when it is genuine, ours, fresh, and for the first time."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from agent_loading import load
+from cryptography.fernet import Fernet
+
+ID, NOW = "rabc1234", 1_000_000.0
+
+
+class Kms:
+    key = os.urandom(32)
+
+    def decrypt(self, CiphertextBlob: bytes, EncryptionContext: dict[str, str], **_more: Any) -> dict[str, Any]:  # noqa: N803
+        expected = {"mwaa-migration": "agent-request", "request": ID, "environment": "demo"}
+        if CiphertextBlob != b"wrapped" or EncryptionContext != expected:
+            error = RuntimeError("InvalidCiphertextException")
+            error.response = {"Error": {"Code": "InvalidCiphertextException"}}  # type: ignore[attr-defined]
+            raise error
+        return {"Plaintext": self.key}
+
+
+class S3:
+    def __init__(self, body: bytes | None) -> None:
+        self.body, self.asked = body, ""
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
+        self.asked = f"{Bucket}/{Key}"
+        if self.body is None:
+            raise RuntimeError("NoSuchKey")
+        return {"Body": io.BytesIO(self.body)}
+
+
+def envelope(inner: dict[str, Any] | None = None, **outer: Any) -> bytes:
+    request = {"op": "digest_state", "id": ID, "environment": "demo", "expires_at": NOW + 60, **(inner or {})}
+    sealed = Fernet(base64.urlsafe_b64encode(Kms.key)).encrypt(json.dumps(request).encode()).decode()
+    document = {
+        "version": 1,
+        "id": ID,
+        "environment": "demo",
+        "expires_at": NOW + 60,
+        "wrapped_key": base64.b64encode(b"wrapped").decode(),
+        "sealed": sealed,
+    }
+    return json.dumps({**document, **outer}).encode()
+
+
+@pytest.fixture
+def serve(agent: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    served: list[dict[str, Any]] = []
+    monkeypatch.delenv("AIRFLOW_ENV_NAME", raising=False)
+    monkeypatch.setitem(agent.OPERATIONS, "digest_state", lambda request: served.append(request) or {"digests": {}})
+
+    def run(body: bytes | None, identifier: Any = ID, run_id: str = ID, try_number: int = 1) -> dict[str, Any]:
+        served.clear()
+        answer = agent.serve(
+            identifier, run_id, try_number, "bucket", "prefix", "demo", S3(body), Kms(), now=lambda: NOW
+        )
+        assert bool(served) == answer["ok"]
+        return answer
+
+    return run
+
+
+def test_a_genuine_request_is_served(serve: Any) -> None:
+    assert serve(envelope()) == {"ok": True, "result": {"digests": {}}, "id": ID}
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (None, "missing"),
+        (b"no json", "tampered"),
+        (b"[]", "tampered"),
+        (envelope(version=2), "tampered"),
+        (envelope(environment="other"), "foreign"),
+        (envelope({"environment": "other"}), "foreign"),
+        (envelope({"id": "rother00"}), "tampered"),
+        (envelope({"expires_at": NOW - 1}), "expired"),
+        (envelope({"expires_at": None}), "expired"),
+        (envelope({"expires_at": NOW - 1}, expires_at=NOW + 1000), "expired"),
+        (envelope(wrapped_key=base64.b64encode(b"another").decode()), "tampered"),
+        (envelope(sealed="gAAAAABmx"), "tampered"),
+        (envelope({"op": "export_state"}), "unknown_operation"),
+        (envelope({"op": "export_files"}), "unknown_operation"),
+    ],
+)
+def test_everything_else_is_refused_by_name(serve: Any, body: bytes | None, code: str) -> None:
+    answer = serve(body)
+    assert (answer["ok"], answer["error"]["code"]) == (False, code)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"try_number": 2},
+        {"run_id": "rother00"},
+        {"run_id": "manual__2026-01-01"},
+    ],
+)
+def test_a_request_is_served_once(serve: Any, how: dict[str, Any]) -> None:
+    assert serve(envelope(), **how)["error"]["code"] == "replayed"
+
+
+@pytest.mark.parametrize("identifier", [None, "", "../../x", "r", "rABC1234", "rabc12345", {"a": 1}])
+def test_malformed_ids_reach_no_bucket(serve: Any, identifier: Any) -> None:
+    assert serve(None, identifier=identifier, run_id=str(identifier))["error"]["code"] == "tampered"
+
+
+def test_an_agent_that_was_copied_to_another_environment(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_ENV_NAME", "copy")
+    assert serve(envelope())["error"]["code"] == "foreign"
+    monkeypatch.setenv("AIRFLOW_ENV_NAME", "demo")
+    assert serve(envelope())["ok"]
+
+
+# -- the DAG around it
+
+
+class Dag:
+    made: list[Dag] = []
+
+    def __init__(self, dag_id: str, schedule: Any = "unset", **options: Any) -> None:
+        self.dag_id, self.options = dag_id, {**options, "schedule": schedule}
+        self.tasks: list[Any] = []
+        Dag.made.append(self)
+
+    def __enter__(self) -> Dag:
+        return self
+
+    def __exit__(self, *_error: Any) -> None:
+        pass
+
+
+class OldDag(Dag):
+    def __init__(self, dag_id: str, schedule_interval: Any = "unset", **options: Any) -> None:
+        super().__init__(dag_id, schedule_interval, **options)
+
+
+class Operator:
+    made: list[dict[str, Any]] = []
+
+    def __init__(self, **options: Any) -> None:
+        Operator.made.append(options)
+
+
+@pytest.fixture(params=[Dag, OldDag])
+def shell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    airflow, operators, python = (
+        ModuleType(name) for name in ("airflow", "airflow.operators", "airflow.operators.python")
+    )
+    airflow.DAG = request.param  # type: ignore[attr-defined]
+    python.PythonOperator = Operator  # type: ignore[attr-defined]
+    for module in (airflow, operators, python):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return load("mwaa_agent_dag")
+
+
+def test_the_dag_runs_only_when_asked(shell: ModuleType) -> None:
+    dag = shell.dag
+    assert dag.dag_id == "mwaa_agent"
+    assert dag.options["schedule"] is None
+    assert dag.options["max_active_runs"] == 1
+    assert dag.options["is_paused_upon_creation"] is False
+    assert dag.options["default_args"]["retries"] == 0
+    assert set(dag.options["access_control"]) == {"Admin"}
+    assert Operator.made[-1]["task_id"] == "t"
+
+
+def test_the_path_of_the_result_fits_into_invoke_rest_api(shell: ModuleType) -> None:
+    path = f"/dags/{shell.DAG_ID}/dagRuns/{ID}/taskInstances/{shell.TASK_ID}/xcomEntries/{shell.XCOM_KEY}"
+    assert len(path) <= 64
+
+
+def test_the_result_is_an_xcom_and_nothing_is_printed(
+    shell: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boto3 = ModuleType("boto3")
+    clients = {"s3": S3(envelope({"environment": "@ENVIRONMENT@"}, environment="@ENVIRONMENT@")), "kms": Kms()}
+    boto3.client = lambda name, **_more: clients[name]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "boto3", boto3)
+    pushed: dict[str, str] = {}
+
+    class Instance:
+        try_number = 1
+
+        def xcom_push(self, key: str, value: str) -> None:
+            pushed[key] = value
+
+    class Run:
+        run_id, conf = ID, {"request": ID}
+
+    assert shell.serve(dag_run=Run(), ti=Instance()) is None
+    answer = json.loads(pushed["r"])
+    assert answer["error"]["code"] == "tampered"  # KMS binds the key to the environment's name
+    assert clients["s3"].asked == f"@BUCKET@/@PREFIX@/requests/{ID}.json"
+    assert capsys.readouterr().out == ""
+
+
+def test_the_placeholders_are_what_the_upload_replaces() -> None:
+    text = (Path(__file__).parents[3] / "plugins/agent/mwaa_agent_dag.py").read_text()
+    for name in ("BUCKET", "PREFIX", "ENVIRONMENT"):
+        assert text.count(f'"@{name}@"') == 1
