@@ -67,7 +67,7 @@ def names(client: Any) -> list[str]:
 
 def major(environment: dict[str, Any]) -> int:
     """2 or 3: of Airflow's version. Paths and bodies of the REST API differ by it."""
-    return int(str(environment.get("AirflowVersion") or "2").split(".")[0])
+    return int(str(environment.get("AirflowVersion") or "2").partition(".")[0])
 
 
 def shown(environment: dict[str, Any] | None, secret: set[str] | None = None) -> dict[str, Any] | None:
