@@ -162,7 +162,7 @@ def test_a_units_variables(agent: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("# comment\nexport A=1\nB='two words'\nAIRFLOW__CORE__FERNET_KEY=a=b=\nbad line\n")
     unit = tmp_path / "airflow.service"
     unit.write_text(
-        f'[Service]\nEnvironment="C=x y" D=100%%\nEnvironment=E=\\n5\nEnvironmentFile=-{tmp_path}/env\n'
+        f'[Service]\nEnvironment="C=x y" D=100%%\nEnvironment=E=\\\n5\nEnvironmentFile=-{tmp_path}/env\n'
         "EnvironmentFile=-/nonexistent\nExecStart=/v/bin/airflow scheduler\n"
     )
     (tmp_path / "airflow.service.d").mkdir()
