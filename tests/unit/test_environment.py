@@ -262,6 +262,8 @@ def test_object_versions_are_pinned(ensure: Any) -> None:
 def test_an_object_that_is_not_there(ensure: Any) -> None:
     result = ensure(FakeMwaa(), {**GIVEN, "plugins_s3_path": "plugins.zip"})
     assert "s3://example-airflow/plugins.zip does not exist: upload it first" in result["msg"]
+    planned = ensure(FakeMwaa(), {**GIVEN, "plugins_s3_path": "plugins.zip"}, check=True)
+    assert planned["changed"] and "does not exist yet" in json.dumps(planned["warnings"])
 
 
 def test_create_failed_tells_mwaas_reason_and_what_to_do(ensure: Any) -> None:

@@ -381,7 +381,7 @@ def _prepare_bucket(ctx: Any, name: str, bucket: str, wanted: dict[str, Any], *,
     s3 = ctx.aws.client("s3")
     if not whole or _check_bucket(ctx, s3, bucket, faults):
         for path in paths:
-            version = _current_version(s3, bucket, wanted[path], path, faults)
+            version = _current_version(ctx, s3, bucket, wanted[path], path, faults)
             if version:
                 wanted[settings.PINNED[path]] = version
     faults.raise_if_any()
@@ -443,7 +443,7 @@ def _check_public_access(ctx: Any, s3: Any, bucket: str, faults: Faults) -> None
         )
 
 
-def _current_version(s3: Any, bucket: str, key: str, option: str, faults: Faults) -> str | None:
+def _current_version(ctx: Any, s3: Any, bucket: str, key: str, option: str, faults: Faults) -> str | None:
     try:
         version = s3.head_object(Bucket=bucket, Key=key).get("VersionId")
     except Exception as exception:
@@ -451,7 +451,10 @@ def _current_version(s3: Any, bucket: str, key: str, option: str, faults: Faults
             raise
         if not is_missing(exception):
             raise aws_error(exception, f"look up the version of s3://{bucket}/{key} ({option})") from exception
-        faults.add(f"{option}: s3://{bucket}/{key} does not exist: upload it first")
+        if ctx.check_mode:  # what comes before would have uploaded it
+            ctx.warn(f"{option}: s3://{bucket}/{key} does not exist yet, its version is unknown")
+        else:
+            faults.add(f"{option}: s3://{bucket}/{key} does not exist: upload it first")
         return None
     if not version or version == "null":
         faults.add(f"{option}: s3://{bucket}/{key} has no version: enable versioning on the bucket and upload it again")
