@@ -345,21 +345,28 @@ class _Api:
                     return getattr(self, name)(*[unquote(group) for group in match.groups()])
                 except _Problem as problem:
                     return problem.status, self.problem(problem)
-        if allowed:
-            return 405, self.problem(_Problem(405, "Method Not Allowed", "Method Not Allowed"))
-        return 404, self.problem(_Problem(404, "Not Found", "Not Found"))
+        return self.no_route(method_known=allowed)
 
     def problem(self, problem: _Problem) -> dict[str, Any]:
         raise NotImplementedError
 
+    def no_route(self, *, method_known: bool) -> Answer:
+        raise NotImplementedError
+
+    def bad_page(self, name: str, value: Any) -> _Problem:
+        raise NotImplementedError
+
     def slice(self, items: list[Any]) -> list[Any]:
-        try:
-            limit, offset = int(self.query.get("limit", self.page)), int(self.query.get("offset", 0))
-        except (TypeError, ValueError):
-            raise _Problem(400, "limit and offset must be integers", "Bad Request") from None
-        if limit < 0 or offset < 0:
-            raise _Problem(400, "Page limit must be a positive integer", "Bad Request")
-        return items[offset : offset + min(limit or self.page, 100)]
+        numbers = {"limit": self.page, "offset": 0}
+        for name in numbers:
+            value = self.query.get(name, numbers[name])
+            try:
+                numbers[name] = int(value)
+            except (TypeError, ValueError):
+                raise self.bad_page(name, value) from None
+            if numbers[name] < 0:
+                raise self.bad_page(name, value)
+        return items[numbers["offset"] : numbers["offset"] + min(numbers["limit"] or self.page, 100)]
 
     def mask(self) -> list[str]:
         mask = self.query.get("update_mask")
@@ -378,8 +385,11 @@ class _Api:
     def dag(self, dag_id: str) -> dict[str, Any]:
         found = self.dags().dags.get(dag_id)
         if found is None:
-            raise _Problem(404, f"The DAG with dag_id: `{dag_id}` was not found", "DAG not found")
+            raise self.no_dag(dag_id)
         return found
+
+    def no_dag(self, dag_id: str) -> _Problem:
+        return _Problem(404, f"The DAG with dag_id: {dag_id} was not found", "DAG not found")
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         self.dag(dag_id)
@@ -394,7 +404,8 @@ class _Api:
         return found
 
     def trigger(self, dag_id: str, body: dict[str, Any]) -> dict[str, Any]:
-        self.dag(dag_id)
+        if dag_id not in self.dags().dags:
+            raise _Problem(404, f"DAG with dag_id: '{dag_id}' not found", "DAG not found")
         run_id = body.get("dag_run_id") or f"manual__{_now()}"
         if run_id.startswith(("scheduled__", "backfill__")):
             raise _Problem(400, f"The run_id {run_id!r} is reserved for {run_id.partition('_')[0]} runs", "Bad Request")
@@ -503,6 +514,22 @@ class V1(_Api):
             f"#section/Errors/{anchor}",
         }
 
+    def no_route(self, *, method_known: bool) -> Answer:
+        if method_known:
+            status, title, detail = 405, "Method Not Allowed", "The method is not allowed for the requested URL."
+        else:
+            status, title = 404, "Not Found"
+            detail = (
+                "The requested URL was not found on the server. If you entered the URL manually please check your "
+                "spelling and try again."
+            )
+        return status, {"detail": detail, "status": status, "title": title, "type": "about:blank"}
+
+    def bad_page(self, name: str, value: Any) -> _Problem:
+        if str(value).lstrip("-").isdigit():
+            return _Problem(400, None, "Page limit must be a positive integer")
+        return _Problem(400, f"Wrong type, expected 'integer' for query parameter '{name}'", "Bad Request")
+
     def _load(
         self, fields: dict[str, type | tuple[type, ...]], required: tuple[str, ...], title: str
     ) -> dict[str, Any]:
@@ -512,7 +539,9 @@ class V1(_Api):
         for name, value in self.body.items():
             kinds = fields.get(name)
             if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and kinds is int)):
-                raise _Problem(400, f"{value!r} is not of the type that '{name}' has - '{name}'", "Bad Request")
+                first = kinds[0] if isinstance(kinds, tuple) else kinds
+                word = {str: "string", int: "integer", bool: "boolean"}[first]
+                raise _Problem(400, f"{value!r} is not of type '{word}' - '{name}'", "Bad Request")
         wrong = {name: ["Unknown field."] for name in self.body if name not in fields}
         wrong.update({name: ["Missing data for required field."] for name in required if name not in self.body})
         if wrong:
@@ -540,8 +569,11 @@ class V1(_Api):
         return self.airflow.variables[key]
 
     def _load_variable(self) -> dict[str, Any]:
-        fields = {"key": str, "value": str, "description": (str, type(None))}
-        return self._load(fields, ("key", "value"), "Invalid Variable schema")  # type: ignore[arg-type]
+        fields: dict[str, Any] = {"key": str, "value": str, "description": (str, type(None))}
+        data = self._load(fields, ("key", "value"), "Invalid Variable schema")
+        if data.get("description", "") is None:
+            raise _Problem(400, "{'description': ['Field may not be null.']}", "Invalid Variable schema")
+        return data
 
     def get_variables(self) -> Answer:
         items = [self._show_variable(key) for key in self.slice(list(self.airflow.variables))]
@@ -563,23 +595,44 @@ class V1(_Api):
         if data["key"] != key:
             raise _Problem(400, "key from request body doesn't match uri parameter", "Invalid post body")
         variable = self._variable(key)
-        data = self._masked(data, ("key",))
+        # 2.x knows the value as `val` by now, so a mask that names `value` is refused.
+        data = self._masked(data, ("key", "value"))
         variable.update({name: data[name] for name in ("value", "description") if name in data})
         return 200, self._show_variable(key)
 
     def delete_variable(self, key: str) -> Answer:
-        self._variable(key)
+        if key not in self.airflow.variables:
+            raise self.no_variable_to_delete(key)
         del self.airflow.variables[key]
         return 204, None
 
+    def no_variable_to_delete(self, key: str) -> _Problem:
+        return _Problem(404, None, "Variable not found")
+
     # connections
 
-    _CONNECTION = {
+    _CONNECTION: dict[str, Any] = {
         "connection_id": str,
         "conn_type": str,
         "port": (int, type(None)),
-        **{name: (str, type(None)) for name in ("description", "host", "login", "schema", "password", "extra")},
+        "password": str,
+        **{name: (str, type(None)) for name in ("description", "host", "login", "schema", "extra")},
     }
+
+    def _store_connection(self, conn_id: str, data: dict[str, Any]) -> None:
+        """Airflow's set_password does nothing for an empty or missing one: it cannot be taken away, only replaced."""
+        connection = self.airflow.connections.setdefault(conn_id, dict.fromkeys(_CONNECTION_FIELDS))
+        connection.update(
+            {name: value for name, value in data.items() if name in connection and (name != "password" or value)}
+        )
+
+    @staticmethod
+    def _is_object(text: str) -> bool:
+        """Also true for what is no JSON at all, which 2.x takes."""
+        try:
+            return isinstance(json.loads(text), dict)
+        except ValueError:
+            return True
 
     def _show_connection(self, conn_id: str, *, extra: bool) -> dict[str, Any]:
         connection = self.airflow.connections[conn_id]
@@ -619,16 +672,18 @@ class V1(_Api):
             )
         if conn_id in self.airflow.connections:
             raise _Problem(409, f"Connection already exist. ID: {conn_id}", "Conflict")
-        self.airflow.connections[conn_id] = {**dict.fromkeys(_CONNECTION_FIELDS), **data}
+        if data.get("extra") and not self._is_object(data["extra"]):
+            raise _Problem(500, None, "Internal Server Error")  # 2.x's audit log stumbles over JSON that is no object
+        self._store_connection(conn_id, data)
         return 200, self._show_connection(conn_id, extra=True)
 
     def patch_connection(self, conn_id: str) -> Answer:
         data = self._load(self._CONNECTION, (), "Bad Request")
-        connection = self._connection(conn_id)
+        self._connection(conn_id)
         if data.get("connection_id") and data["connection_id"] != conn_id:
             raise _Problem(400, "The connection_id cannot be updated.", "Bad Request")
         data = self._masked(data, ("connection_id",))
-        connection.update({name: value for name, value in data.items() if name != "connection_id"})
+        self._store_connection(conn_id, data)
         return 200, self._show_connection(conn_id, extra=True)
 
     def delete_connection(self, conn_id: str) -> Answer:
@@ -648,7 +703,7 @@ class V1(_Api):
         return {"name": name, **pool, **used, "open_slots": pool["slots"]}
 
     def _pool(self, name: str) -> dict[str, Any]:
-        if name not in self.airflow.pools:
+        if name not in self.airflow.pools or "/" in name:  # 2.x has no route to a pool with a slash in its name
             raise _Problem(404, f"Pool with name:'{name}' not found", "Not Found")
         return self.airflow.pools[name]
 
@@ -676,9 +731,9 @@ class V1(_Api):
 
     def patch_pool(self, name: str) -> Answer:
         mask, body = self.mask(), self.body if isinstance(self.body, dict) else {}
-        if name == "default_pool" and body.get("name") != "default_pool":
-            if not mask or not set(mask) <= {"slots", "include_deferred"}:
-                raise _Problem(400, "Default Pool's name can't be modified", "Bad Request")
+        only = bool(mask) and set(mask) <= {"slots", "include_deferred"}
+        if name == "default_pool" and body.get("name") != "default_pool" and not only:
+            raise _Problem(400, "Default Pool's name can't be modified", "Bad Request")
         pool = self._pool(name)
         data = {"include_deferred": False, **self._load(self._POOL, (), "Bad Request")}
         if mask:
@@ -759,10 +814,13 @@ class V1(_Api):
         if dag_id == "~":
             runs = [run for runs in self.airflow.runs.values() for run in runs.values()]
         else:
-            self.dag(dag_id)
+            self.check_runs(dag_id)
             runs = list(self.airflow.runs.get(dag_id, {}).values())
         shown = [self._show_run(run) for run in runs]
         return 200, {"dag_runs": self.slice(shown), "total_entries": len(shown)}
+
+    def check_runs(self, dag_id: str) -> None:
+        """2.x lists the runs of a DAG that is not there: none."""
 
     def post_run(self, dag_id: str) -> Answer:
         return 200, copy.deepcopy(
@@ -806,6 +864,30 @@ class V2(V1):
     def problem(self, problem: _Problem) -> dict[str, Any]:
         return {"detail": problem.detail}
 
+    def no_route(self, *, method_known: bool) -> Answer:
+        return (405, {"detail": "Method Not Allowed"}) if method_known else (404, {"error": "API route not found"})
+
+    def bad_page(self, name: str, value: Any) -> _Problem:
+        fault = {
+            "type": "greater_than_equal",
+            "loc": ["query", name],
+            "msg": "Input should be greater than or equal to 0",
+            "input": str(value),
+        }
+        if not str(value).lstrip("-").isdigit():
+            fault["type"] = "int_parsing"
+            fault["msg"] = "Input should be a valid integer, unable to parse string as an integer"
+        return self._unprocessable([fault])
+
+    def no_dag(self, dag_id: str) -> _Problem:
+        return _Problem(404, f"The Dag with ID: `{dag_id}` was not found")
+
+    def check_runs(self, dag_id: str) -> None:
+        self.dag(dag_id)
+
+    def no_variable_to_delete(self, key: str) -> _Problem:
+        return _Problem(404, f"The Variable with key: `{key}` was not found")
+
     @staticmethod
     def _unprocessable(faults: list[dict[str, Any]]) -> _Problem:
         return _Problem(422, faults)
@@ -834,14 +916,16 @@ class V2(V1):
                 wrong_bool = isinstance(value, bool) and bool not in (kinds if isinstance(kinds, tuple) else (kinds,))
                 if wrong_bool or not isinstance(value, kinds):
                     expected = kinds[0] if isinstance(kinds, tuple) else kinds
-                    faults.append(
-                        {
-                            "type": f"{expected.__name__}_type",
-                            "loc": [*where, name],
-                            "msg": f"Input should be a valid {expected.__name__}",
-                            "input": value,
-                        }
-                    )
+                    kind, word = {
+                        str: ("string_type", "string"),
+                        int: ("int_type", "integer"),
+                        bool: ("bool_type", "boolean"),
+                        list: ("list_type", "list"),
+                    }[expected]
+                    text = f"Input should be a valid {word}"
+                    if expected is int and isinstance(value, str):
+                        kind, text = "int_parsing", text + ", unable to parse string as an integer"
+                    faults.append({"type": kind, "loc": [*where, name], "msg": text, "input": value})
         if faults:
             raise self._unprocessable(faults)
         return dict(body)
@@ -987,7 +1071,7 @@ class V2(V1):
         conn_id = data.pop("connection_id")
         if conn_id in self.airflow.connections:
             raise self._unique()
-        self.airflow.connections[conn_id] = {**dict.fromkeys(_CONNECTION_FIELDS), **data}
+        self._store_connection(conn_id, data)
         return 201, self._show_connection(conn_id, extra=True)
 
     def _apply_connection(self, conn_id: str, data: dict[str, Any], mask: list[str]) -> None:
@@ -995,11 +1079,11 @@ class V2(V1):
         for name, value in data.items():
             if name == "connection_id" or (mask and name not in mask):
                 continue
-            if name == "password" and value is not None:
+            if name == "password":
                 value = merge(value, connection["password"], "password")
             elif name == "extra" and value is not None and connection["extra"] is not None:
                 value = json.dumps(merge(json.loads(value), json.loads(connection["extra"])))
-            connection[name] = value
+            self._store_connection(conn_id, {name: value})
 
     def _connection(self, conn_id: str) -> dict[str, Any]:
         if conn_id not in self.airflow.connections:
@@ -1069,8 +1153,14 @@ class V2(V1):
             if missing:
                 raise self._unprocessable(
                     [
-                        {"type": "missing", "loc": ["pool" if field == "name" else field], "msg": "Field required"}
-                        for field in sorted(missing)
+                        {
+                            "type": "missing",
+                            "loc": ["pool" if field == "name" else field],
+                            "msg": "Field required",
+                            "input": data,
+                        }
+                        for field in ("name", "slots", "include_deferred")
+                        if field in missing
                     ]
                 )
         pool.update({key: value for key, value in data.items() if key != "name" and (not mask or key in mask)})
@@ -1109,12 +1199,13 @@ class V2(V1):
             self._check_variable,
             store,
             lambda data, mask: self._apply_variable(data["key"], data, mask, ["body"]),
+            flushed=True,
         )
 
     def bulk_connections(self) -> Answer:
         def store(data: dict[str, Any]) -> None:
-            values = {key: value for key, value in data.items() if key != "connection_id"}
-            self.airflow.connections[data["connection_id"]] = {**dict.fromkeys(_CONNECTION_FIELDS), **values}
+            # Over an existing one every field is set, those left out to nothing.
+            self._store_connection(data["connection_id"], {**dict.fromkeys(_CONNECTION_FIELDS), **data})
 
         return self._bulk(
             "connections with these connection_ids",
@@ -1148,7 +1239,10 @@ class V2(V1):
         check: Callable[[Any, list[Any]], dict[str, Any]],
         store: Callable[[dict[str, Any]], None],
         apply: Callable[[dict[str, Any], list[str]], None],
+        *,
+        flushed: bool = False,
     ) -> Answer:
+        """``flushed``: whether a later action of the same request sees what an earlier one created."""
         actions = self._strict(self.body, {"actions": (list, _REQUIRED)}, ["body"])["actions"]
         checked: list[tuple[dict[str, Any], list[Any]]] = []
         for index, action in enumerate(actions):
@@ -1164,11 +1258,13 @@ class V2(V1):
             ]
             checked.append((action, entities))
         results: dict[str, Any] = {"create": None, "update": None, "delete": None}
+        start = set(existing)
         for action, entities in checked:
             kind = action["action"]
+            known = set(existing) if flushed else start
             result = results[kind] = results[kind] or {"success": [], "errors": []}
             ids = [entity if isinstance(entity, str) else entity[key] for entity in entities]
-            there, absent = [i for i in ids if i in existing], [i for i in ids if i not in existing]
+            there, absent = [i for i in ids if i in known], [i for i in ids if i not in known]
             rule = action.get("action_on_existence" if kind == "create" else "action_on_non_existence", "fail")
             try:
                 if kind == "create" and rule == "fail" and there:

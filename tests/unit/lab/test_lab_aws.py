@@ -206,7 +206,9 @@ def test_only_awss_own_chunks():
 
 def test_a_rule_counts_skips_and_matches():
     faults, call = Faults(), Call(service="s3", operation="PutObject", keys={"bucket": "b", "key": "dags/x.py"})
-    faults.replace([{"service": "s3", "operation": "Put*", "match": "x.py", "skip": 1, "times": 2, "error": "SlowDown"}])
+    faults.replace(
+        [{"service": "s3", "operation": "Put*", "match": "x.py", "skip": 1, "times": 2, "error": "SlowDown"}]
+    )
     assert [faults.take(call) is not None for _ in range(5)] == [False, True, True, False, False]
     assert faults.take(Call(service="s3", operation="GetObject")) is None
     assert faults.show()[0]["fired"] == 2
