@@ -64,6 +64,7 @@ class Compared:
     """One kind of both sides, by id; different and unknown name fields, never values."""
 
     source: list[str]
+    complete: bool = True
     missing: list[str] = field(default_factory=list)
     different: dict[str, list[str]] = field(default_factory=dict)
     unknown: dict[str, list[str]] = field(default_factory=dict)
@@ -72,14 +73,15 @@ class Compared:
 
     @property
     def parity(self) -> dict[str, int | None]:
-        """source: how many the bundle has; target: how many of these the environment has; equal: how many are equal in
-        every field.
+        """source: how many the bundle has; target: how many of these the environment has; equal: in every field.
+
+        None is unknown.
         """
-        not_equal = {*self.missing, *self.different, *self.unknown, *self.errors}
+        not_equal = {*self.missing, *self.different, *self.errors}
         return {
             "source": len(self.source),
-            "target": len(self.source) - len(self.missing),
-            "equal": len(self.source) - len(not_equal),
+            "target": None if self.source and not self.complete else len(self.source) - len(self.missing),
+            "equal": None if self.unknown else len(self.source) - len(not_equal),
         }
 
 
@@ -135,7 +137,9 @@ def seen_by_agent(answer: Mapping[str, Any], seen: dict[str, Seen], *, lists: bo
     for kind, items in answer["digests"].items():
         known = seen.setdefault(kind, Seen())
         known.complete = known.complete or lists
-        known.errors = dict((answer.get("errors") or {}).get(kind) or {})
+        reasons = (answer.get("errors") or {}).get(kind) or {}
+        # what REST does not list is missing, whatever a task says when it looks for it
+        known.errors = {key: reasons[key] for key in reasons if lists or not known.complete or key in known.items}
         for identifier, digests in items.items():
             if digests is not None:
                 known.add(identifier, digests)
@@ -146,7 +150,7 @@ def seen_by_agent(answer: Mapping[str, Any], seen: dict[str, Seen], *, lists: bo
 
 def compare(source: Mapping[str, Digests], seen: Seen, fields: Iterable[str]) -> Compared:
     """fields: those that have to be equal."""
-    result = Compared(sorted(source))
+    result = Compared(sorted(source), seen.complete)
     for identifier in result.source:
         if identifier in seen.errors:
             result.errors[identifier] = seen.errors[identifier]

@@ -134,6 +134,14 @@ def digests_of(kind: str) -> dict[str, dict[str, str]]:
     return {identifier: FakeBundle().digests(kind, identifier, item) for identifier, item in STATE[kind].items()}
 
 
+def test_what_a_task_of_airflow_3_cannot_find_is_missing() -> None:
+    seen = {"connections": Seen(complete=True)}  # REST lists none
+    answer = {"digests": {"connections": {"db": None}}, "errors": {"connections": {"db": "AirflowNotFoundException"}}}
+    seen_by_agent(answer, seen, lists=False)
+    compared = compare(digests_of("connections"), seen["connections"], FIELDS["connections"])
+    assert (compared.missing, compared.errors) == (["db"], {})
+
+
 REST = {
     "variables": [
         {"key": "a", "value": "100000.0", "description": None},  # as Airflow 3 shows 1e5
