@@ -124,8 +124,8 @@ class Export:
         for name in ("airflow_home", "database"):
             if bundle is not None and bundle.source.get(name) != source[name]:
                 raise MigrationError(
-                    f"the bundle {self.store.url} holds another Airflow ({name} {bundle.source.get(name)}, not {source[name]}):"
-                    " use a bundle of its own for this one"
+                    f"the bundle {self.store.url} holds another Airflow"
+                    f" ({name} {bundle.source.get(name)}, not {source[name]}): use a bundle of its own for this one"
                 )
 
     def _documents(self, plan: dict[str, Any], state: dict[str, Any] | None) -> dict[str, bytes]:
@@ -160,7 +160,8 @@ class Export:
         fernet = identity["fernet"]
         if fernet["lookalikes"]:
             self.findings.append(
-                f"{fernet['lookalikes']} values look like Fernet ciphertext but are stored as clear text; they are carried as they are"
+                f"{fernet['lookalikes']} values look like Fernet ciphertext but are stored as clear text;"
+                " they are carried as they are"
             )
         return {
             "requirements.txt": requirements.text.encode(),
@@ -196,8 +197,8 @@ class Export:
             self.not_carried.append({"kind": kind, "id": override["name"], "reason": reason})
         if plan["identity"]["secrets_backend"]:
             self.findings.append(
-                f"the source also reads variables and connections from {plan['identity']['secrets_backend']}: what lies there"
-                " is not carried; configure the same backend for the environment"
+                f"the source also reads variables and connections from {plan['identity']['secrets_backend']}:"
+                " what lies there is not carried; configure the same backend for the environment"
             )
 
     def _wanted(self, plan: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
@@ -541,8 +542,8 @@ class ActionModule(ActionBase):
         try:
             if not self._connection.has_pipelining:
                 raise MigrationError(
-                    f"the connection {self._connection.transport} cannot hand stdin to a command, which the agent needs:"
-                    " use ssh, local or community.docker.docker"
+                    f"the connection {self._connection.transport} cannot hand stdin to a command, which the agent"
+                    " needs: use ssh, local or community.docker.docker"
                 )
             export = Export(params, Aws.for_plugin(params), self._execute, self._display.display, self._task.check_mode)
             result.update(export.run())

@@ -3,15 +3,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The agent: everything that runs inside an Airflow's own interpreter.
 
-Python 3.6 syntax, the standard library and what every Airflow ships; Airflow 1.10 to 3.x. It imports nothing of the collection.
+Python 3.6 syntax, the standard library and what every Airflow ships; Airflow 1.10 to 3.x. It imports nothing of the
+collection.
 
 Two ways in:
-- on a host, `main()`: the source of this file and one JSON request come on stdin, one sealed answer goes to stdout between two marker
-  lines, and nothing is written on the host;
-- in MWAA, `serve()`: called by mwaa_agent_dag.py with a request id; it answers with ids, statuses, digests and reasons, never values.
+- on a host, `main()`: the source of this file and one JSON request come on stdin, one sealed answer goes to stdout
+  between two marker lines, and nothing is written on the host;
+- in MWAA, `serve()`: called by mwaa_agent_dag.py with a request id; it answers with ids, statuses, digests and
+  reasons, never values.
 
-Rows are read and written as columns, not through Variable and Connection objects: those hand every secret to Airflow's masker, whose
-cost grows with the square of their number, and their readers turn undecryptable values into None.
+Rows are read and written as columns, not through Variable and Connection objects: those hand every secret to
+Airflow's masker, whose cost grows with the square of their number, and their readers turn undecryptable values into
+None.
 """
 
 import base64
@@ -43,7 +46,8 @@ FIELDS = {
     "connections": ("conn_type", "description", "host", "login", "password", "schema", "port", "extra"),
     "pools": ("slots", "description", "include_deferred"),
 }
-# field -> column, where they differ; and the columns that hold ciphertext with the column that says so (airflow/models/{variable,connection}.py)
+# field -> column, where they differ; and the columns that hold ciphertext with the column that says so
+# (airflow/models/{variable,connection}.py)
 COLUMNS = {"variables": {"value": "val"}, "connections": {}, "pools": {}}
 SEALED = {
     "variables": {"value": "is_encrypted"},
@@ -100,7 +104,9 @@ def batch(request):
 
 
 def main(stdin, stdout_fd):
-    """One JSON line with `op`, `source` and `transport_key` (a Fernet key) on stdin; the answer, sealed with that key, on stdout_fd."""
+    """One JSON line with `op`, `source` and `transport_key` (a Fernet key) on stdin; the answer, sealed with that
+    key, on stdout_fd.
+    """
     request = json.loads(stdin.readline().decode("utf-8"))
     key = request.pop("transport_key", None)
     try:
@@ -119,8 +125,8 @@ def main(stdin, stdout_fd):
                 "ok": False,
                 "error": {
                     "code": "no_cryptography",
-                    "message": "%s has no cryptography package, so nothing can be sealed there: install apache-airflow[crypto] on the source"
-                    % sys.executable,
+                    "message": "%s has no cryptography package, so nothing can be sealed there:"
+                    " install apache-airflow[crypto] on the source" % sys.executable,
                 },
             }
             body = zlib.compress(json.dumps(answer).encode("utf-8"))
@@ -134,7 +140,8 @@ def main(stdin, stdout_fd):
 def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, now=time.time):
     """The request of this id, if it is genuine, ours, fresh and used for the first time. For mwaa_agent_dag.py.
 
-    s3, kms: boto3 clients. Answers as handle() does; the codes of refusals are replayed, tampered, foreign, expired, missing.
+    s3, kms: boto3 clients. Answers as handle() does; the codes of refusals are replayed, tampered, foreign, expired,
+    missing.
     """
     try:
         if not isinstance(identifier, str) or not re.match(r"^r[0-9a-z]{7}$", identifier):
@@ -163,9 +170,9 @@ def _open_request(identifier, bucket, prefix, environment, s3, kms, now):
     try:
         envelope = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode("utf-8"))
     except ValueError:
-        raise AgentError("tampered", "s3://%s/%s is no JSON" % (bucket, key))
+        raise AgentError("tampered", "s3://%s/%s is no JSON" % (bucket, key)) from None
     except Exception as error:
-        raise AgentError("missing", "s3://%s/%s cannot be read (%s)" % (bucket, key, _aws_code(error)))
+        raise AgentError("missing", "s3://%s/%s cannot be read (%s)" % (bucket, key, _aws_code(error))) from None
     if not isinstance(envelope, dict):
         raise AgentError("tampered", "s3://%s/%s is no request" % (bucket, key))
     if envelope.get("version") != 1:
@@ -182,12 +189,14 @@ def _open_request(identifier, bucket, prefix, environment, s3, kms, now):
         tokens = {"GrantTokens": [envelope["grant_token"]]} if envelope.get("grant_token") else {}
         data_key = kms.decrypt(CiphertextBlob=wrapped, EncryptionContext=context, **tokens)["Plaintext"]
     except Exception as error:
-        raise AgentError("tampered", "KMS does not open the key of request %s (%s)" % (identifier, _aws_code(error)))
+        raise AgentError(
+            "tampered", "KMS does not open the key of request %s (%s)" % (identifier, _aws_code(error))
+        ) from None
     try:
         sealed = envelope["sealed"].encode("ascii")
         request = json.loads(Fernet(base64.urlsafe_b64encode(data_key)).decrypt(sealed).decode("utf-8"))
     except (InvalidToken, ValueError, KeyError, AttributeError, TypeError):
-        raise AgentError("tampered", "request %s was altered after it was sealed" % identifier)
+        raise AgentError("tampered", "request %s was altered after it was sealed" % identifier) from None
     if request.get("id") != identifier:
         raise AgentError("tampered", "the sealed part of request %s carries another id" % identifier)
     if request.get("environment") != environment:
@@ -222,14 +231,14 @@ def _where(error):
     return frames[-1] if len(frames) < 2 else "%s (called from %s)" % (frames[-1], frames[min(1, len(frames) - 2)])
 
 
-# ----------------------------------------------------------------------------------------- entering an Airflow on a host
+# -------------------------------------------------------------------------------------- entering an Airflow on a host
 
 
 def enter(source):
     """Take over the environment that the source's Airflow runs with, and make sure that importing it writes nothing.
 
-    source: {"airflow_home", "airflow_config", "pid", "unit"}, each optional. AgentError when there is no Airflow home there:
-    importing Airflow with a wrong AIRFLOW_HOME would create one.
+    source: {"airflow_home", "airflow_config", "pid", "unit"}, each optional. AgentError when there is no Airflow home
+    there: importing Airflow with a wrong AIRFLOW_HOME would create one.
     """
     sys.dont_write_bytecode = True
     ORIGINS.clear()
@@ -357,7 +366,8 @@ def _check_home():
         for s in ("DATABASE", "CORE")
         for v in ("", "_CMD", "_SECRET")
     ):
-        # configured by its environment alone: Airflow would write a new airflow.cfg (and make up a Fernet key); it does not into this
+        # configured by its environment alone: Airflow would write a new airflow.cfg (and make up a Fernet key); it
+        # does not into this
         os.environ["AIRFLOW_CONFIG"] = os.devnull
         return
     try:
@@ -365,7 +375,7 @@ def _check_home():
     except OSError as error:
         raise AgentError(
             "not_permitted", "airflow_home %s on %s cannot be listed: %s" % (home, host, os.strerror(error.errno))
-        )
+        ) from None
     listing = (
         "is empty"
         if not found
@@ -373,13 +383,15 @@ def _check_home():
     )
     raise AgentError(
         "wrong_home",
-        "airflow_home %s on %s has no airflow.cfg (it %s) and no environment variable names a database: name Airflow's own home"
-        % (home, host, listing),
+        "airflow_home %s on %s has no airflow.cfg (it %s) and no environment variable names a database:"
+        " name Airflow's own home" % (home, host, listing),
     )
 
 
 def _quiet_logging():
-    """Keep Airflow's logging from writing: its handlers create folders on import, which would belong to whoever runs the agent."""
+    """Keep Airflow's logging from writing: its handlers create folders on import, which would belong to whoever runs
+    the agent.
+    """
     configure = logging.config.dictConfig
 
     def silent(config):
@@ -412,13 +424,13 @@ def airflow_version():
         raise AgentError(
             "no_airflow",
             "%s has no Airflow (%s): name Airflow's own interpreter in airflow_python" % (sys.executable, error),
-        )
+        ) from None
     except Exception as error:
         text = "%s: %s" % (type(error).__name__, _one_line(error))
         raise AgentError(
             "broken_airflow",
             "Airflow does not start with %s and %s: %s" % (sys.executable, os.environ.get("AIRFLOW_HOME"), text),
-        )
+        ) from None
     try:
         from airflow.version import version
     except ImportError:
@@ -460,7 +472,9 @@ def _option(section, key, default=""):
 
 
 class Database(object):
-    """The metadata database through Airflow's own settings. A context manager; nothing is committed unless commit() is called."""
+    """The metadata database through Airflow's own settings. A context manager; nothing is committed unless commit()
+    is called.
+    """
 
     def __enter__(self):
         version = airflow_version()
@@ -485,7 +499,7 @@ class Database(object):
             raise AgentError(
                 "database",
                 "the metadata database %s cannot be read: %s" % (self.name, _one_line(getattr(error, "orig", error))),
-            )
+            ) from None
         return self
 
     def __exit__(self, kind, error, trace):
@@ -530,7 +544,9 @@ class Database(object):
         return sorted(row[0] for row in self.session.query(self.key_column(kind).label("x_id")))
 
     def rows(self, kind):
-        """Every row as a dict of column -> stored value, plus "#id" (the name) and "#row" (the primary key), in order of creation."""
+        """Every row as a dict of column -> stored value, plus "#id" (the name) and "#row" (the primary key), in order
+        of creation.
+        """
         table, key = self.table(kind), self.key_column(kind)
         names = [COLUMNS[kind].get(field, field) for field in FIELDS[kind]] + sorted(set(SEALED[kind].values()))
         columns = [table.c[name] for name in names if name in table.c]
@@ -582,7 +598,7 @@ class Cipher(object):
             return self.fernet.decrypt(stored.encode("utf-8")).decode("utf-8")
         except Exception:
             self.undecryptable += 1
-            raise Undecryptable()
+            raise Undecryptable() from None
 
     def encrypt(self, value):
         """(stored, flag). Airflow itself stores empty strings in clear."""
@@ -610,7 +626,8 @@ class Cipher(object):
             return "%s is not a valid Fernet key: put Airflow's own key there" % _capital(used)
         if self.status == "missing":
             return (
-                "No Fernet key is set (%s), but %d stored values are encrypted: give Airflow's own key, nothing was exported"
+                "No Fernet key is set (%s), but %d stored values are encrypted:"
+                " give Airflow's own key, nothing was exported"
                 % (
                     origin_of("core", "fernet_key"),
                     self.encrypted,
@@ -640,7 +657,9 @@ def _capital(text):
 
 
 def decode(kind, row, cipher):
-    """A stored row as {field: value}. The one reading of a row; export, digests and comparisons all use it. Raises Undecryptable."""
+    """A stored row as {field: value}. The one reading of a row; export, digests and comparisons all use it. Raises
+    Undecryptable.
+    """
     values, failed = {}, False
     for field in FIELDS[kind]:
         stored = row.get(COLUMNS[kind].get(field, field))
@@ -681,7 +700,7 @@ def canonical(kind, item):
 
 
 def digest(key, kind, identifier, field, value):
-    """HMAC-SHA256 (hex) that proves one field equal without showing it; the collection's _bundle.py has the same line."""
+    """HMAC-SHA256 (hex) that proves one field equal without showing it; _bundle.py has the same line."""
     message = json.dumps([SINGULAR.get(kind, kind), identifier, field, value], ensure_ascii=True, separators=(",", ":"))
     return hmac.new(key, message.encode("ascii"), hashlib.sha256).hexdigest()
 
@@ -759,7 +778,7 @@ def _loose(field, value):
     return value or None
 
 
-# ----------------------------------------------------------------------------------------------------- operations: state
+# -------------------------------------------------------------------------------------------------- operations: state
 
 
 def inspect(request):
@@ -794,7 +813,8 @@ def inspect(request):
 
 
 def export_state(request):
-    """Variables, connections and pools in the format of Airflow's own import, sealed with data_key (base64 of 32 bytes).
+    """Variables, connections and pools in the format of Airflow's own import, sealed with data_key (base64 of 32
+    bytes).
 
     Fails as a whole when the Fernet key is missing or wrong; single unreadable rows and untouched defaults are listed.
     """
@@ -834,7 +854,9 @@ def export_state(request):
 
 
 def state_text(kind, items):
-    """The bytes of <kind>.json. Values stay strings and every character is written in ASCII: nothing is re-encoded on the way."""
+    """The bytes of <kind>.json. Values stay strings and every character is written in ASCII: nothing is re-encoded on
+    the way.
+    """
     if kind == "variables":
         items = {
             key: item if item["description"] is not None else item["value"]
@@ -915,7 +937,9 @@ UNNAMEABLE = "a task of Airflow 3 cannot name it: its id goes into a URL as it i
 
 
 def _fits_execution_api(identifier):
-    """Airflow 3.2.1 puts ids into the execution API's URLs unquoted: some would name another one, some end the whole task."""
+    """Airflow 3.2.1 puts ids into the execution API's URLs unquoted: some would name another one, some end the whole
+    task.
+    """
     if re.search(r"[\x00-\x1f\x7f?#%\\]", identifier) or identifier != identifier.strip():
         return False
     return all(part not in ("", ".", "..") for part in identifier.split("/"))
@@ -924,8 +948,9 @@ def _fits_execution_api(identifier):
 def import_state(request):
     """Write variables, connections and pools in one transaction: all of it or nothing.
 
-    request: variables, connections, pools (each optional, as in the bundle); on_conflict overwrite|keep|fail; prune (only kinds that
-    were given; default_pool and aws_default always stay); digest_key (base64, optional: digests of what is then stored are returned).
+    request: variables, connections, pools (each optional, as in the bundle); on_conflict overwrite|keep|fail; prune
+    (only kinds that were given; default_pool and aws_default always stay); digest_key (base64, optional: digests of
+    what is then stored are returned).
     Returns {"applied", "results": {kind: {id: status}}, "reasons": {kind: {id: reason}}, "digests"}.
     """
     conflict = request.get("on_conflict") or "overwrite"
@@ -994,7 +1019,7 @@ def import_state(request):
         except Exception as error:
             raise AgentError(
                 "database", "the database refused the import (%s), nothing was written" % type(error).__name__
-            )
+            ) from None
     return {"applied": True, "results": results, "reasons": reasons, "digests": digests}
 
 
@@ -1035,12 +1060,14 @@ def _import_by_sdk(request, conflict):
 
 
 def _refused(reasons):
-    results = {kind: {identifier: "failed" for identifier in reasons[kind]} for kind in reasons}
+    results = {kind: dict.fromkeys(reasons[kind], "failed") for kind in reasons}
     return {"applied": False, "results": results, "reasons": reasons, "digests": {}}
 
 
 def _known_columns(kind, wanted, table, current):
-    """`wanted` with the fields that this Airflow has no column for taken from what is there (so that they do not count as different)."""
+    """`wanted` with the fields that this Airflow has no column for taken from what is there (so that they do not
+    count as different).
+    """
     if current is None:
         return wanted
     return {
@@ -1102,10 +1129,12 @@ def _write(database, cipher, request, results):
         raise
     except Exception as error:
         session.rollback()
-        raise AgentError("database", "the database refused the import (%s), nothing was written" % type(error).__name__)
+        raise AgentError(
+            "database", "the database refused the import (%s), nothing was written" % type(error).__name__
+        ) from None
 
 
-# ------------------------------------------------------------------------------------------- operations: what else there is
+# ------------------------------------------------------------------------------------- operations: what else there is
 
 
 def plan(request):
@@ -1151,9 +1180,11 @@ def _dags(database):
 
 
 def list_files(root):
-    """{"root", "exists", "files": [{"path", "size", "sha256"}], "skipped": [{"path", "reason"}], "caches": n} of a folder.
+    """{"root", "exists", "files": [{"path", "size", "sha256"}], "skipped": [{"path", "reason"}], "caches": n} of a
+    folder.
 
-    Symlinks that stay inside the folder are followed, others are listed; a file that changes while it is read is read again.
+    Symlinks that stay inside the folder are followed, others are listed; a file that changes while it is read is read
+    again.
     """
     listing = {"root": root, "exists": bool(root) and os.path.isdir(root), "files": [], "skipped": [], "caches": 0}
     if listing["exists"]:
@@ -1226,7 +1257,7 @@ def _printable(text):
 
 
 def _measure(full, path, attempts=3):
-    for attempt in range(attempts):
+    for _attempt in range(attempts):
         hasher, size = hashlib.sha256(), 0
         with io.open(full, "rb") as file:
             before = os.fstat(file.fileno())
@@ -1242,9 +1273,10 @@ def _measure(full, path, attempts=3):
 def export_files(request):
     """File contents: pieces for the connection, or PUTs to presigned URLs.
 
-    root: the folder. paths: [{"path", "offset"}] with max_bytes: pieces until that much is read ({"path", "offset", "data", "end"}).
-    puts: [{"path", "size", "sha256", "url", "headers"}]: {"path", "status": sent|changed|vanished|unreachable|refused, …}.
-    A URL is a permission: it is neither logged nor returned.
+    root: the folder. paths: [{"path", "offset"}] with max_bytes: pieces until that much is read ({"path", "offset",
+    "data", "end"}).
+    puts: [{"path", "size", "sha256", "url", "headers"}]: {"path", "status":
+    sent|changed|vanished|unreachable|refused, …}. A URL is a permission: it is neither logged nor returned.
     """
     root = os.path.realpath(request["root"])
     if request.get("puts") is not None:
@@ -1345,7 +1377,9 @@ def _put(root, put):
 
 
 def distributions():
-    """[{"name", "version", "requires", "origin"}] of what is installed; origin: None (an index), or where else it came from."""
+    """[{"name", "version", "requires", "origin"}] of what is installed; origin: None (an index), or where else it
+    came from.
+    """
     found = {}
     try:
         try:
@@ -1398,7 +1432,7 @@ def _direct_url(text):
     return ("a local folder, from %s" if "dir_info" in record else "a direct URL, from %s") % url
 
 
-# ------------------------------------------------------------------------------------------------------ options, with origin
+# ----------------------------------------------------------------------------------------------- options, with origin
 
 VARIANTS = ("_cmd", "_secret")
 SECRET_NAME = re.compile(
@@ -1441,7 +1475,9 @@ def _environment_options():
 
 
 def origin_of(section, key):
-    """Where an option's value comes from, in words. Airflow's order: environment, airflow.cfg, then their _CMD and _SECRET variants."""
+    """Where an option's value comes from, in words. Airflow's order: environment, airflow.cfg, then their _CMD and
+    _SECRET variants.
+    """
     parser, environment = _config_file(), _environment_options()
     for suffix in ("",) + VARIANTS:
         name = environment.get((section, key + suffix))
@@ -1460,7 +1496,8 @@ def origin_of(section, key):
 
 
 def options():
-    """Every option that is set to something else than this Airflow's default: {"section", "key", "origin", "secret", "value"}.
+    """Every option that is set to something else than this Airflow's default: {"section", "key", "origin", "secret",
+    "value"}.
 
     The value of a secret option is never read into the answer, nor are commands and secret paths that yield one.
     """

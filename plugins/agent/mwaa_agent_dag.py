@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The agent as a DAG of an MWAA environment, Airflow 2.0 to 3.x: a shell around airflow_agent.py, which lies beside it.
 
-It is uploaded as mwaa_migration/mwaa_agent.py with the three constants filled in, and removed by the cleanup. A run takes nothing but
-a request id from its conf; the request itself is sealed in the bucket, bound to this environment, expires and is served once. The
-short names keep the path of its result, /dags/mwaa_agent/dagRuns/<id>/taskInstances/t/xcomEntries/r, within InvokeRestApi's 64
-characters.
+It is uploaded as mwaa_migration/mwaa_agent.py with the three constants filled in, and removed by the cleanup. A run
+takes nothing but a request id from its conf; the request itself is sealed in the bucket, bound to this environment,
+expires and is served once. The short names keep the path of its result,
+/dags/mwaa_agent/dagRuns/<id>/taskInstances/t/xcomEntries/r, within InvokeRestApi's 64 characters.
 """
 
 import datetime

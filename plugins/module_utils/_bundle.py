@@ -5,9 +5,10 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-A random data key per bundle is wrapped by KMS and bound to the bundle's id. State is sealed with it (Fernet) and stays so at
-rest. The manifest names every file with size, sha256 and, in S3, object version, and is authenticated with a key derived from
-the data key: who can write to the bucket but not use the KMS key cannot bring code or rows into an environment.
+A random data key per bundle is wrapped by KMS and bound to the bundle's id. State is sealed with it (Fernet) and
+stays so at rest. The manifest names every file with size, sha256 and, in S3, object version, and is authenticated
+with a key derived from the data key: who can write to the bucket but not use the KMS key cannot bring code or rows
+into an environment.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 try:
     from cryptography.fernet import Fernet, InvalidToken
 except ImportError:  # ansible-core brings it; Bundle says so where it is missing
-    Fernet = None
+    Fernet = None  # type: ignore[assignment, misc]
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -61,8 +62,8 @@ THREADS = 8
 class StoredFile:
     """A file of the bundle as the manifest names it.
 
-    size: bytes. sha256: hex, of what is stored. version_id, etag: S3's. content: HMAC-SHA256 (hex) of what a sealed file
-    holds, by which an unchanged content is known although every sealing looks different.
+    size: bytes. sha256: hex, of what is stored. version_id, etag: S3's. content: HMAC-SHA256 (hex) of what a sealed
+    file holds, by which an unchanged content is known although every sealing looks different.
     """
 
     path: str
@@ -283,7 +284,7 @@ class S3Store(Store):
         return url, headers
 
     def _encryption(self) -> dict[str, tuple[str, str]]:
-        """The bucket's default encryption as put_object's parameters with their headers; {} where it may not be read."""
+        """The bucket's default encryption as put_object's parameters with their headers; {} if not readable."""
         if not hasattr(self, "_default_encryption"):
             self._default_encryption: dict[str, tuple[str, str]] = {}
             try:

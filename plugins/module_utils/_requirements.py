@@ -5,8 +5,9 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-What the user chose is what nothing else requires. Of that, what Airflow and MWAA's image bring is left to them; what the target's
-constraints name stays unpinned, because the constraint decides; the rest is pinned to the source's version.
+What the user chose is what nothing else requires. Of that, what Airflow and MWAA's image bring is left to them; what
+the target's constraints name stays unpinned, because the constraint decides; the rest is pinned to the source's
+version.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._versions import no
 try:
     from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName
 except ImportError:  # ansible-core brings it
-    Marker = None
+    Marker = None  # type: ignore[assignment, misc]
 
 AIRFLOW = {"apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk", "apache-airflow-ctl"}
 TOOLS = {"pip", "setuptools", "wheel", "uv", "distribute", "pkg-resources"}

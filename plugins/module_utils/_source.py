@@ -5,13 +5,15 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-Both go over an Ansible connection as a command and its stdin; nothing is written on the host. What comes back from the agent is
-sealed with a key that lives for one call, because connection plugins show stdout at -vvv.
+Both go over an Ansible connection as a command and its stdin; nothing is written on the host. What comes back from
+the agent is sealed with a key that lives for one call, because connection plugins show stdout at -vvv.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import dataclasses
 import json
 import re
 import shlex
@@ -22,70 +24,18 @@ from typing import Any, Callable
 
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 
-try:
+with contextlib.suppress(ImportError):  # ansible-core brings it
     from cryptography.fernet import Fernet, InvalidToken
-except ImportError:  # ansible-core brings it
-    pass
 
-AGENT = Path(__file__).parent.parent / "agent" / "airflow_agent.py"
+_FOLDER = Path(__file__).parent.parent / "agent"
+AGENT = _FOLDER / "airflow_agent.py"
+PROBE = _FOLDER / "find_airflow.sh"
 
 #: run a command with stdin, give (exit code, stdout, stderr); the action plugin makes it from the connection
 Run = Callable[[str, bytes], "tuple[int, str, str]"]
 
-# Only names and paths are printed: command lines are cut after three words and environments are searched for AIRFLOW_HOME and
-# AIRFLOW_CONFIG alone, because both may hold secrets.
-PROBE = r"""
-emit() { for w in "$@"; do printf '%s\t' "$(printf '%s' "$w" | tr '\t\n' '  ')"; done; printf '\n'; }
-shebang() { [ -f "$1" ] && sed -n '1s/^#![[:space:]]*\([^[:space:]]*\).*/\1/p' "$1" 2>/dev/null | tr -d '\0' | head -n 1; }
-emit mwaa-probe "$(hostname 2>/dev/null)" "$(id -un 2>/dev/null)" "$HOME"
-mine=$(readlink /proc/self/ns/mnt 2>/dev/null)
-for f in $(grep -la airflow /proc/[0-9]*/cmdline 2>/dev/null); do
-  d=${f%/cmdline}; pid=${d#/proc/}
-  a=$(tr '\0' '\n' <"$f" 2>/dev/null | sed -n 1p); b=$(tr '\0' '\n' <"$f" 2>/dev/null | sed -n 2p)
-  c=$(tr '\0' '\n' <"$f" 2>/dev/null | sed -n 3p)
-  case "$a" in *python*) : ;; *) continue ;; esac
-  case "$b" in */airflow|airflow) : ;; -m) [ "$c" = airflow ] || continue ;; *) continue ;; esac
-  [ "$b" = -m ] && c=$(tr '\0' '\n' <"$f" 2>/dev/null | sed -n 4p)
-  owner=$(ls -ld "$d" 2>/dev/null | awk '{print $3}')
-  place=host; ns=$(readlink "$d/ns/mnt" 2>/dev/null); [ -n "$ns" ] && [ "$ns" != "$mine" ] && place=container
-  if cat "$d/environ" >/dev/null 2>&1; then
-    readable=yes
-    home=$(tr '\0' '\n' <"$d/environ" 2>/dev/null | sed -n 's/^AIRFLOW_HOME=//p' | head -n 1)
-    conf=$(tr '\0' '\n' <"$d/environ" 2>/dev/null | sed -n 's/^AIRFLOW_CONFIG=//p' | head -n 1)
-    [ -n "$home" ] || home=$(tr '\0' '\n' <"$d/environ" 2>/dev/null | sed -n 's/^HOME=//p' | head -n 1)/airflow
-  else readable=no; home=; conf=; fi
-  emit process "$pid" "$owner" "$place" "$readable" "$a" "$(shebang "$b")" "$home" "$conf" "$c"
-done
-for dir in /etc/systemd/system /run/systemd/system /usr/local/lib/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
-  for u in "$dir"/*.service; do
-    [ -f "$u" ] && grep -q '^ExecStart=.*airflow' "$u" 2>/dev/null || continue
-    script=$(sed -n 's/^ExecStart=//p' "$u" | grep -o '/[^ "'"'"'=]*/airflow' | head -n 1)
-    home=$(sed -n 's/^Environment=.*AIRFLOW_HOME=\([^ "'"'"']*\).*/\1/p' "$u" | tail -n 1)
-    for e in $(sed -n 's/^EnvironmentFile=-\{0,1\}//p' "$u"); do
-      h=$(sed -n 's/^\(export \)\{0,1\}AIRFLOW_HOME=//p' "$e" 2>/dev/null | tr -d '"'"'" | tail -n 1); [ -n "$h" ] && home=$h
-    done
-    emit unit "$u" "$(sed -n 's/^User=//p' "$u" | tail -n 1)" "$script" "$(shebang "$script")" "$home"
-  done
-done
-for h in "$AIRFLOW_HOME" "$HOME/airflow" /opt/airflow /usr/local/airflow /var/lib/airflow /srv/airflow /home/*/airflow /opt/*/airflow; do
-  [ -n "$h" ] && [ -f "$h/airflow.cfg" ] && emit home "$h"
-done
-for s in "$(command -v airflow 2>/dev/null)" /usr/local/bin/airflow "$HOME"/.local/bin/airflow "$HOME"/*/bin/airflow "$HOME"/.*/bin/airflow \
-         /opt/*/bin/airflow /opt/*/*/bin/airflow /home/*/*/bin/airflow /srv/*/bin/airflow /usr/local/airflow/*/bin/airflow; do
-  [ -n "$s" ] && [ -f "$s" ] && emit script "$s" "$(shebang "$s")"
-done
-if [ -n "$1" ]; then
-  if [ -d "$1" ]; then state=folder; [ -f "$1/airflow.cfg" ] && state=home; else state=missing; fi
-  emit given "$state" "$(ls -A "$1" 2>/dev/null | head -n 6 | tr '\n' ' ')"
-  for p in "$1"/*/bin/python "$1"/.*/bin/python "$1"/../*/bin/python "$1"/../.*/bin/python; do
-    [ -x "$p" ] && [ -f "${p%/python}/airflow" ] && emit near "$p"
-  done
-fi
-docker ps --format '{{.Names}} {{.Image}}' 2>/dev/null </dev/null | grep -i airflow | while read -r n i; do emit docker "$n" "$i"; done
-exit 0
-"""
-
-BOOTSTRAP = "import sys;f=sys.stdin.buffer;n=int(f.readline());exec(compile(f.read(n),'airflow_agent.py','exec'))"  # read, not saved
+# reads the agent and runs it; the request follows on stdin
+BOOTSTRAP = "import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline())),'airflow_agent.py','exec'))"
 
 
 @dataclass(frozen=True)
@@ -159,7 +109,7 @@ def find(run: Run, home: str | None = None, python: str | None = None) -> Source
 
     Raises MigrationError, in one sentence: none there, several there (all named), a home that is none.
     """
-    code, stdout, stderr = run(probe_command(home), PROBE.encode())
+    code, stdout, stderr = run(probe_command(home), PROBE.read_bytes())
     if code != 0:
         raise MigrationError(f"the host cannot be searched for Airflow: {_last_line(stderr) or f'exit code {code}'}")
     return choose(Probe.parse(stdout), home, python)
@@ -233,7 +183,7 @@ def _with_home(probe: Probe, matching: list[Source], home: str, python: str | No
         )
     if python:
         matching = [one for one in matching if one.python == python] or matching
-        return Source(python, home, *([matching[0].config, matching[0].pid, matching[0].unit] if matching else []))
+        return dataclasses.replace(matching[0], python=python, home=home) if matching else Source(python, home)
     if matching:
         return matching[0]
     units = [unit for unit in probe.units if unit["home"] and _same(unit["home"]) == _same(home)]
@@ -315,19 +265,15 @@ class Agent:
         stdin = b"%d\n%s%s\n" % (len(self._code), self._code, line)
         command = f"{shlex.quote(self.source.python)} -B -c {shlex.quote(BOOTSTRAP)}"
         code, stdout, stderr = self._run(command, stdin)
-        found = re.search(
-            r"-----BEGIN MWAA MIGRATION AGENT-----(.*?)-----END MWAA MIGRATION AGENT-----", stdout, re.DOTALL
-        )
+        found = re.search(r"-----BEGIN MWAA MIGRATION AGENT-----(.*?)-----END", stdout, re.DOTALL)
         if not found:
             reason = _last_line(stderr) or f"exit code {code}"
             raise MigrationError(
                 f"{self.source.python} does not run the agent ({reason}): set airflow_python to Airflow's own interpreter"
             )
         body = base64.b64decode("".join(found.group(1).split()))
-        try:
+        with contextlib.suppress(InvalidToken):  # an agent that cannot seal answers with an error only, in clear
             body = Fernet(key).decrypt(body)
-        except InvalidToken:
-            pass  # an agent that cannot seal answers with an error only, in clear
         return json.loads(zlib.decompress(body))
 
 

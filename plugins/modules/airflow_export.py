@@ -10,14 +10,18 @@ module: airflow_export
 short_description: Export an Airflow's state, code and configuration into a sealed bundle
 version_added: 0.1.0
 description:
-  - Reads variables, connections, pools, the DAG and plugin folders, what is installed and what is configured from an Apache Airflow
+  - Reads variables, connections, pools, the DAG and plugin folders, what is installed and what is configured from
+    an Apache Airflow
     on a host, and puts them into a bundle in S3 or in a local folder.
-  - Runs one agent with Airflow's own Python through the connection of the host. Nothing is installed or written there, and the host
+  - Runs one agent with Airflow's own Python through the connection of the host. Nothing is installed or written
+    there, and the host
     needs no AWS credentials, no boto3 and no Python that Ansible's modules would need.
-  - Variables, connections and pools are exact, passwords included, and sealed on the host with the bundle's data key, which KMS wraps.
+  - Variables, connections and pools are exact, passwords included, and sealed on the host with the bundle's data
+    key, which KMS wraps.
     No secret is ever an argument, an environment variable, a file or a return value.
   - A missing or wrong Fernet key, with which Airflow's own export succeeds with nulls or ciphertext, fails the export.
-  - Running it again sends only what changed, and writes nothing when nothing did. An interrupted export goes on where it was.
+  - Running it again sends only what changed, and writes nothing when nothing did. An interrupted export goes on
+    where it was.
 options:
   bundle:
     description: Where the bundle is, V(s3://bucket/prefix) or a folder of the controller.
@@ -67,7 +71,8 @@ attributes:
     details:
       - Names only, never values.
 notes:
-  - It runs as the user of the connection or of C(become), which has to be able to read C(airflow.cfg) and the database; best is
+  - It runs as the user of the connection or of C(become), which has to be able to read C(airflow.cfg) and the
+    database; best is
     Airflow's own user.
   - The connection has to be able to hand stdin to a command, as V(ssh), V(local) and V(community.docker.docker) do.
 author:

@@ -1,13 +1,17 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Generates the tables in plugins/module_utils/_versions.py and _options.py: one row (column) per Airflow version that MWAA has.
+"""Generates the tables of plugins/module_utils/_versions.py and _options.py: the Airflow versions that MWAA has.
 
-    generate.py packages --constraints DIR --locks DIR       prints PACKAGES
-    generate.py options PYTHON...                            prints OPTIONS and RENAMED; PYTHON: interpreters of venvs with Airflow,
-                                                             oldest version first, each installed from MWAA's constraints
-DIR/mwaa-VERSION.txt are the constraints, DIR/mwaa-VERSION*.txt the locks (what an environment of that version has installed), as
-amazon-mwaa-docker-images carries them (images/airflow/VERSION/etc/airflow_constraints.txt and mwaa_essential_constraints.txt).
+    generate.py packages --constraints DIR --locks DIR
+    generate.py options PYTHON...
+
+`packages` prints PACKAGES. DIR/mwaa-VERSION.txt are the constraints and DIR/mwaa-VERSION*.txt the locks (what an
+environment of that version has installed), as amazon-mwaa-docker-images carries them
+(images/airflow/VERSION/etc/airflow_constraints.txt and mwaa_essential_constraints.txt).
+
+`options` prints OPTIONS and RENAMED. PYTHON are interpreters of virtual environments with Airflow, oldest version
+first, each installed from MWAA's constraints.
 """
 
 from __future__ import annotations
@@ -90,7 +94,9 @@ def options(pythons: list[str]) -> None:
     for python in pythons:
         with tempfile.TemporaryDirectory() as home:
             out = Path(home) / "out.json"
-            subprocess.run([python, "-c", DUMP, str(out)], check=True, env={"AIRFLOW_HOME": home, "PATH": "/usr/bin:/bin"})
+            subprocess.run(
+                [python, "-c", DUMP, str(out)], check=True, env={"AIRFLOW_HOME": home, "PATH": "/usr/bin:/bin"}
+            )
             dumps.append(json.loads(out.read_text()))
     versions = [dump["version"] for dump in dumps]
     print("#", *versions)

@@ -30,7 +30,7 @@ JSON = st.none() | st.booleans() | st.integers() | st.text()
 # -- one canonicalisation on both sides
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(kind=st.sampled_from(_bundle.KINDS), identifier=st.text(), field=st.text(), value=JSON)
 def test_agent_and_bundle_agree_on_digests(
     agent: ModuleType, kind: str, identifier: str, field: str, value: Any
@@ -71,7 +71,7 @@ class Table:
         self.c = dict.fromkeys(columns)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(values=st.fixed_dictionaries({field: st.none() | st.text() for field in _bundle.FIELDS["connections"]}))
 def test_a_row_is_read_as_it_was_written(agent: ModuleType, values: dict[str, Any]) -> None:
     table = Table(*_bundle.FIELDS["connections"])
@@ -162,7 +162,7 @@ def test_a_units_variables(agent: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("# comment\nexport A=1\nB='two words'\nAIRFLOW__CORE__FERNET_KEY=a=b=\nbad line\n")
     unit = tmp_path / "airflow.service"
     unit.write_text(
-        f'[Service]\nEnvironment="C=x y" D=100%%\nEnvironment=E=\\\n5\nEnvironmentFile=-{tmp_path}/env\n'
+        f'[Service]\nEnvironment="C=x y" D=100%%\nEnvironment=E=5 \\\n F=6\nEnvironmentFile=-{tmp_path}/env\n'
         "EnvironmentFile=-/nonexistent\nExecStart=/v/bin/airflow scheduler\n"
     )
     (tmp_path / "airflow.service.d").mkdir()
@@ -174,6 +174,7 @@ def test_a_units_variables(agent: ModuleType, tmp_path: Path) -> None:
         "C": "x y",
         "D": "drop-in",
         "E": "5",
+        "F": "6",
     }
 
 

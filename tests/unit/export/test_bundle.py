@@ -211,7 +211,7 @@ def test_digests_tell_kinds_ids_fields_and_types_apart() -> None:
     assert digest(key, "variables", "a", "value", "x") == digest(key, "variable", "a", "value", "x")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     variables=st.dictionaries(TEXT, st.one_of(TEXT, st.fixed_dictionaries({"value": TEXT, "description": TEXT}))),
     connections=st.dictionaries(

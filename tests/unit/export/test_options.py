@@ -122,7 +122,7 @@ def test_the_tables_read() -> None:
     assert "2.11.2" in option_versions()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(sorted(known_options("2.10.3")) + ["x.y", "X.Y", "core.ü"]), st.text(max_size=20)),

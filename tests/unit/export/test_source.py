@@ -79,7 +79,8 @@ def test_a_home_and_one_script() -> None:
 
 def test_a_wrong_home_says_what_was_found() -> None:
     assert refused("home\t/opt/airflow\t\n", "given\tmissing\t\t\n", home="/opt/airflwo") == (
-        "airflow_home /opt/airflwo does not exist on host1; found there: /opt/airflow: name the folder that holds airflow.cfg"
+        "airflow_home /opt/airflwo does not exist on host1; found there: /opt/airflow:"
+        " name the folder that holds airflow.cfg"
     )
     message = refused("given\tfolder\tbin lib pyvenv.cfg \t\n", home="/opt/venv")
     assert message.startswith("airflow_home /opt/venv on host1 has no airflow.cfg (it holds bin lib pyvenv.cfg)")
@@ -120,7 +121,7 @@ def test_nothing_at_all() -> None:
 def test_the_probe_runs_in_a_plain_shell(tmp_path) -> None:
     (tmp_path / "airflow.cfg").write_text("")
     command = ["sh", "-c", probe_command(str(tmp_path))]
-    done = subprocess.run(command, input=PROBE, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, input=PROBE.read_text(), capture_output=True, text=True, check=True)
     probe = Probe.parse(done.stdout)
     assert probe.given == ("home", "airflow.cfg")
 
