@@ -269,7 +269,8 @@ class Agent:
         if not found:
             reason = _last_line(stderr) or f"exit code {code}"
             raise MigrationError(
-                f"{self.source.python} does not run the agent ({reason}): set airflow_python to Airflow's own interpreter"
+                f"{self.source.python} does not run the agent ({reason}):"
+                " set airflow_python to Airflow's own interpreter"
             )
         body = base64.b64decode("".join(found.group(1).split()))
         with contextlib.suppress(InvalidToken):  # an agent that cannot seal answers with an error only, in clear
