@@ -91,12 +91,15 @@ class RestClient:
         body: Any = None,
         ok: tuple[int, ...] = (),
         budget: float | None = None,
+        once: bool = False,
     ) -> Reply:
-        """One call. ok: HTTP statuses beyond 2xx that are an answer and not a failure, such as (404,). budget: another one.
+        """One call. ok: HTTP statuses beyond 2xx that are an answer and not a failure, such as (404,).
+
+        budget: another one. once: the call must not take effect twice; every POST is such a call.
 
         Throttled calls and those that surely were not sent are repeated, with growing random pauses, inside the budget.
-        5xx and broken connections are repeated too, but not for POST: it may have taken effect (RestError.maybe_done).
-        Raises RestError.
+        5xx and broken connections are repeated too, but not for POST and `once`: it may have taken effect
+        (RestError.maybe_done). Raises RestError.
         """
         method = method.upper()
         where = check(method, path, self.environment)
@@ -115,7 +118,7 @@ class RestClient:
             except Exception as exception:
                 if not is_aws_error(exception):
                     raise
-                failure, repeat = self._judge(exception, where, method, body)
+                failure, repeat = self._judge(exception, where, once or method == "POST", body)
                 if failure.status is not None and failure.status in ok:
                     return Reply(failure.status, _airflow_body(exception))
                 pause = random.uniform(0.1, min(LONGEST_PAUSE, 0.5 * 2**attempt))  # noqa: S311
@@ -156,7 +159,7 @@ class RestClient:
         if turn > now:
             self._clock.sleep(turn - now)
 
-    def _judge(self, exception: BaseException, where: str, method: str, body: Any) -> tuple[RestError, bool]:
+    def _judge(self, exception: BaseException, where: str, once: bool, body: Any) -> tuple[RestError, bool]:
         code = error_code(exception)
         identity = {"code": code, "request_id": request_id(exception)}
         if code in ("RestApiClientException", "RestApiServerException"):
@@ -166,7 +169,7 @@ class RestClient:
             if code == "RestApiClientException" and status != 429:
                 return RestError(message, status=status, detail=detail, **identity), False
             server_side = status != 429
-            if server_side and method == "POST":
+            if server_side and once:
                 message += "; it may have taken effect, so it was not repeated: look, then run again"
                 return RestError(message, status=status, detail=detail, maybe_done=True, **identity), False
             return RestError(message, status=status, detail=detail, **identity), True
@@ -180,7 +183,7 @@ class RestClient:
         if is_throttle(exception) or never_sent(exception):
             return RestError(message, **identity), True
         if is_transient(exception):
-            if method == "POST":
+            if once:
                 message += "; it may have taken effect, so it was not repeated: look, then run again"
                 return RestError(message, maybe_done=True, **identity), False
             return RestError(message, **identity), True

@@ -31,7 +31,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, SINGULAR
-from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import DENIED, MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient, RestError
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress
@@ -50,7 +50,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._state.model import
 AT_ONCE = 4  # calls in flight; RestClient paces them
 BULK_ITEMS = 100  # entities of one bulk call, which must end within InvokeRestApi's 10 s
 BULK_CHARACTERS = 512 * 1024  # of values of one bulk call
-ATTEMPTS = 5  # of a POST that may have taken effect, with a look in between
+ATTEMPTS = 20  # of a call that is not repeated blindly; what stands before it waits for a service under load
 CONN_ID = re.compile(r"[\w.-]{1,200}")  # helpers.validate_key (2.x), datamodels/connections.py (3.x)
 PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")  # needs no percent-encoding, whose way through MWAA is not documented
 DEFERRED_SINCE = (2, 7)
@@ -109,7 +109,7 @@ class Masking:
 
 
 class Unlistable(MigrationError):
-    """Pools that Airflow 2 holds but cannot list: open_slots of an unlimited pool is infinite, which is no JSON integer."""
+    """Pools that Airflow 2 cannot list: open_slots of an unlimited pool is infinite, which its schema refuses."""
 
 
 class Failure(Exception):
@@ -152,8 +152,8 @@ class RestLane:
         except RestError as error:
             if "open_slots" in error.detail:
                 raise Unlistable(
-                    f"environment {self.rest.environment} has a pool with unlimited slots (-1), which Airflow 2's REST API"
-                    " fails to list (500): use lane agent"
+                    f"environment {self.rest.environment} has a pool with unlimited slots (-1), which Airflow 2's"
+                    " REST API fails to list (500): use lane agent"
                 ) from None
             raise
         return found
@@ -366,12 +366,26 @@ class RestLane:
         extra = before.get("extra")
         had_extra = not (isinstance(extra, Hidden) and extra.present is False)
         identity = {"connection_id": item.id, "conn_type": item.conn_type}
-        if self.major >= 3 and "extra" in fields and item.extra is not None and had_extra:
-            self._call("PATCH", self._path(item.id), {**identity, "extra": None})
         body = {name: value for name, value in values(item).items() if name in fields}
         if body.get("password", "") is None:
             del body["password"]  # there is none; v1 takes no null
-        self._call("PATCH", self._path(item.id), {**identity, **body})
+        if self.major >= 3 and body.get("extra") is not None:
+            self._replace_extra(item.id, {**identity, "extra": None}, {**identity, **body}, had_extra)
+        else:
+            self._call("PATCH", self._path(item.id), {**identity, **body})
+
+    def _replace_extra(self, identifier: str, without: dict[str, Any], whole: dict[str, Any], had_extra: bool) -> None:
+        """Take extra away and store the new one. Storing is not repeated by itself: the second time would merge."""
+        for attempt in range(ATTEMPTS):
+            if had_extra:
+                self._call("PATCH", self._path(identifier), without)
+            try:
+                self._call("PATCH", self._path(identifier), whole, once=True)
+                return
+            except RestError as error:
+                if attempt + 1 == ATTEMPTS:
+                    raise Failure(error.message, final=True) from None
+            had_extra = True
 
     def _update(self, item: Item) -> None:
         if self._fits_path(item.id):
@@ -409,15 +423,16 @@ class RestLane:
     def _path(self, identifier: str) -> str:
         return f"/{self.kind}/{quote(identifier, safe='')}"
 
-    def _call(self, method: str, path: str, body: Any = None, ok: tuple[int, ...] = ()) -> Any:
+    def _call(self, method: str, path: str, body: Any = None, ok: tuple[int, ...] = (), once: bool = False) -> Any:
         """The body of the answer ({} where there is none); None for a status of `ok`."""
         try:
-            reply = self.rest.call(method, path, body=body, ok=ok)
+            reply = self.rest.call(method, path, body=body, ok=ok, once=once)
         except RestError as error:
             if error.maybe_done:
                 raise
             refused = error.status is not None and 400 <= error.status < 500 and error.status != 429
-            raise Failure(error.message, final=not refused or error.status in (401, 403)) from None
+            denied = error.status in (401, 403) or error.code in DENIED
+            raise Failure(error.message, final=denied or not refused) from None
         return None if reply.status in ok else reply.body or {}
 
 

@@ -1,0 +1,254 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent lane against an environment that has the real agent's door, and nothing behind it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._state import agent as lane_module
+from ansible_collections.mwaa.migration.plugins.module_utils._state import airflow_agent
+from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
+from botocore.exceptions import ClientError
+from fakes import aws_failure
+
+ENVIRONMENT = {
+    "Name": "demo",
+    "AirflowVersion": "2.11.2",
+    "SourceBucketArn": "arn:aws:s3:::bucket",
+    "DagS3Path": "dags",
+    "ExecutionRoleArn": "arn:aws:iam::111122223333:role/execution",
+}
+DAG = "dags/mwaa_migration/mwaa_agent.py"
+AGENT = "dags/mwaa_migration/airflow_agent.py"
+
+
+class S3:
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.written: list[str] = []
+
+    def put_object(self, Bucket: str, Key: str, Body: bytes) -> None:
+        self.objects[Key] = Body
+        self.written.append(Key)
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
+        if Key not in self.objects:
+            raise aws_failure("NoSuchKey", status=404)
+        return {"Body": SimpleNamespace(read=lambda: self.objects[Key])}
+
+    def delete_object(self, Bucket: str, Key: str) -> None:
+        self.objects.pop(Key, None)
+
+
+class Kms:
+    def __init__(self) -> None:
+        self.keys: dict[bytes, tuple[bytes, dict[str, str]]] = {}
+        self.grants: dict[str, dict[str, Any]] = {}
+        self.granted = True
+
+    def generate_data_key(self, KeyId: str, NumberOfBytes: int, EncryptionContext: dict[str, str]) -> dict[str, Any]:
+        blob = os.urandom(16)
+        self.keys[blob] = (os.urandom(NumberOfBytes), EncryptionContext)
+        return {"Plaintext": self.keys[blob][0], "CiphertextBlob": blob, "KeyId": "arn:key"}
+
+    def create_grant(self, **arguments: Any) -> dict[str, str]:
+        if not self.granted:
+            raise aws_failure("AccessDeniedException", operation="CreateGrant")
+        self.grants["g"] = arguments
+        return {"GrantId": "g", "GrantToken": "token"}
+
+    def revoke_grant(self, KeyId: str, GrantId: str) -> None:
+        del self.grants[GrantId]
+
+    def decrypt(self, CiphertextBlob: bytes, EncryptionContext: dict[str, str], **more: Any) -> dict[str, bytes]:
+        key, context = self.keys[CiphertextBlob]
+        if context != EncryptionContext or (self.grants and more != {"GrantTokens": ["token"]}):
+            raise aws_failure("InvalidCiphertextException")
+        return {"Plaintext": key}
+
+
+class World:
+    """S3, KMS and the REST API of an environment whose scheduler runs the agent at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.s3, self.kms, self.now = S3(), Kms(), 1_000_000.0
+        self.requests: list[dict[str, Any]] = []
+        self.seen = 0  # how often the DAG was looked for
+        self.parsed_after, self.state, self.paused = 0, "success", False
+        self.answer: dict[str, Any] = {"ok": True, "result": {"fine": True}}
+        self.xcoms: dict[str, str] = {}
+        self.log: list[str] = []
+        self.lose_trigger = False
+        monkeypatch.setattr(airflow_agent, "handle", self.handle)
+        self.lane = self.make()
+
+    def make(self, **changes: Any) -> AgentLane:
+        return AgentLane(self, {**ENVIRONMENT, **changes}, "alias/key", clock=self)
+
+    def client(self, service: str) -> Any:
+        return {"s3": self.s3, "kms": self.kms, "mwaa": self}[service]
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.requests.append(request)
+        return dict(self.answer)
+
+    def invoke_rest_api(self, Name: str, Method: str, Path: str, QueryParameters: Any = None, Body: Any = None) -> Any:
+        self.log.append(f"{Method} {Path}")
+        assert len(Path) <= 64
+        if Path == "/dags/mwaa_agent" and Method == "GET":
+            self.seen += 1
+            if self.seen <= self.parsed_after:
+                raise self.missing()
+            return self.reply({"is_paused": self.paused, "is_active": True})
+        if Path == "/dags/mwaa_agent" and Method == "PATCH":
+            self.paused = Body["is_paused"]
+            return self.reply({})
+        if Path == "/importErrors":
+            return self.reply({"import_errors": [], "total_entries": 0})
+        if Method == "POST":
+            identifier = Body["dag_run_id"]
+            assert Body["conf"] == {"request": identifier}
+            if identifier in self.xcoms:
+                raise self.missing(409)
+            answer = airflow_agent.serve(
+                identifier, identifier, 1, "bucket", "mwaa-migration", "demo", self.s3, self.kms, now=self.time
+            )
+            self.xcoms[identifier] = json.dumps(answer)
+            if self.lose_trigger:
+                self.lose_trigger = False
+                raise ClientError(
+                    {"Error": {"Code": "RestApiServerException"}, "RestApiStatusCode": 504, "RestApiResponse": {}}, "x"
+                )
+            return self.reply({})
+        if "xcomEntries" in Path:
+            identifier = Path.split("/")[4]
+            if self.state == "failed":
+                raise self.missing()
+            return self.reply({"value": self.xcoms[identifier]})
+        return self.reply({"state": self.state})
+
+    @staticmethod
+    def reply(body: Any) -> dict[str, Any]:
+        return {"RestApiStatusCode": 200, "RestApiResponse": body}
+
+    @staticmethod
+    def missing(status: int = 404) -> ClientError:
+        return ClientError(
+            {"Error": {"Code": "RestApiClientException"}, "RestApiStatusCode": status, "RestApiResponse": {}}, "x"
+        )
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def test_installed_once_and_again_only_when_it_differs(world: World) -> None:
+    assert world.lane.install() and world.s3.written == [AGENT, DAG]
+    assert b'BUCKET = "bucket"' in world.s3.objects[DAG] and b'ENVIRONMENT = "demo"' in world.s3.objects[DAG]
+    assert not world.lane.install()
+    world.s3.objects[AGENT] = b"older"
+    assert world.lane.install() and world.s3.written == [AGENT, DAG, AGENT]
+
+
+def test_the_request_arrives_sealed_and_nothing_of_it_stays(world: World) -> None:
+    seen: list[bytes] = []
+    put = world.s3.put_object
+    world.s3.put_object = lambda Bucket, Key, Body: (seen.append(Body), put(Bucket, Key, Body))  # type: ignore[method-assign]
+    assert world.lane.run({"op": "import_state", "variables": {"a": "CANARY-request-00000001"}}, 60) == {"fine": True}
+    assert world.requests[0]["variables"] == {"a": "CANARY-request-00000001"}
+    assert b"CANARY-" not in b"".join(seen) and not world.s3.objects and not world.kms.grants
+    assert len({json.loads(body)["id"] for body in seen}) == 1
+
+
+def test_the_role_may_open_this_request_only(world: World) -> None:
+    made: list[dict[str, Any]] = []
+    create = world.kms.create_grant
+    world.kms.create_grant = lambda **arguments: (made.append(arguments), create(**arguments))[1]  # type: ignore[method-assign]
+    world.lane.run({"op": "inspect"}, 60)
+    [grant] = made
+    assert grant["GranteePrincipal"] == ENVIRONMENT["ExecutionRoleArn"] and grant["Operations"] == ["Decrypt"]
+    assert grant["Constraints"]["EncryptionContextEquals"]["environment"] == "demo"
+
+
+def test_without_the_right_to_grant_it_is_tried_and_said(world: World) -> None:
+    world.kms.granted = False
+    assert world.lane.run({"op": "inspect"}, 60) == {"fine": True}
+    assert "kms:Decrypt" in world.lane.notes[0]
+
+
+def test_the_request_is_deleted_when_the_run_fails(world: World) -> None:
+    world.state = "failed"
+    with pytest.raises(MigrationError, match="ended as failed without an answer.*airflow-demo-Task"):
+        world.lane.run({"op": "inspect"}, 60)
+    assert not world.s3.objects and not world.kms.grants
+
+
+def test_the_agents_own_sentence_is_told(world: World) -> None:
+    world.answer = {"ok": False, "error": {"code": "fernet_invalid", "message": "the Fernet key is wrong"}}
+    with pytest.raises(MigrationError, match="the Fernet key is wrong") as error:
+        world.lane.run({"op": "import_state"}, 60)
+    assert error.value.code == "fernet_invalid"
+
+
+def test_it_waits_for_the_dag_and_unpauses_it(world: World) -> None:
+    world.parsed_after, world.paused = 30, True
+    world.lane.run({"op": "inspect"}, 60)
+    assert world.seen == 31 and not world.paused
+
+
+def test_a_dag_that_never_appears(world: World) -> None:
+    world.parsed_after = 10**6
+    with pytest.raises(
+        MigrationError, match="waiting for Airflow to see the agent's DAG: not finished after.*DAGProcessing"
+    ):
+        world.lane.run({"op": "inspect"}, 60)
+    assert not world.requests and "POST /dags/mwaa_agent/dagRuns" not in world.log
+
+
+def test_a_lost_trigger_runs_once(world: World) -> None:
+    world.lose_trigger = True
+    assert world.lane.run({"op": "inspect"}, 60) == {"fine": True}
+    assert len(world.requests) == 1 and world.log.count("POST /dags/mwaa_agent/dagRuns") == 2
+
+
+def test_an_older_agent_in_the_environment_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = airflow_agent._own_sha256()
+    monkeypatch.setattr(airflow_agent, "_own_sha256", lambda: own if world.now > 1_000_012 else "older")
+    assert world.lane.run({"op": "inspect"}, 60) == {"fine": True}
+    assert len(world.requests) == 1 and world.log.count("POST /dags/mwaa_agent/dagRuns") > 1
+
+
+def test_an_answer_of_another_request_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(airflow_agent, "serve", lambda *_all, **_more: {"ok": True, "id": "rother00", "result": {}})
+    with pytest.raises(MigrationError, match="belongs to another request"):
+        world.lane.run({"op": "inspect"}, 60)
+
+
+def test_airflow_3_wants_a_logical_date(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies: list[Any] = []
+    invoke = world.invoke_rest_api
+    monkeypatch.setattr(world, "invoke_rest_api", lambda **call: (bodies.append(call.get("Body")), invoke(**call))[1])
+    world.make(AirflowVersion="3.2.1").run({"op": "inspect"}, 60)
+    assert [body["logical_date"] for body in bodies if body] == [None]
+
+
+def test_the_files_are_those_of_the_collection() -> None:
+    assert lane_module._source("airflow_agent.py").startswith(b"# Copyright: mwaa.migration")
+    assert base64.b64encode(lane_module._source("mwaa_agent_dag.py"))
