@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import VARIABLE
 
@@ -42,7 +43,7 @@ class ActionModule(ActionBase):
 
     @contextlib.contextmanager
     def _shown(self, host: str) -> Iterator[None]:
-        descriptor, path = tempfile.mkstemp(prefix="mwaa-migration-progress-")
+        descriptor, path = tempfile.mkstemp(prefix="mwaa-migration-progress-", dir=C.DEFAULT_LOCAL_TMP)
         environment = self._task.environment
         self._task.environment = [*(environment or []), {VARIABLE: path}]
         done = threading.Event()

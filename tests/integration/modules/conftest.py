@@ -89,7 +89,7 @@ def make_bundle(lab: Any, aws: Any, new_bucket: Any) -> Any:
             state_path(kind): bundle.seal(json.dumps(state.get(kind) or {}).encode())
             for kind in ("variables", "connections", "pools")
         }
-        for path, content in {**files, **documents, **sealed}.items():
+        for path, content in {**documents, **files, **sealed}.items():
             bundle.files[path] = store.write(path, content)
         bundle.save()
         return url

@@ -106,6 +106,36 @@ def test_newest_requirements_are_pinned(lab: Any, base: Any, ensure: Any, given:
     assert not ensure(**options)["changed"]
 
 
+def test_a_bundle_brings_options_and_parts(
+    lab: Any, ensure: Any, given: dict[str, Any], run_module: Any, make_bundle: Any
+) -> None:
+    url = make_bundle(
+        {
+            "options.json": b'{"portable": {"core.parallelism": "8", "core.dag_concurrency": "4"}}',
+            "requirements.txt": b"boto3\n",
+            "plugins/mine.py": b"x = 1\n",
+            "dags/calm.py": b"from airflow import DAG\nDAG('calm')\n",
+        }
+    )
+    options = {**given, "bundle": url, "dag_s3_path": f"{given['name']}/dags"}
+    options["airflow_configuration_options"] = {"core.parallelism": 16}
+    start = time.time()
+    planned = ensure(**options, check=True)  # nothing was published yet
+    assert planned["changed"] and writes(lab, start) == [] and "does not exist yet" in json.dumps(planned["warnings"])
+    published = run_module(
+        "mwaa_dags_sync", source=url, bucket=given["source_bucket"], dag_s3_path=options["dag_s3_path"]
+    )
+    environment = ensure(**options)["environment"]
+    assert environment["plugins_s3_object_version"] == published["plugins_s3_object_version"]
+    assert environment["requirements_s3_path"] == f"{given['name']}/requirements.txt"
+    assert environment["airflow_configuration_options"] == {
+        "core.dag_concurrency": "4",
+        "core.dags_are_paused_at_creation": "True",
+        "core.parallelism": "16",
+    }
+    assert not ensure(**options)["changed"]
+
+
 def test_a_bucket_in_another_region(lab: Any, base: Any, ensure: Any, given: dict[str, Any]) -> None:
     bucket = f"elsewhere-{uuid.uuid4().hex[:8]}"
     lab.client("s3", region="eu-west-1").create_bucket(
