@@ -159,8 +159,9 @@ def classify(options: list[dict[str, Any]], source_version: str, target_version:
     def put(where: str, name: str, reason: str) -> None:
         result[where].append({"name": name, "reason": reason})
 
-    for option in options:
-        old = f"{option['section']}.{option['key']}"
+    # where an old and a new name are both set, Airflow takes the new one: the options with names of today come first
+    pairs = [(f"{option['section']}.{option['key']}", option) for option in options]
+    for old, option in sorted(pairs, key=lambda pair: (pair[0] not in known, pair[0])):
         new = _renamed(old, known)
         value = option["value"]
         if old in NOT_THE_SAME and old not in known:
