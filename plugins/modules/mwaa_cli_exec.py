@@ -137,8 +137,8 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import cli
 def body(ctx):
     params = ctx.params
     command = params["command"].strip()
-    # The option is no_log, so that the system's log does not get it. In results only its secrets are masked: else a command
-    # such as 'version' would be masked wherever the word stands.
+    # The option is no_log, so that the system's log does not get it. In results only its secrets are masked: else a
+    # command such as 'version' would be masked wherever the word stands.
     ctx.hide(cli.secrets(command), instead_of=params["command"])
     subcommand = cli.subcommand(command)
     if not subcommand:
@@ -159,7 +159,7 @@ def body(ctx):
     )
     answer = client.run(command)
     result = {
-        "changed": changed,
+        "changed": changed and not cli.did_nothing(answer.stdout),
         "subcommand": subcommand,
         "stdout": answer.stdout,
         "stdout_lines": answer.stdout.splitlines(),

@@ -119,28 +119,49 @@ def test_an_answer_that_is_no_mwaa() -> None:
         run("version", http(200, "<html>Log in</html>"))
 
 
+CRASH = """/usr/lib/x.py:3 RemovedInAirflow3Warning: this is deprecated
+Traceback (most recent call last):
+  File "/usr/bin/airflow", line 8, in <module>
+    sys.exit(main())
+ValueError: first
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/usr/lib/airflow/cli.py", line 9
+airflow.exceptions.DagNotFound: Dag id nope not found in DagModel
+"""
+BROKEN_DAG = """[2026-01-01T00:00:00.000+0000] {dagbag.py:387} ERROR - Failed to import: /usr/local/airflow/dags/bad.py
+Traceback (most recent call last):
+  File "/usr/local/airflow/dags/bad.py", line 1, in <module>
+    raise ValueError("broken file")
+ValueError: broken file
+Error: Failed to load all files. For details, run `airflow dags list-import-errors`
+"""
+
+
 @pytest.mark.parametrize(
-    ("stdout", "stderr"),
+    ("stdout", "stderr", "reason"),
     [
-        ("", "Variable nope does not exist"),
-        ("", "airflow command error: argument GROUP_OR_COMMAND: `dags nope` is not valid"),
-        ("", "usage: airflow dags list [-h]\nairflow dags list: error: unrecognized arguments: --nope"),
+        ("", "Variable nope does not exist\n", "Variable nope does not exist"),
         (
             "",
-            'Traceback (most recent call last):\n  File "x"\nairflow.exceptions.DagNotFound: Dag id nope not found',
+            "x.py:22 RemovedInAirflow3Warning: old\n\nairflow command error: unrecognized arguments: x",
+            None,
         ),
-        (
-            "",
-            "airflow.exceptions.AirflowException: Dag 'nope' could not be found; either it does not exist or",
-        ),
-        ("A connection with `conn_id`=db already exists.", ""),
-        ("", "Did not find a connection with `conn_id`=db"),
-        ("No paused DAGs were found", ""),
-        ("╭──────── Traceback (most recent call last) ────────╮", ""),
+        ("", "usage: airflow dags list [-h]\nairflow dags list: error: unrecognized arguments: --nope", None),
+        ("", CRASH, "airflow.exceptions.DagNotFound: Dag id nope not found in DagModel"),
+        ("", BROKEN_DAG + CRASH, "airflow.exceptions.DagNotFound: Dag id nope not found in DagModel"),
+        ("", "A connection with `conn_id`=db already exists.", None),
+        ("", "Did not find a connection with `conn_id`=db", None),
+        ("", "Configuration '{bad' is not valid JSON. Error: Expecting property name", None),
+        ("", "Can not find dag 'nope'", None),
+        ("Role named 'nope' does not exist", "", None),
     ],
 )
-def test_failure_is_told_from_the_output(stdout: str, stderr: str) -> None:
-    assert cli.judge(stdout, stderr)
+def test_failure_is_told_from_the_output(stdout: str, stderr: str, reason: str | None) -> None:
+    said = cli.judge(stdout, stderr)
+    assert said and (reason is None or said == reason)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +171,11 @@ def test_failure_is_told_from_the_output(stdout: str, stderr: str) -> None:
         ("ok", "/usr/lib/x.py:3: RemovedInAirflow3Warning: this is deprecated and not found to be useful"),
         ("Variable a created", ""),
         ("Dag: daily, paused: False", "[2026-01-01T00:00:00] {dagbag.py:545} INFO - Filling up the DagBag"),
+        ("good", BROKEN_DAG),
+        (BROKEN_DAG + "good", ""),
         ('[{"dag_id": "x", "error": "Traceback (most recent call last):\\nValueError: no"}]', ""),
         ("No data found", ""),
+        ("No paused DAGs were found", ""),
     ],
 )
 def test_what_is_no_failure(stdout: str, stderr: str) -> None:
@@ -226,6 +250,12 @@ def test_the_module_fails_with_the_commands_own_words_and_keeps_the_output(
         and result["msg"] == "airflow variables get failed in environment demo: Variable nope does not exist"
     )
     assert result["stderr"] == "Variable nope does not exist\n"
+
+
+def test_unpausing_again_changes_nothing(run_module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [said("Dag: daily, paused: False"), said("No paused DAGs were found")]
+    changed = [cli_module(run_module, monkeypatch, "dags unpause daily", answer)[0]["changed"] for answer in answers]
+    assert changed == [True, False]
 
 
 def test_secrets_of_a_command_are_masked_everywhere(run_module: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,39 +256,69 @@ def secrets(command: str) -> set[str]:
     return {secret for secret in found if secret}
 
 
-# What Airflow's CLI prints when it fails, line by line. Read from its source, 2.10.3, 2.11.2 and 3.2.1 (airflow/cli).
-_FAILURES = [
-    re.compile(pattern, re.MULTILINE)
-    for pattern in (
-        r"^\s*airflow command error: .*$",
-        r"^.*\berror: (?:argument|the following arguments|unrecognized arguments).*$",
-        r"(?i)^.*sub ?command not allowed.*$",
-        # a traceback's last line
-        r"^(?:[A-Za-z_]\w*\.)+\w*(?:Error|Exception|NotFound|AlreadyExists|Exit)\b.*$",
-        r"^\w*(?:Error|Exception|NotFound): .*$",
-        # what the commands themselves say before they exit with 1
-        r"^(?:Variable|Pool|Connection|Dag|DAG|Task|DagRun|Role|Provider)\b.*\b(?:does not exist|not found)\b.*$",
-        r"^(?:Dag|DAG)\b.* could not be found.*$",
-        r"^(?:Did not find a connection|Dag id .* not found|No (?:un)?paused D[Aa][Gg]s were found)\b.*$",
-        r"^A connection with .* already exists.*$",
-        r"^(?:Missing args|The following args|Invalid )\b.*$",
-        r"^.*Traceback \(most recent call last\).*$",
-    )
-]
+# What Airflow's commands print when they fail, read from the sources of 2.10.3, 2.11.2 and 3.2.1 (airflow/cli, and the
+# roles of the FAB provider). Messages of SystemExit go to standard error, those of `exit(1)` to standard output.
+_USAGE = re.compile(
+    r"^\s*(?:airflow command error: .+|airflow [\w -]+: error: .+|.*sub ?command not allowed.*)$",
+    re.MULTILINE | re.IGNORECASE,
+)
+_EXITS = re.compile(
+    r"^(?:(?:Variable|DAG:|Asset) .*does not exist.*|Asset alias .* does not exist\.|Did not find a connection .*"
+    r"|A connection with .* already exists.*|Connection not found\.|Found more than one .*|More than one .*"
+    r"|(?:Can not|Cannot|Could not) .*|Must (?:supply|provide) .*|(?:Either|Required) --.*|Missing .* file\.|Invalid .*"
+    r"|Failed to .*|Failed\. .*|Configuration .* is not valid JSON.*|The URI provided .*|The following args are not .*"
+    r"|conn-json is invalid.*|No such provider .*|DagRun failed|Cancelled"
+    r"|--[\w-]+ can only be used .*|Option .*|Unknown .*)$",
+    re.M,
+)
+_PRINTS = re.compile(r"^(?:(?:Role|Resource|Action) named '.*' does not exist|File '.*' does not exist)$", re.M)
+_TRACEBACK = "Traceback (most recent call last)"
+_LOG_RECORD = re.compile(r"^\[?\d{4}-\d\d-\d\d[T ]")
+_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 
 
 def judge(stdout: str, stderr: str) -> str:
-    """Why the command failed, as one line of its output; '' when nothing says that it failed. stderr alone is no
-    failure: Airflow warns there.
+    """Why the command failed, as one line of its output; '' when nothing says that it failed.
+
+    Standard error alone is no failure: Airflow warns there. A traceback is one, unless it belongs to a log record, as
+    those of DAG files that cannot be imported do.
     """
-    for text in (stderr, stdout):
-        if _parsed(text) is not None:
-            continue  # data that was asked for may hold any words
-        for pattern in _FAILURES:
-            found = pattern.search(text)
-            if found:
-                return " ".join(found.group(0).split())[:500]
-    return ""
+    if _parsed(stdout) is not None:
+        stdout = ""  # data that was asked for may hold any words
+    for text, pattern in ((stderr, _USAGE), (stderr, _EXITS), (stdout, _USAGE), (stdout, _PRINTS)):
+        found = pattern.search(text)
+        if found:
+            return _one_line(found.group(0))
+    return _crash(stderr) or _crash(stdout)
+
+
+def _crash(text: str) -> str:
+    """The last line of a traceback that nobody caught."""
+    before, crash, logged = "", "", False
+    lines = iter(text.splitlines())
+    for line in lines:
+        if _TRACEBACK in line:
+            if not before.startswith(_CHAINED):
+                logged = bool(_LOG_RECORD.match(before))
+            end = line
+            for end in lines:
+                if end.strip() and not end.startswith((" ", "│", "|")):
+                    break
+            if not logged:
+                crash = end
+            before = end
+        elif line.strip():
+            before = line
+    return _one_line(crash)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:500]
+
+
+def did_nothing(stdout: str) -> bool:
+    """Whether a command that writes found nothing to write: DAGs that are paused, or unpaused, already."""
+    return bool(re.search(r"^No (?:un)?paused D(?:AGs|ags) were found", stdout, re.M))
 
 
 def _result(what: str, body: bytes) -> CliResult:
