@@ -95,7 +95,7 @@ class AwsAccess:
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What the server gives every engine. ``webserver`` is ``host:port`` of the TLS front, ``dir`` the lab's own folder."""
+    """What the server gives every engine: the lab's folder, its AWS, and ``host:port`` of the TLS front."""
 
     dir: Path
     aws: AwsAccess
@@ -123,13 +123,13 @@ class Engine(Protocol):
         """Run ``airflow *argv``; stdout and stderr. The exit code is lost, as on MWAA."""
 
     def rest(self, env: EnvSpec, method: str, path: str, query: dict[str, Any] | None, body: Any) -> tuple[int, Any]:
-        """Call Airflow's own core REST API (``/api/v1`` before Airflow 3, ``/api/v2`` from there). ``path`` has no prefix."""
+        """Call Airflow's core REST API (``/api/v1`` before Airflow 3, then ``/api/v2``); ``path`` has no prefix."""
 
     def describe(self, env: EnvSpec) -> dict[str, Any]:
         """What ``mwaa-lab status`` shows beyond the control plane: airflow_home, python, database_url, pids."""
 
     def configure(self, options: dict[str, Any]) -> dict[str, Any]:
-        """``POST /_lab/stub``: change behaviour for tests; returns what holds now. Raises ValueError on unknown names."""
+        """``POST /_lab/stub``: change behaviour for tests; what holds now. Raises ValueError on unknown names."""
 
     def close(self) -> None:
         """Stop everything; called once when the server stops."""

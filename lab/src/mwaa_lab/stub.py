@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An engine without an Airflow: each environment is a few dictionaries that answer as Airflow's REST API and CLI would.
 
-For tests of what surrounds Airflow: states, limits, idempotence, masking, paging, faults. The answers follow the sources of
-Airflow 2.11 (``/api/v1``) and 3.2 (``/api/v2``), odd ones included; what those tests do not need is a plain 404.
+For tests of what surrounds Airflow: states, limits, idempotence, masking, paging, faults. The answers are those of
+Airflow 2.11 (``/api/v1``) and 3.2 (``/api/v2``), odd ones included; what such tests do not need is a plain 404.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class StubEngine:
                 ) from None
 
     def _dags(self, env: EnvSpec) -> Callable[[], DagBag]:
-        """The DAG folder's content, read from the bucket when somebody asks (Airflow's answer to it without Airflow)."""
+        """The DAG folder's content, read from the bucket when somebody asks."""
 
         def read() -> DagBag:
             airflow = self._airflow(env)
@@ -320,7 +320,7 @@ class _Problem(Exception):
 
 
 class _Api:
-    """Routing and paging that both API versions share. ``routes``: method, path pattern, name of the method that answers."""
+    """Routing and paging that both API versions share; ``routes`` has method, path pattern, and who answers."""
 
     routes: list[tuple[str, str, str]] = []
     page = 100
@@ -636,7 +636,7 @@ class V1(_Api):
 
     def _show_connection(self, conn_id: str, *, extra: bool) -> dict[str, Any]:
         connection = self.airflow.connections[conn_id]
-        shown = {"connection_id": conn_id}
+        shown: dict[str, Any] = {"connection_id": conn_id}
         shown.update({name: connection[name] for name in _CONNECTION_FIELDS if name not in ("password", "extra")})
         if extra:
             text = connection["extra"]
@@ -667,7 +667,8 @@ class V1(_Api):
         if not _KEY.fullmatch(conn_id):
             raise _Problem(
                 400,
-                f"The key {conn_id!r} has to be made of alphanumeric characters, dashes, dots and underscores exclusively",
+                f"The key {conn_id!r} has to be made of alphanumeric characters, dashes, "
+                "dots and underscores exclusively",
                 "Bad Request",
             )
         if conn_id in self.airflow.connections:
@@ -693,7 +694,7 @@ class V1(_Api):
 
     # pools
 
-    _POOL = {"name": str, "slots": int, "description": (str, type(None)), "include_deferred": bool}
+    _POOL: dict[str, Any] = {"name": str, "slots": int, "description": (str, type(None)), "include_deferred": bool}
 
     def _show_pool(self, name: str) -> dict[str, Any]:
         pool = self.airflow.pools[name]

@@ -85,7 +85,7 @@ def test_reads_and_writes(service, operation, keys, access):
 
 
 def test_names_are_taken_from_a_list_of_members_that_name_things():
-    body = b'{"Name": "/a/b", "Value": "CANARY-value-0badcafe", "Type": "SecureString", "Description": "CANARY-x-0badcafe"}'
+    body = b'{"Name": "/a/b", "Value": "CANARY-value-0badcafe", "Description": "CANARY-x-0badcafe"}'
     assert journal.names("PutParameter", "ssm", {}, {}, body) == {"name": "/a/b"}
 
 

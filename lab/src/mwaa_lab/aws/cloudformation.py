@@ -161,7 +161,7 @@ def _document(value: Any) -> dict[str, Any]:
 
 
 def _input(operation: str, name: str, properties: dict[str, Any]) -> dict[str, Any]:
-    """The properties as the API's input. Raises ValueError, in CloudFormation's words, for what the API would refuse."""
+    """The properties as the API's input. Raises ValueError, in CloudFormation's words, for what it would refuse."""
     unknown = set(properties) - PROPERTIES
     if unknown:
         raise ValueError(_extraneous(unknown))

@@ -7,12 +7,12 @@
 
     {"service": "mwaa", "operation": "GetEnvironment", "times": 2, "error": "ThrottlingException", "status": 429}
 
-- ``service``, ``operation``: shell patterns, as the journal names them (``mwaa``, ``s3``, ``webserver``, ...); default ``*``.
+- ``service``, ``operation``: shell patterns of what the journal names (``mwaa``, ``s3``, ``webserver``); default ``*``.
 - ``match``: text that must occur in one of the call's names (bucket, key, environment, path, ...).
 - ``times``: how many matching calls are hit, null for all (default 1); ``skip``: how many pass untouched before.
 - ``latency_ms``: wait first. With neither ``error`` nor ``reset`` the call then goes on as usual.
-- ``error`` (code), ``status`` (default 400; 503 for SlowDown and the like), ``message``: answer in the service's own error shape.
-- ``reset``: drop the connection without an answer; ``after``: true lets the call take effect first and loses only the answer.
+- ``error`` (code), ``status`` (default 400; 503 for SlowDown and the like), ``message``: answer in the service's shape.
+- ``reset``: drop the connection without an answer; with ``after`` the call takes effect first.
 - ``caller``: ``user`` (default), ``service``, ``environment`` or ``*``.
 """
 

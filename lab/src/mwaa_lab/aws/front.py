@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The front door: one ASGI application before ministack.
 
-Every request passes here. It is named (service, operation, who, which names), written into the journal, met by faults and by
-the rules that ministack lacks, and then answered by the MWAA control plane or handed to ministack.
+Every request passes here. It is named (service, operation, who, which names), met by faults and by the rules that
+ministack lacks, answered by the MWAA control plane or handed to ministack, and written into the journal.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Front:
             seconds = time.monotonic() - clock
             self._journal.write(call, time=started, seconds=seconds, status=answer.status, error=answer.error_code())
 
-        answer = Answer(send, note)
+        answer = Answer(send, note, scope["method"])
         try:
             await self._answer(call, who, labels, query, headers, body, scope, receive, answer)
         except Gone:
@@ -257,9 +257,11 @@ class Answer:
     ``note`` is called once, before the end of the answer leaves: who has the answer finds the call in the journal.
     """
 
-    def __init__(self, send: Send, note: Callable[[Answer], None]) -> None:
+    def __init__(self, send: Send, note: Callable[[Answer], None], method: str) -> None:
         self._send = send
         self._note: Callable[[Answer], None] | None = note
+        self._bodiless = method == "HEAD"
+        self._left: int | None = None
         self.status = 0
         self.swallow = False
         self.error: str | None = None
@@ -271,10 +273,16 @@ class Answer:
             for key, value in message.get("headers", []):
                 if key.lower() == b"x-amzn-errortype":
                     self.error = value.decode("latin-1").partition(":")[0]
+                elif key.lower() == b"content-length":
+                    self._left = int(value)
+            if self._bodiless or self._left == 0 or self.status in (204, 304):
+                self.finish()
         elif message["type"] == "http.response.body":
             if self.status >= 400 and len(self._body) < 8192:
                 self._body += message.get("body", b"")[:8192]
-            if not message.get("more_body"):
+            if self._left is not None:
+                self._left -= len(message.get("body", b""))
+            if not message.get("more_body") or self._left == 0:
                 self.finish()
         if not self.swallow:
             await self._send(message)

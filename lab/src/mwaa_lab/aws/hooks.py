@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All that the lab takes hold of inside ministack, in one place, and the check that it is still there.
 
-These are private names of a package that is pinned for that reason. ``check()`` runs at every start, so a changed ministack
-ends in one sentence and not in a strange failure later.
+These are private names of a package that is pinned for that reason. ``check()`` runs at every start, so that a changed
+ministack ends in one sentence and not in a strange failure later.
 """
 
 from __future__ import annotations

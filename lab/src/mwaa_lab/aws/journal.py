@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The journal: one JSON line for every AWS call and every call of an environment's web server.
 
-Names only, never values: which bucket and key, environment, secret or parameter was touched, by whom, and whether the call
-could change anything. Tests assert "no writes" and "no secret left the host" on it.
+Names only, never values: which bucket and key, environment, secret or parameter was touched, by whom, and whether the
+call could change anything. Tests assert "no writes" and "no secret left the host" on it.
 """
 
 from __future__ import annotations
@@ -135,11 +135,11 @@ def names(operation: str, service: str, labels: dict[str, str], headers: dict[st
         except ValueError:
             return found
     for key in _NAMING:
-        value = document.get(key)
-        if isinstance(value, str):
-            found.setdefault(_plain(key), value[:_LONGEST_NAME])
-        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-            found.setdefault(_plain(key), [item[:_LONGEST_NAME] for item in value])
+        given = document.get(key)
+        if isinstance(given, str):
+            found.setdefault(_plain(key), given[:_LONGEST_NAME])
+        elif isinstance(given, list) and all(isinstance(item, str) for item in given):
+            found.setdefault(_plain(key), [item[:_LONGEST_NAME] for item in given])
     if service == "mwaa" and operation == "InvokeRestApi":
         for key in ("Method", "Path"):
             if isinstance(document.get(key), str):

@@ -144,7 +144,7 @@ def cli_reads(command: str) -> bool:
 def upgrade_fault(old: str, new: str) -> str | None:
     """Why an environment cannot move from one version to another in place; None when it can.
 
-    Within a major version up and down; 2.11.x to 3.x and back. Which jumps beyond these MWAA refuses is not documented (U).
+    Within a major version up and down; 2.11.x to 3.x and back. Which other jumps MWAA refuses is not documented (U).
     """
     if new in ENDED_VERSIONS:
         return f"Apache Airflow version {new} has reached its end of support on Amazon MWAA."

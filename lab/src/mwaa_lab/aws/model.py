@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""AWS's own description of its services, as botocore ships it: which operation a request is, and whether its input holds.
+"""AWS's description of its services, as botocore ships it: which operation a request is, and whether its input holds.
 
 Nothing about MWAA's shapes is written by hand here, so a newer botocore brings a newer MWAA.
 """
@@ -204,16 +204,17 @@ def _faults(shape: botocore.model.Shape, value: Any, path: str) -> Any:
             if value.get(name) is not None:
                 yield from _faults(member, value[name], _join(path, name))
         return
-    prefix = "Value" if _sensitive(shape) else f"Value '{_show(value)}'"
+    shown = "Value" if _sensitive(shape) else f"Value '{_show(value)}'"
+    prefix = f"{shown} at '{path}' failed to satisfy constraint:"
     if shape.type_name == "map":
         keys = [text for key in value for text in _constraints(shape.key, key)]
         values = [text for item in value.values() for text in _constraints(shape.value, item)]
         if keys:
-            yield f"{prefix} at '{path}' failed to satisfy constraint: Map keys must satisfy constraint: [{_unique(keys)}]"
+            yield f"{prefix} Map keys must satisfy constraint: [{_unique(keys)}]"
         if values:
-            yield f"{prefix} at '{path}' failed to satisfy constraint: Map value must satisfy constraint: [{_unique(values)}]"
+            yield f"{prefix} Map value must satisfy constraint: [{_unique(values)}]"
     for text in _constraints(shape, value):
-        yield f"{prefix} at '{path}' failed to satisfy constraint: {text}"
+        yield f"{prefix} {text}"
     if shape.type_name == "list":
         if shape.member.type_name == "structure":
             for index, item in enumerate(value):
@@ -221,7 +222,7 @@ def _faults(shape: botocore.model.Shape, value: Any, path: str) -> Any:
         else:
             items = [text for item in value for text in _constraints(shape.member, item)]
             if items:
-                yield f"{prefix} at '{path}' failed to satisfy constraint: Member must satisfy constraint: [{_unique(items)}]"
+                yield f"{prefix} Member must satisfy constraint: [{_unique(items)}]"
 
 
 def _unique(texts: list[str]) -> str:

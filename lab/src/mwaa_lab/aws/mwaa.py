@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import copy
 import json
 import re
@@ -373,10 +374,8 @@ class ControlPlane:
         logs = self._aws.logs(environment.spec())
         for module in environment.shown["LoggingConfiguration"].values():
             if module["Enabled"]:
-                try:
+                with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
                     logs.create_log_group(logGroupName=module["CloudWatchLogGroupArn"].rpartition(":")[2])
-                except logs.exceptions.ResourceAlreadyExistsException:
-                    pass
 
     # --- tokens and calls into an environment ------------------------------------------------------------------------
 
@@ -531,7 +530,7 @@ def _defaults(environment_class: str | None) -> dict[str, Any]:
 def _check_numbers(values: dict[str, Any]) -> None:
     if values["EnvironmentClass"] not in limits.CLASSES:
         raise invalid(
-            f"EnvironmentClass {values['EnvironmentClass']} is not valid. Valid values are: {', '.join(limits.CLASSES)}."
+            f"EnvironmentClass {values['EnvironmentClass']} is not valid. Valid values: {', '.join(limits.CLASSES)}."
         )
     micro = values["EnvironmentClass"] == "mw1.micro"
     for low, high, most in (

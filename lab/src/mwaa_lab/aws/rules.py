@@ -72,8 +72,8 @@ def log_events(
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The events of one PutLogEvents call that CloudWatch Logs takes, and its rejectedLogEventsInfo.
 
-    ``now`` and timestamps in milliseconds. Raises ApiError InvalidParameterException when the whole batch is refused: more
-    than 10,000 events, more than 1,048,576 bytes (UTF-8 plus 26 an event), not chronological, a span of over 24 hours.
+    ``now`` and timestamps in milliseconds. Raises ApiError InvalidParameterException when the whole batch is refused:
+    more than 10,000 events or 1,048,576 bytes (UTF-8 plus 26 an event), not chronological, a span of over 24 hours.
     Single events are left out when older than 14 days or the group's retention, or more than 2 hours in the future.
     """
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``python -m mwaa_lab.aws.server``: the emulated AWS of one lab, as one process.
 
-Serves AWS over HTTP and the environments' web server over TLS, both on 127.0.0.1 only. Writes ``aws/server.json`` in the
-lab's folder when both answer, ``journal.jsonl`` while it runs, and stops its environments when it is told to stop.
+Serves AWS over HTTP and the environments' web server over TLS, both on 127.0.0.1 only. Writes ``aws/server.json`` in
+the lab's folder when both answer, ``journal.jsonl`` while it runs, and stops its environments when it is told to stop.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _remember_connections() -> None:
         CONNECTION.set(self.writer.transport)
         await original(self)
 
-    TCPServer.run = run
+    setattr(TCPServer, "run", run)  # noqa: B010 - mypy will not have a method assigned
 
 
 def _config(port: int, **more: Any) -> Any:
@@ -120,8 +120,9 @@ async def serve(options: argparse.Namespace) -> None:
     cloudformation.install(control, aws)
     journal, faults = Journal(options.dir / "journal.jsonl"), Faults()
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=128, thread_name_prefix="lab")
-    front = Front(hooks.application(), control, journal, faults, pool)
-    web = WebServer(control, journal, faults, pool)
+    # hypercorn types ASGI more narrowly than the protocol is.
+    front: Any = Front(hooks.application(), control, journal, faults, pool)
+    web: Any = WebServer(control, journal, faults, pool)
     _remember_connections()
 
     stopping = asyncio.Event()

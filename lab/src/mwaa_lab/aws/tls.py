@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +88,7 @@ def make_certificates(folder: Path) -> Certificates:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    with open(os.open(made.key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(private)
+    made.key.unlink(missing_ok=True)
+    made.key.touch(mode=0o600)
+    made.key.write_bytes(private)
     return made

@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The web server of all environments, over TLS: the CLI endpoint, the login, and Airflow's REST API for a login session.
+"""The web server of all environments, over TLS: the CLI endpoint, the login, and Airflow's REST API for a session.
 
 One address for all: the token or session says which environment is meant, as on MWAA it names one.
 """
@@ -51,7 +51,7 @@ class WebServer:
             seconds = time.monotonic() - clock
             self._journal.write(call, time=started, seconds=seconds, status=answer.status, error=error)
 
-        answer = Answer(send, note)
+        answer = Answer(send, note, scope["method"])
         try:
             body = await read(receive)
             status, document, more = await self._answer(scope, headers, body, call)

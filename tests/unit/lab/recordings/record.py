@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Record what a real Airflow answers to the steps of a recording: ``PYTHON record.py airflow-2.11.2.json``.
 
-PYTHON is the interpreter of that Airflow (``mwaa-lab install 2.11.2`` makes one). The application runs in process on an empty
-SQLite database and the file's answers are written anew; ``test_lab_stub.py`` holds the stub engine to them.
+PYTHON is the interpreter of that Airflow (``mwaa-lab install 2.11.2`` makes one). The application runs in process on an
+empty SQLite database and the file's answers are written anew; ``test_lab_stub.py`` holds the stub engine to them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ os.environ.update(
     AIRFLOW__WEBSERVER__SECRET_KEY="x",
 )
 (home / "webserver_config.py").write_text(
-    "from flask_appbuilder.const import AUTH_DB\nAUTH_TYPE = AUTH_DB\nAUTH_ROLE_PUBLIC = 'Admin'\nWTF_CSRF_ENABLED = False\n"
+    "from flask_appbuilder.const import AUTH_DB\nAUTH_TYPE = AUTH_DB\n"
+    "AUTH_ROLE_PUBLIC = 'Admin'\nWTF_CSRF_ENABLED = False\n"
 )
 
 from airflow import __version__  # noqa: E402
