@@ -70,6 +70,9 @@ attributes:
     support: full
     details:
       - Names only, never values.
+  idempotent:
+    description: When run again with the same arguments and nothing else happened, it changes nothing.
+    support: full
 notes:
   - It runs as the user of the connection or of C(become), which has to be able to read C(airflow.cfg) and the
     database; best is

@@ -1,0 +1,43 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is written down twice says the same twice."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.mwaa.migration.plugins.module_utils import _aws
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNTIME = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text())
+MODULES = {path.stem: path.read_text() for path in (ROOT / "plugins" / "modules").glob("*.py")}
+
+
+def test_the_version_is_galaxys() -> None:
+    assert yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"] == _aws.COLLECTION_VERSION
+
+
+def test_the_action_group_holds_all_modules_that_speak_to_aws() -> None:
+    """module_defaults group/mwaa.migration.aws would else miss one, or give one options that it does not have."""
+    speaking = {name for name, text in MODULES.items() if "amazon.aws.common.modules" in text}
+    assert {name for name in RUNTIME["action_groups"]["aws"] if isinstance(name, str)} == speaking
+
+
+def test_modules_that_wait_show_it() -> None:
+    waiting = {name for name, text in MODULES.items() if re.search(r"^  wait_timeout:$", text, re.MULTILINE)}
+    own_plugin = {path.stem for path in (ROOT / "plugins" / "action").glob("*.py")}
+    assert waiting - own_plugin <= set(RUNTIME["plugin_routing"]["modules"])
+    assert set(RUNTIME["plugin_routing"]["modules"]) <= set(MODULES)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_modules_say_what_check_mode_does(name: str) -> None:
+    documentation = yaml.safe_load(re.search(r'DOCUMENTATION = r"""(.*?)"""', MODULES[name], re.DOTALL).group(1))  # type: ignore[union-attr]
+    fragments = documentation.get("extends_documentation_fragment", [])
+    said = documentation.get("attributes", {})
+    for attribute in ("check_mode", "diff_mode", "idempotent"):
+        assert attribute in said or "mwaa.migration._attributes.info_module" in fragments, attribute
