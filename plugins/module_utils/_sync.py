@@ -14,12 +14,13 @@ otherwise) or written again.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -336,7 +337,7 @@ def lay_out(
     if rules.hides(f"{AGENT_FOLDER}/mwaa_agent.py"):
         findings.append(
             _finding(
-                "error",
+                "warning",
                 IGNORE_FILE,
                 f"a pattern hides {AGENT_FOLDER}/, so that the agent lane cannot work",
                 f"narrow the pattern so that it does not match {AGENT_FOLDER}/mwaa_agent.py",
@@ -467,7 +468,7 @@ class Bucket:
         )
         return Found(len(content), answer["ETag"].strip('"'), answer.get("VersionId"), digest.hexdigest())
 
-    def delete(self, keys: list[str]) -> dict[str, str]:
+    def delete(self, keys: Sequence[str]) -> dict[str, str]:
         """{key: reason} of those that could not be deleted. In a versioned bucket the older versions stay."""
         failed: dict[str, str] = {}
         for start in range(0, len(keys), 1000):  # documented S3 limit
@@ -503,7 +504,7 @@ class Index:
 
     def knows(self, key: str, found: Found, digest: str) -> bool:
         known = self.objects.get(key)
-        return bool(known) and known["etag"] == found.etag and known["digest"] == digest
+        return known is not None and known["etag"] == found.etag and known["digest"] == digest
 
     def encode(self) -> bytes:
         stored = {
@@ -529,8 +530,9 @@ class Change:
     action: str
     size: int = 0
     digest: str = ""
-    error: str | None = None
+    read: Callable[[], bytes] = bytes
     found: Found | None = None
+    error: str | None = None
 
     def as_result(self) -> dict[str, Any]:
         result = {
@@ -575,6 +577,10 @@ def publish(
         index = Index(bucket.get(target.index_key) if exists else None)
         present = bucket.list(f"{target.dag_s3_path}/") if exists else {}
 
+    if delete and not source.dags.files:
+        raise MigrationError(
+            "the source has no DAG file at all and delete is true: that would empty the DAG folder; check source"
+        )
     facts, plugin_facts = _known_facts(source, index)
     layout = lay_out(
         source,
@@ -584,86 +590,80 @@ def publish(
         airflow_version=target.airflow_version,
         options=target.options,
     )
-    if delete and not source.dags.files:
-        raise MigrationError(
-            "the source has no DAG file at all and delete is true: that would empty the DAG folder; check source"
-        )
-
     root = f"{target.dag_s3_path}/"
     if not delete:
-        for key in sorted(set(index.objects) & set(present)):
-            path = key[len(root) :] if key.startswith(root) else ""
-            if path.rpartition("/")[2] == IGNORE_FILE and path not in layout.files:
-                # published by us, with nothing in it any more; left as it is, it would go on hiding DAGs
-                layout.composed[path] = b""
-                layout.files[path] = FileInfo(0, hashlib.sha256(b"").hexdigest())
-    readers: dict[str, Callable[[], bytes]] = {}
-    changes: list[Change] = []
-    compare: list[Change] = []
-    for path, info in sorted(layout.files.items()):
-        key = root + path
-        content = layout.composed.get(path)
-        readers[key] = (
-            (lambda data=content: data) if content is not None else (lambda name=path: source.dags.read(name))
-        )
-        change = Change(key, "created", info.size, info.sha256)
-        changes.append(change)
-        if key in present:
-            change.action = "updated"
-            change.found = present[key]
-            compare.append(change)
-    artefacts = {
-        "plugins": (
-            target.plugins_s3_path,
-            plugins_zip(source.plugins) if source.plugins and source.plugins.files else None,
-        ),
-        "requirements": (target.requirements_s3_path, source.requirements),
-        "startup_script": (target.startup_script_s3_path, source.startup_script),
-    }
-    published: dict[str, Change] = {}
-    for kind, (key, wanted) in artefacts.items():
+        _empty_our_ignore_files(layout, root, index, present)
+
+    changes = [_dag_change(source, layout, root, path, present) for path in sorted(layout.files)]
+    artefacts = _artefact_changes(bucket if exists else None, source, target, index)
+    changes += artefacts.values()
+    _compare(bucket, index, [change for change in changes if change.found is not None])
+    for change in artefacts.values():
+        if change.action != "unchanged":
+            built = change.read()
+            change.size, change.read = len(built), functools.partial(bytes, built)  # built once
+    changes += _extra_changes(layout, root, present, delete)
+
+    if not check_mode:
+        _apply(bucket, target, index, changes, held_back=bool(layout.held_back))
+    return _result(target, source, layout, changes, artefacts, check_mode)
+
+
+def _empty_our_ignore_files(layout: Layout, root: str, index: Index, present: Mapping[str, Found]) -> None:
+    """An .airflowignore that was published for a block that is gone: left as it is, it would go on hiding DAGs."""
+    for key in sorted(set(index.objects) & set(present)):
+        path = key[len(root) :] if key.startswith(root) else ""
+        if path.rpartition("/")[2] == IGNORE_FILE and path not in layout.files:
+            layout.composed[path] = b""
+            layout.files[path] = FileInfo(0, hashlib.sha256(b"").hexdigest())
+
+
+def _dag_change(source: Source, layout: Layout, root: str, path: str, present: Mapping[str, Found]) -> Change:
+    info, content, key = layout.files[path], layout.composed.get(path), root + path
+    read = functools.partial(source.dags.read, path) if content is None else functools.partial(bytes, content)
+    return Change(
+        key, "updated" if key in present else "created", info.size, info.sha256, read=read, found=present.get(key)
+    )
+
+
+def _artefact_changes(bucket: Bucket | None, source: Source, target: Target, index: Index) -> dict[str, Change]:
+    """plugins, requirements and startup_script, those that there are. bucket: None where it does not exist yet."""
+    plugins = plugins_zip(source.plugins) if source.plugins and source.plugins.files else None
+    changes: dict[str, Change] = {}
+    for kind, key, wanted in (
+        ("plugins", target.plugins_s3_path, plugins),
+        ("requirements", target.requirements_s3_path, source.requirements),
+        ("startup_script", target.startup_script_s3_path, source.startup_script),
+    ):
         if wanted is None:
             if key not in index.objects:
                 continue
             wanted = _nothing(kind)  # MWAA cannot take one away again: an empty one stands for none
-        readers[key] = wanted.build
-        change = Change(key, "created", 0, wanted.digest)
         with aws_errors(f"read s3://{target.bucket}/{key}"):
-            change.found = bucket.head(key) if exists else None
-        if change.found:
-            change.action = "updated"
-            compare.append(change)
-        changes.append(change)
-        published[kind] = change
+            found = bucket.head(key) if bucket else None
+        changes[kind] = Change(key, "updated" if found else "created", 0, wanted.digest, read=wanted.build, found=found)
+    return changes
 
-    _compare(bucket, index, compare, readers)
-    for change in published.values():
-        if change.action != "unchanged":
-            built = readers[change.key]()
-            change.size = len(built)
-            readers[change.key] = lambda data=built: data
-    extra = sorted(
+
+def _extra_changes(layout: Layout, root: str, present: Mapping[str, Found], delete: bool) -> list[Change]:
+    extra = [
         key
-        for key in present
+        for key in sorted(present)
         if key[len(root) :] not in layout.files
         and not key.endswith("/")  # the console's folders
         and not key.startswith(f"{root}{AGENT_FOLDER}/")
-    )
-    changes += [Change(key, "deleted" if delete else "extra", present[key].size) for key in extra]
+    ]
     for key in extra:
         if not delete and key.rpartition("/")[2] == IGNORE_FILE:
             layout.findings.append(
                 _finding(
-                    "error",
-                    f"s3://{target.bucket}/{key}",
-                    f"this {IGNORE_FILE} is not the source's and may hide DAGs of the source",
+                    "warning",
+                    key,
+                    f"this {IGNORE_FILE} in the bucket is not the source's and may hide DAGs of the source",
                     "delete it, or run with delete: true",
                 )
             )
-
-    if not check_mode:
-        _apply(bucket, target, index, changes, readers, held_back=bool(layout.held_back))
-    return _result(target, source, layout, changes, published, index, check_mode)
+    return [Change(key, "deleted" if delete else "extra", present[key].size) for key in extra]
 
 
 def diff_of(result: Mapping[str, Any]) -> dict[str, str]:
@@ -719,9 +719,7 @@ def _known_facts(source: Source, index: Index) -> tuple[dict[str, Facts], dict[s
     return dags, plugins
 
 
-def _compare(
-    bucket: Bucket, index: Index, changes: Iterable[Change], readers: Mapping[str, Callable[[], bytes]]
-) -> None:
+def _compare(bucket: Bucket, index: Index, changes: Iterable[Change]) -> None:
     """Mark as unchanged what stands in the bucket already. Objects are read only as far as HEAD."""
 
     def judge(change: Change) -> None:
@@ -733,7 +731,7 @@ def _compare(
             return
         if change.key in index.objects and index.objects[change.key]["etag"] == found.etag:
             return  # it is what was published before, and that was other content
-        content = readers[change.key]()
+        content = change.read()
         if len(content) != found.size:
             return
         same = (
@@ -756,7 +754,6 @@ def _apply(
     target: Target,
     index: Index,
     changes: list[Change],
-    readers: Mapping[str, Callable[[], bytes]],
     *,
     held_back: bool,
 ) -> None:
@@ -773,7 +770,7 @@ def _apply(
             change.error = "not tried, because of the error above"
             return
         try:
-            content = readers[change.key]()
+            content = change.read()
             change.size = len(content)
             change.found = bucket.put(change.key, content)
         except MigrationError as exception:
@@ -843,8 +840,7 @@ def _result(
     source: Source,
     layout: Layout,
     changes: list[Change],
-    published: Mapping[str, Change],
-    index: Index,
+    artefacts: Mapping[str, Change],
     check_mode: bool,
 ) -> dict[str, Any]:
     counts = {"created": 0, "updated": 0, "unchanged": 0, "deleted": 0, "extra": 0}
@@ -869,13 +865,13 @@ def _result(
         "airflow_configuration_options": layout.needed_options,
     }
     for kind in ("plugins", "requirements", "startup_script"):
-        change = published.get(kind)
+        made = artefacts.get(kind)
         version: str | None = None
-        if change is not None:
-            if check_mode and change.action != "unchanged":
+        if made is not None:
+            if check_mode and made.action != "unchanged":
                 version = UNKNOWN_VERSION
             else:
-                version = change.found.version_id if change.found else None
-        result[f"{kind}_s3_path"] = change.key if change else None
+                version = made.found.version_id if made.found else None
+        result[f"{kind}_s3_path"] = made.key if made else None
         result[f"{kind}_s3_object_version"] = version
     return result

@@ -25,6 +25,8 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment i
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, wait_until
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
+from ansible_collections.mwaa.migration.plugins.module_utils._state.model import NotCarried, from_bundle
+from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane
 from ansible_collections.mwaa.migration.plugins.module_utils._sync import find_target, open_source, publish
 
 AGENT_DAG = "mwaa_agent"
@@ -465,118 +467,140 @@ def state_of(
 
 
 def verify(aws: Any, params: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:
-    """What the module mwaa_verify does and returns. Raises MigrationError with all of it when something is wrong and
-    `fail` is set.
-    """
-    name = params["environment"]
-    bundle = Bundle.open(open_store(params["bundle"], aws), aws)
-    inventory = bundle.document("inventory.json") if "inventory.json" in bundle.files else {}
-    described = describe(aws.client("mwaa"), name)
-    usable = described is not None and described["Status"] in ("AVAILABLE", "UPDATE_FAILED")
-    if not usable and not check_mode:
-        state = f"is {described['Status']}" if described else "does not exist"
-        raise MigrationError(
-            f"the environment {name} {state}, so it cannot be verified; run the environment stage first"
-        )
-    listed_before = merge_listed(inventory.get("not_carried") or [], params["not_carried"])
-    listed = {(item["kind"], item["id"]) for item in listed_before}
-    findings = Findings()
+    """What the module mwaa_verify does and returns.
 
-    progress(f"environment {name}: comparing DAG files")
-    known = usable
-    dags: dict[str, int | None] = dict.fromkeys(("source", "target", "equal"))
-    listed_here: list[dict[str, str]] = []
-    compared: dict[str, Compared] = {}
-    if described is not None:
-        options = dict.fromkeys(_SYNC_OPTIONS)
-        published = publish(
-            aws,
-            open_source(aws, {**options, "source": params["bundle"]}),
-            find_target({**options, "environment": name}, described),
-            check_mode=True,
+    Raises MigrationError, with all of it in its details, when something is wrong and `fail` is set.
+    """
+    verification = Verification(aws, params, check_mode)
+    result = verification.result()
+    wrong = verification.findings.short
+    if wrong and params["fail"]:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise MigrationError(
+            f"the environment {params['environment']} does not equal the bundle: {'; '.join(wrong[:3])}{more}."
+            " See findings",
+            **result,
         )
-        rest = RestClient(aws.client("mwaa"), name)
-        paths = {item["key"][len(published["dag_s3_path"]) + 1 :] for item in published["results"]}
-        all_dags = source_dags(inventory, paths)
-        target = None
-        if usable:
-            state = _state(aws, bundle, described, params, rest, check_mode)
-            compared = state
-            known = judge_state(compared, listed, findings) and known
-            hidden = {item["path"] for item in published["held_back"]}
-            expected = {
-                dag.dag_id: dag.path
-                for dag in all_dags
-                if dag.path is not None and dag.path not in hidden and ("dag", dag.dag_id) not in listed
-            }
-            target = wait_for_dags(
-                lambda: target_dags(rest, paths), expected, name, 0 if check_mode else params["wait_timeout"]
-            )
-        dags, listed_here = judge_dags(name, published, all_dags, target, listed, findings)
-        listed_here = merge_listed(listed_here, published["not_carried"])
-        judge_versions(described, published, findings)
-        findings.items += published["findings"]
-    not_carried = merge_listed(listed_before, listed_here)
-    earlier = [
-        # the export's are sentences
-        finding
-        if isinstance(finding, Mapping)
-        else {"severity": "note", "where": "source", "what": str(finding), "mend": ""}
-        for finding in [*(inventory.get("findings") or []), *params["findings"]]
-    ]
-    equal = False if findings.short else (True if known else None)
-    result = {
-        "changed": False,
-        "equal": equal,
-        "parity": {
-            **{
-                kind: compared[kind].parity
-                if kind in compared
-                else {"source": len(bundle.read_state(kind)), "target": None, "equal": None}
-                for kind in KINDS
-            },
-            "dags": dags,
-        },
-        "source": {"airflow_version": bundle.source.get("airflow_version")},
-        "target": {"airflow_version": (described or {}).get("AirflowVersion"), "environment": name},
-        "not_carried": not_carried,
-        "findings": _distinct(findings.items + earlier),
-        "differences": {
-            kind: {
-                "missing": compared[kind].missing,
-                "different": compared[kind].different,
-                "unknown": compared[kind].unknown,
-                "extra": compared[kind].extra,
-            }
-            for kind in compared
-        },
-    }
-    if findings.short and params["fail"]:
-        shown = "; ".join(findings.short[:3])
-        more = f"; and {len(findings.short) - 3} more" if len(findings.short) > 3 else ""
-        raise MigrationError(f"the environment {name} does not equal the bundle: {shown}{more}. See findings", **result)
     return result
 
 
-def _state(
-    aws: Any,
-    bundle: Bundle,
-    described: Mapping[str, Any],
-    params: Mapping[str, Any],
-    rest: RestClient,
-    check_mode: bool,
-) -> dict[str, Compared]:
-    if check_mode:
-        return state_of(bundle, major(dict(described)), rest, None)
-    lane = AgentLane(aws, dict(described), params["kms_key_id"] or bundle.key["kms_key_id"])
-    lane.install()
-    timeout = max(params["wait_timeout"], AGENT_TIMEOUT)
-    return state_of(bundle, major(dict(described)), rest, lambda request: lane.run(request, timeout))
+class Verification:
+    """One bundle against one environment."""
 
+    def __init__(self, aws: Any, params: Mapping[str, Any], check_mode: bool):
+        self.aws, self.params, self.check_mode = aws, params, check_mode
+        self.name: str = params["environment"]
+        self.bundle = Bundle.open(open_store(params["bundle"], aws), aws)
+        self.inventory = self.bundle.document("inventory.json") if "inventory.json" in self.bundle.files else {}
+        self.environment = describe(aws.client("mwaa"), self.name)
+        self.usable = self.environment is not None and self.environment["Status"] in ("AVAILABLE", "UPDATE_FAILED")
+        if not self.usable and not check_mode:
+            state = f"is {self.environment['Status']}" if self.environment else "does not exist"
+            raise MigrationError(
+                f"the environment {self.name} {state}, so it cannot be verified; run the environment stage first"
+            )
+        self.rest = RestClient(aws.client("mwaa"), self.name)
+        self.findings = Findings()
+        self.not_carried = merge_listed(self.inventory.get("not_carried") or [], params["not_carried"])
 
-def _distinct(findings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
-    for finding in findings:
-        if dict(finding) not in kept:
-            kept.append(dict(finding))
-    return kept
+    def result(self) -> dict[str, Any]:
+        compared = self._state() if self.usable else {}
+        known = judge_state(compared, self._listed(), self.findings) and self.usable
+        dags = self._dags() if self.environment else dict.fromkeys(("source", "target", "equal"))
+        unseen = {"target": None, "equal": None}
+        return {
+            "changed": False,
+            "equal": False if self.findings.short else (True if known else None),
+            "parity": {
+                **{
+                    kind: compared[kind].parity
+                    if kind in compared
+                    else {"source": len(self.bundle.read_state(kind)), **unseen}
+                    for kind in KINDS
+                },
+                "dags": dags,
+            },
+            "source": {"airflow_version": self.bundle.source.get("airflow_version")},
+            "target": {"airflow_version": (self.environment or {}).get("AirflowVersion"), "environment": self.name},
+            "not_carried": self.not_carried,
+            "findings": self._all_findings(),
+            "differences": {
+                kind: {name: getattr(found, name) for name in ("missing", "different", "unknown", "extra")}
+                for kind, found in compared.items()
+            },
+        }
+
+    def _listed(self) -> set[tuple[str, str]]:
+        return {(item["kind"], item["id"]) for item in self.not_carried}
+
+    def _state(self) -> dict[str, Compared]:
+        environment = dict(self.environment or {})
+        run_agent = None
+        if not self.check_mode:
+            lane = AgentLane(
+                self.aws,
+                environment,
+                self.params["kms_key_id"] or self.bundle.key["kms_key_id"],
+                rest=self.rest,
+            )
+            lane.install()
+            timeout = max(self.params["wait_timeout"], AGENT_TIMEOUT)
+            run_agent = lambda request: lane.run(request, timeout)  # noqa: E731
+        compared = state_of(self.bundle, major(environment), self.rest, run_agent)
+        for kind, found in compared.items():
+            wrong = {*found.missing, *found.different}
+            impossible = [note.shown() for note in self._impossible(kind, environment) if note.id in wrong]
+            self.not_carried = merge_listed(self.not_carried, impossible)
+        return compared
+
+    def _impossible(self, kind: str, environment: dict[str, Any]) -> list[NotCarried]:
+        """What no lane can bring here as it is. The import says the same, but it may have run elsewhere."""
+        items, listed = from_bundle(kind, self.bundle.read_state(kind))
+        if major(environment) >= 3:
+            version = tuple(int(part) for part in environment["AirflowVersion"].split(".")[:3])
+            masking = Masking(version[0], environment.get("AirflowConfigurationOptions"))
+            lane = RestLane(self.rest, kind, version, masking)
+            notes = [lane.adapt(item)[1] for item in items if not masking.exposes(item)]
+            listed = listed + [note for note in notes if note]
+        return listed
+
+    def _dags(self) -> dict[str, int | None]:
+        environment = dict(self.environment or {})
+        progress(f"environment {self.name}: comparing DAG files")
+        options = dict.fromkeys(_SYNC_OPTIONS)
+        published = publish(
+            self.aws,
+            open_source(self.aws, {**options, "source": self.params["bundle"]}),
+            find_target({**options, "environment": self.name}, environment),
+            check_mode=True,
+        )
+        root = f"{published['dag_s3_path']}/"
+        keys = [item["key"] for item in published["results"] if item["key"].startswith(root)]
+        paths = {key[len(root) :] for key in keys}
+        dags = source_dags(self.inventory, paths)
+        listed = self._listed()
+        target = None
+        if self.usable:
+            hidden = {item["path"] for item in published["held_back"]}
+            expected = {
+                dag.dag_id: dag.path
+                for dag in dags
+                if dag.path is not None and dag.path not in hidden and ("dag", dag.dag_id) not in listed
+            }
+            timeout = 0 if self.check_mode else self.params["wait_timeout"]
+            target = wait_for_dags(lambda: target_dags(self.rest, paths), expected, self.name, timeout)
+        parity, listed_here = judge_dags(self.name, published, dags, target, listed, self.findings)
+        judge_versions(environment, published, self.findings)
+        self.findings.items += published["findings"]
+        self.not_carried = merge_listed(self.not_carried, listed_here, published["not_carried"])
+        return parity
+
+    def _all_findings(self) -> list[dict[str, Any]]:
+        """Those of this stage, then those of earlier ones (the export's are sentences), each once."""
+        everything: list[dict[str, Any]] = []
+        for finding in [*self.findings.items, *(self.inventory.get("findings") or []), *self.params["findings"]]:
+            if not isinstance(finding, Mapping):
+                finding = {"severity": "note", "where": "source", "what": str(finding), "mend": ""}
+            if dict(finding) not in everything:
+                everything.append(dict(finding))
+        return everything

@@ -245,7 +245,7 @@ findings:
   elements: dict
   contains:
     severity:
-      description: V(error) or V(warning).
+      description: Always V(warning).
       type: str
     where:
       description: The file.

@@ -39,15 +39,17 @@ INVENTORY = {
 class Environment:
     """A stub environment with a bundle published to it; `state` is what its Airflow holds."""
 
-    def __init__(self, lab: Any, base: Any, run_module: Any, make_bundle: Any, monkeypatch: Any):
+    def __init__(
+        self, base: Any, run_module: Any, make_bundle: Any, monkeypatch: Any, version: str = "2.11.2", **more: Any
+    ):
         self.state = copy.deepcopy(STATE)
         self.runs = 0
-        self.bundle = make_bundle(FILES, inventory=INVENTORY, **STATE)
+        self.bundle = make_bundle(FILES, inventory=INVENTORY, **{**STATE, **more})
         folder = f"v{time.time_ns()}/dags"
         published = run_module("mwaa_dags_sync", source=self.bundle, bucket=base.bucket, dag_s3_path=folder)
         self.name = base.environment(
             DagS3Path=folder,
-            AirflowVersion="2.11.2",
+            AirflowVersion=version,
             RequirementsS3Path=published["requirements_s3_path"],
             RequirementsS3ObjectVersion=published["requirements_s3_object_version"],
         )
@@ -71,8 +73,19 @@ class Environment:
 
 
 @pytest.fixture
-def demo(lab: Any, base: Any, run_module: Any, make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    return Environment(lab, base, run_module, make_bundle, monkeypatch)
+def demo(base: Any, run_module: Any, make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    return Environment(base, run_module, make_bundle, monkeypatch)
+
+
+def test_what_airflow_3_cannot_take_is_listed_also_when_the_import_ran_elsewhere(
+    base: Any, run_module: Any, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = {"my conn!": {"conn_type": "http", "host": "x"}, "plain": {"conn_type": "http", "host": "x"}}
+    demo = Environment(base, run_module, make_bundle, monkeypatch, "3.2.1", connections=odd)
+    result = run_module("mwaa_verify", environment=demo.name, bundle=demo.bundle, fail=False, check=True)
+    assert ("connection", "my conn!") in [(item["kind"], item["id"]) for item in result["not_carried"]]
+    errors = [finding["where"] for finding in result["findings"] if finding["severity"] == "error"]
+    assert "connection plain" in errors and "connection my conn!" not in errors
 
 
 def test_equal_or_listed(demo: Environment, run_module: Any) -> None:
