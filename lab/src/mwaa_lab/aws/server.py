@@ -37,7 +37,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def prepare_ministack(options: argparse.Namespace) -> None:
     """Set what ministack reads from the environment when it is imported: this port, this machine only, nothing kept."""
+    from mwaa_lab.cli import SECRET_KEY
+
     os.environ.update(
+        AWS_SECRET_ACCESS_KEY=SECRET_KEY,  # presigned URLs are verified with it, header signatures are not
         GATEWAY_PORT=str(options.http_port),
         BIND_HOST=HOST,
         MINISTACK_HOST="localhost",
