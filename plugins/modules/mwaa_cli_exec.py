@@ -25,7 +25,8 @@ options:
       - The command without the leading C(airflow), such as V(version) or V(dags list -o json). Quote as in a shell.
       - Nobody can answer a prompt. Commands that ask need V(--yes).
       - The values of C(variables set) and the login, password, extra, URI and JSON of C(connections add) are masked
-        in all output of this module.
+        in all output of this module. Ansible itself
+        prints the items of a loop. Set C(no_log) or C(loop_control.label) on a task that loops over secrets.
     type: str
     required: true
   ca_path:
