@@ -86,7 +86,7 @@ def shown(environment: dict[str, Any] | None, secret: set[str] | None = None) ->
 
 
 def take_from_bundle(ctx: Any) -> None:
-    """Complete the parameters with what a bundle brings: its portable options, and the keys that publish gives its parts.
+    """Complete the parameters with what a bundle brings: its portable options, and the keys that publish uses.
 
     In check mode there may be no bundle yet; then there is nothing to take.
     """
