@@ -62,7 +62,8 @@ class ActionModule(ActionBase):
             "equal": equal,
         }
         width = shutil.get_terminal_size((80, 24)).columns
-        ascii_only = "utf" not in locale.getpreferredencoding(False).lower()  # sys.stdout is the worker's, not the screen
+        # not by sys.stdout, which is the worker's and not the screen
+        ascii_only = "utf" not in locale.getpreferredencoding(False).lower()
         state, sentence = verdict(report, equal)
         for line in render(report, width=width, ascii_only=ascii_only, **page):
             display.display(line, color=COLOURS[state] if line.strip() == sentence else None)
