@@ -34,6 +34,7 @@ _OPTIONS: dict[str, Any] = {
     "delete_seconds": 0.2,
     "rest_seconds": 0.0,
     "cli_seconds": 0.0,
+    "hold": False,  # creations, updates and deletions wait until it is false again
     "fail_create": None,  # a message: creations fail with it until it is None again
     "fail_update": None,
     "run_state": "success",  # how a run of an unpaused DAG ends
@@ -67,7 +68,7 @@ class StubEngine:
         return dict(self.options)
 
     def create(self, env: EnvSpec) -> None:
-        time.sleep(self.options["create_seconds"])
+        self._take_time("create_seconds")
         if self.options["fail_create"]:
             raise EngineError("INCORRECT_CONFIGURATION", self.options["fail_create"])
         self._check_objects(env)
@@ -75,17 +76,23 @@ class StubEngine:
             self._airflows[_key(env)] = Airflow()
 
     def update(self, env: EnvSpec, changes: dict[str, Any]) -> None:
-        time.sleep(self.options["update_seconds"])
+        self._take_time("update_seconds")
         if self.options["fail_update"]:
             raise EngineError("INCORRECT_CONFIGURATION", self.options["fail_update"])
         self._check_objects(env)
 
     def delete(self, env: EnvSpec) -> None:
-        time.sleep(self.options["delete_seconds"])
+        self._take_time("delete_seconds")
         with self._lock:
             self._airflows.pop(_key(env), None)
 
+    def _take_time(self, option: str) -> None:
+        time.sleep(self.options[option])
+        while self.options["hold"]:
+            time.sleep(0.02)
+
     def close(self) -> None:
+        self.options["hold"] = False
         self._airflows.clear()
 
     def describe(self, env: EnvSpec) -> dict[str, Any]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import time
 import uuid
 from typing import Any
@@ -26,10 +25,13 @@ def refused(call: Any, **arguments: Any) -> tuple[str, str]:
 
 def test_an_environment_lives_from_creating_to_gone(lab, base, mwaa):
     settings = base.settings(AirflowVersion="2.11.2", Tags={"team": "data"}, MaxWorkers=5)
+    lab.admin("POST", "stub", {"hold": True})
     arn = mwaa.create_environment(**settings)["Arn"]
     name = settings["Name"]
     assert arn == f"arn:aws:airflow:us-east-1:000000000000:environment/{name}"
     assert mwaa.get_environment(Name=name)["Environment"]["Status"] == "CREATING"
+    assert refused(mwaa.delete_environment, Name=name)[0] == "ValidationException"
+    lab.admin("POST", "stub", {"hold": False})
     shown = base.settled(name)
     assert shown["Status"] == "AVAILABLE"
     assert shown["LastUpdate"]["Status"] == "SUCCESS"
@@ -40,8 +42,10 @@ def test_an_environment_lives_from_creating_to_gone(lab, base, mwaa):
     assert task_logs["CloudWatchLogGroupArn"].endswith(f":log-group:airflow-{name}-Task")
     groups = lab.client("logs").describe_log_groups(logGroupNamePrefix=f"airflow-{name}-")["logGroups"]
     assert [group["logGroupName"] for group in groups] == [f"airflow-{name}-Task"]
+    lab.admin("POST", "stub", {"hold": True})
     mwaa.delete_environment(Name=name)
     assert mwaa.get_environment(Name=name)["Environment"]["Status"] == "DELETING"
+    lab.admin("POST", "stub", {"hold": False})
     with pytest.raises(mwaa.exceptions.ResourceNotFoundException):
         while mwaa.get_environment(Name=name):
             time.sleep(0.05)
@@ -49,8 +53,9 @@ def test_an_environment_lives_from_creating_to_gone(lab, base, mwaa):
     assert lab.client("logs").describe_log_groups(logGroupNamePrefix=f"airflow-{name}-")["logGroups"]
 
 
-def test_an_update_changes_what_it_names_and_nothing_else(base, mwaa):
+def test_an_update_changes_what_it_names_and_nothing_else(lab, base, mwaa):
     name = base.environment(MaxWorkers=5, AirflowConfigurationOptions={"core.parallelism": "8"})
+    lab.admin("POST", "stub", {"hold": True})
     mwaa.update_environment(
         Name=name,
         MinWorkers=2,
@@ -60,6 +65,7 @@ def test_an_update_changes_what_it_names_and_nothing_else(base, mwaa):
     )
     assert mwaa.get_environment(Name=name)["Environment"]["Status"] == "UPDATING"
     assert refused(mwaa.update_environment, Name=name, MinWorkers=3)[0] == "ValidationException"
+    lab.admin("POST", "stub", {"hold": False})
     shown = base.settled(name)
     assert (shown["MinWorkers"], shown["MaxWorkers"]) == (2, 5)
     assert shown["AirflowConfigurationOptions"] == {"core.parallelism": "9"}
@@ -100,12 +106,8 @@ def test_versions_move_within_a_major_and_across_at_2_11(base, mwaa):
     code, message = refused(mwaa.update_environment, Name=name, AirflowVersion="3.2.1")
     assert code == "ValidationException"
     assert "2.11" in message
-    seen = set()
     mwaa.update_environment(Name=name, AirflowVersion="2.11.2")
-    while (shown := mwaa.get_environment(Name=name)["Environment"])["Status"] != "AVAILABLE":
-        seen.add(shown["Status"])
-        time.sleep(0.02)
-    assert seen == {"UPDATING", "CREATING_SNAPSHOT"}
+    assert base.settled(name)["AirflowVersion"] == "2.11.2"
     mwaa.update_environment(Name=name, AirflowVersion="3.2.1")
     assert base.settled(name)["AirflowVersion"] == "3.2.1"
     assert "end of support" in refused(mwaa.create_environment, **base.settings(AirflowVersion="2.4.3"))[1]
@@ -237,34 +239,6 @@ def test_the_rest_api_answers_and_its_errors_have_their_own_types(base, mwaa):
     assert (code, "less than or equal to 64" in message) == ("ValidationException", True)
     with pytest.raises(mwaa.exceptions.RestApiClientException):
         mwaa.invoke_rest_api(Name=name, Method="GET", Path="/auth/fab/v1/users")
-
-
-def test_the_rest_api_takes_ten_calls_a_second(lab, base, mwaa):
-    name = base.environment()
-    time.sleep(1.1)
-
-    def call(_: int) -> str:
-        try:
-            mwaa.invoke_rest_api(Name=name, Method="GET", Path="/version")
-        except ClientError as error:
-            assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 429
-            return error.response["Error"]["Code"]
-        return "ok"
-
-    # Slow answers, so that all calls are in the door within one second however slow the machine is.
-    lab.admin("POST", "stub", {"rest_seconds": 0.5})
-    with concurrent.futures.ThreadPoolExecutor(15) as pool:
-        answers = sorted(pool.map(call, range(15)))
-    assert answers.count("ok") >= 10
-    assert "ThrottlingException" in answers
-
-
-def test_the_rest_api_gives_up_after_ten_seconds(lab, base, mwaa):
-    name = base.environment()
-    lab.admin("POST", "stub", {"rest_seconds": 11})
-    with pytest.raises(mwaa.exceptions.RestApiServerException) as caught:
-        mwaa.invoke_rest_api(Name=name, Method="GET", Path="/version")
-    assert caught.value.response["RestApiStatusCode"] == 504
 
 
 def test_an_answer_above_six_megabytes_is_an_error(base, mwaa):

@@ -13,7 +13,6 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import parse_qs
@@ -170,15 +169,6 @@ def operation_of(
             return action[0], {}
     operation, labels = model.rest_operation(signing_name, method, raw_path, query, headers)
     return operation or f"{method} request", labels
-
-
-def format_line(line: dict[str, Any]) -> str:
-    """A line of the journal for a person's eye."""
-    moment = datetime.fromtimestamp(line["time"], timezone.utc).strftime("%H:%M:%S.%f")[:-3]
-    what = " ".join(f"{key}={value}" for key, value in line["keys"].items())
-    outcome = f"{line['status']} {line['error']}" if line["error"] else str(line["status"])
-    who = line["principal"].rpartition(":")[2] or "-"
-    return f"{moment}  {line['access']:5}  {line['service']}.{line['operation']}  {outcome}  {what}  [{who}]"
 
 
 class Journal:

@@ -97,11 +97,19 @@ class Reply(Exception):
 class ControlPlane:
     """All environments of all accounts and regions."""
 
-    def __init__(self, engine: Engine, aws: AwsAccess, webserver: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        aws: AwsAccess,
+        webserver: str,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.engine = engine
         self._aws = aws
         self._webserver = webserver
         self._clock = clock
+        self._monotonic = monotonic
         self._clock_offset = 0.0
         self._environments: dict[tuple[str, str, str], Environment] = {}
         self._tokens: dict[str, _Token] = {}
@@ -434,7 +442,7 @@ class ControlPlane:
 
     def _throttle(self, environment: Environment) -> None:
         """10 calls in any one second for an account and region; more is answered 429 (U: the error's code)."""
-        now = time.monotonic()
+        now = self._monotonic()
         with self._lock:
             calls = self._rest_calls.setdefault((environment.account, environment.region), deque())
             while calls and calls[0] <= now - 1.0:
