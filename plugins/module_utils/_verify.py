@@ -13,6 +13,7 @@ unknown, not equal.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -545,7 +546,7 @@ class Verification:
             )
             lane.install()
             timeout = max(self.params["wait_timeout"], AGENT_TIMEOUT)
-            run_agent = lambda request: lane.run(request, timeout)  # noqa: E731
+            run_agent = functools.partial(lane.run, timeout=timeout)
         compared = state_of(self.bundle, major(environment), self.rest, run_agent)
         for kind, found in compared.items():
             wrong = {*found.missing, *found.different}
