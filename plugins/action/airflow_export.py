@@ -32,6 +32,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._source import Agen
 
 PIECE = 4 << 20  # bytes of files in one answer over the connection
 ROUND = 100  # presigned URLs handed over at once
+THREADS = 8  # requests to S3 at once
 URL_SECONDS = 900  # a round must be done by then; the next one gets new URLs
 ATTEMPTS = 3  # for a file that changes while it is read
 SHOW_EVERY = 5.0  # seconds
@@ -229,8 +230,13 @@ class Export:
                     return known
             return None
 
-        for path, file in files.items():
-            changes.add(path, there(path, file["sha256"]))
+        known_files = {path: there(path, file["sha256"]) for path, file in files.items()}
+        # what arrived just before an export was interrupted is in the store and in no record
+        left = [path for path in files if known_files[path] is None and path in listing and path not in named]
+        with ThreadPoolExecutor(THREADS) as pool:
+            known_files.update(zip(left, pool.map(lambda path: self.store.find(path, files[path]["sha256"]), left)))
+        for path, known in known_files.items():
+            changes.add(path, known)
         for path, data in documents.items():
             changes.add(path, there(path, sha256(data)))
         for kind in KINDS:
@@ -360,7 +366,7 @@ class Export:
         self, bundle: Bundle, paths: list[str], files: dict[str, dict[str, Any]], root: str, progress: Progress
     ) -> None:
         small = [path for path in paths if files[path]["size"] <= PIECE]
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             for batch in _batches(small, lambda path: files[path]["size"]):
                 retry = self._send_batch(pool, batch, files, root, progress)
                 for path in retry:
@@ -489,8 +495,12 @@ class Progress:
             self._last = time.monotonic()
             self._show(
                 f"airflow_export: {self._sent_files} of {self._files} files,"
-                f" {self._sent / 1e6:.1f} of {self._size / 1e6:.1f} MB"
+                f" {_megabytes(self._sent)} of {_megabytes(self._size)}"
             )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def diff_text(result: dict[str, Any]) -> str:

@@ -22,7 +22,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -114,6 +113,10 @@ class Store(ABC):
     def holds(self, file: StoredFile, listing: dict[str, tuple[int, str | None]]) -> bool:
         """Whether this very content is there; listing: what list() said."""
 
+    @abstractmethod
+    def find(self, path: str, sha256_hex: str) -> StoredFile | None:
+        """What lies there already, when it has this content (an interrupted export left it)."""
+
     def write(self, path: str, data: bytes) -> StoredFile:
         return self.write_stream(path, [data])
 
@@ -181,8 +184,10 @@ class LocalStore(Store):
                 hasher.update(chunk)
         return hasher.hexdigest() == file.sha256
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def find(self, path: str, sha256_hex: str) -> StoredFile | None:
+        size = self.list(path).get(path, (None,))[0]
+        file = None if size is None else StoredFile(path, size, sha256_hex)
+        return file if file and self.holds(file, {path: (file.size, None)}) else None
 
 
 class S3Store(Store):
@@ -260,6 +265,18 @@ class S3Store(Store):
     def holds(self, file: StoredFile, listing: dict[str, tuple[int, str | None]]) -> bool:
         size, etag = listing.get(file.path, (None, None))
         return size == file.size and (file.etag is None or etag == file.etag)
+
+    def find(self, path: str, sha256_hex: str) -> StoredFile | None:
+        try:
+            reply = self._s3.head_object(Bucket=self.bucket, Key=self.key(path), ChecksumMode="ENABLED")
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            return None  # it is sent again, then
+        if reply.get("ChecksumSHA256") != base64.b64encode(bytes.fromhex(sha256_hex)).decode():
+            return None
+        version, etag = _version(reply.get("VersionId")), _etag(reply.get("ETag"))
+        return StoredFile(path, reply["ContentLength"], sha256_hex, version, etag)
 
     def presign_put(self, path: str, size: int, sha256_hex: str, seconds: int) -> tuple[str, dict[str, str]]:
         """A URL that lets one put exactly this content there, and the headers to send.

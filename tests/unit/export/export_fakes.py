@@ -70,6 +70,15 @@ class FakeS3:
                 return {"Body": io.BytesIO(body)}
         raise aws_failure("NoSuchKey", operation="GetObject", status=404)
 
+    def head_object(self, **params: Any) -> dict[str, Any]:
+        check_input("s3", "HeadObject", params)
+        if params["Key"] not in self.objects:
+            raise aws_failure("404", operation="HeadObject", status=404)
+        version, body = self.objects[params["Key"]][-1]
+        checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        etag = f'"{hashlib.md5(body).hexdigest()}"'  # noqa: S324
+        return {"ContentLength": len(body), "VersionId": version, "ETag": etag, "ChecksumSHA256": checksum}
+
     def delete_object(self, **params: Any) -> dict[str, Any]:
         if self.objects.pop(params["Key"], None) is not None:
             self.writes.append("delete " + params["Key"])
