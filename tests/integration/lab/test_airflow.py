@@ -337,7 +337,8 @@ def target(real: Real, request: pytest.FixtureRequest) -> Iterator[tuple[str, st
     )
     assert made["Status"] == "AVAILABLE", made["LastUpdate"]
     yield name, version
-    real.delete(name)
+    if real.folder.exists():  # the last test takes the lab down
+        real.delete(name)
 
 
 def test_an_environment_is_a_real_airflow(real: Real, target: tuple[str, str]) -> None:
@@ -357,8 +358,15 @@ def test_a_task_finds_what_it_was_given_and_nothing_else(real: Real, target: tup
     logical = {"logical_date": None} if version.startswith("3") else {}
     assert real.rest(name, "POST", "/dags/looker/dagRuns", {"dag_run_id": "one", **logical})[0] == 200
 
-    until(lambda: real.rest(name, "GET", "/dags/looker/dagRuns/one")[1]["state"] in ("success", "failed"))
-    assert real.rest(name, "GET", "/dags/looker/dagRuns/one")[1]["state"] == "success"
+    seen = []
+
+    def over() -> bool:
+        status, reply = real.rest(name, "GET", "/dags/looker/dagRuns/one")
+        seen.append(reply.get("state") if status == 200 else (status, reply))  # a busy Airflow may need over 10 s once
+        return seen[-1] in ("success", "failed")
+
+    until(over)
+    assert seen[-1] == "success", seen
 
     logs = real.client("logs")
     where = {
