@@ -248,7 +248,7 @@ class Export:
             if state is not None or bundle is None:
                 changes.add(path, known if same else None)
             if state is not None and bundle is not None and not same:
-                before = bundle.read_state(kind) if path in named else {}
+                before = self._before(bundle, kind) if path in named else {}
                 after = json.loads(bundle.unseal(state["sealed"][kind].encode(), path))
                 differing: dict[str, list[str]] = {}
                 for identifier, how in changed_items(before, after, kind):
@@ -256,6 +256,13 @@ class Export:
                 changes.state[kind] = differing
         changes.removed = sorted(set(named) - set(files) - set(documents) - {state_path(kind) for kind in KINDS})
         return changes
+
+    @staticmethod
+    def _before(bundle: Bundle, kind: str) -> dict[str, Any]:
+        try:
+            return bundle.read_state(kind)
+        except MigrationError:
+            return {}  # lost or altered in the store: it is about to be written anew
 
     def _must_write(self, bundle: Bundle, changes: Changes, source: dict[str, Any]) -> bool:
         return bool(

@@ -450,7 +450,7 @@ class Bundle:
             bundle_id, key = document["bundle_id"], document["key"]
             wrapped = base64.b64decode(key["wrapped"])
         except (KeyError, TypeError, ValueError):
-            raise MigrationError(f"{store.url}/{name} is damaged: export again") from None
+            raise MigrationError(f"{store.url}/{name} is damaged: remove the bundle and export again") from None
         try:
             reply = aws.client("kms").decrypt(CiphertextBlob=wrapped, EncryptionContext=_context(bundle_id))
         except Exception as exception:
@@ -459,7 +459,8 @@ class Bundle:
             error = aws_error(exception, f"open the bundle {store.url} with its KMS key {key.get('kms_key_id')}")
             if error.code == "InvalidCiphertextException":
                 raise MigrationError(
-                    f"{store.url}/{name} was altered: its key belongs to another bundle; export again", code=error.code
+                    f"{store.url}/{name} was altered: its key belongs to another bundle; remove it and export again",
+                    code=error.code,
                 ) from exception
             raise error from exception
         bundle = cls(store, bundle_id, reply["Plaintext"], key, document.get("source") or {})
@@ -506,7 +507,7 @@ class Bundle:
         if not hmac.compare_digest(str(document.get("mac")), self._mac(body)):
             raise MigrationError(
                 f"{self.store.url}/{name} was altered after it was written (its authentication code does not fit):"
-                " export again"
+                " remove the bundle and export again"
             )
 
     def _derive(self, purpose: bytes) -> bytes:
@@ -673,5 +674,5 @@ def _document(store: Store, path: str) -> dict[str, Any] | None:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise MigrationError(f"{store.url}/{path} is damaged (no JSON object): export again")
+        raise MigrationError(f"{store.url}/{path} is damaged (no JSON object): remove the bundle and export again")
     return document

@@ -150,6 +150,7 @@ def test_an_interrupted_export_does_not_send_again_what_arrived(world: World) ->
 def test_a_file_that_the_store_lost_is_sent_again(world: World) -> None:
     world.export()
     del world.aws.s3.objects["mig/dags/a.py"]
+    del world.aws.s3.objects["mig/state/variables.json.sealed"]
     world.host.sent.clear()
     assert world.export()["changed"]
     assert world.host.sent == ["a.py"]
