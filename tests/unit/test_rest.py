@@ -29,10 +29,10 @@ class FakeMwaa:
     def invoke_rest_api(self, **params: Any) -> dict[str, Any]:
         check_input("mwaa", "InvokeRestApi", params)
         self.calls.append(params)
-        answer = self.answers.pop(0) if self.answers else {}
+        answer: Any = self.answers.pop(0) if self.answers else None
         if isinstance(answer, Exception):
             raise answer
-        return {"RestApiStatusCode": 200, "RestApiResponse": answer}
+        return {"RestApiStatusCode": 200, "RestApiResponse": answer or {}}
 
 
 def rest(*answers: Any) -> tuple[RestClient, FakeMwaa, Clock]:
