@@ -135,6 +135,9 @@ def render(
     _not_carried(page, report)
     _findings(page, report)
     page.rule()
+    warnings = sum(1 for finding in report["findings"] if finding.get("severity") == "warning")
+    if warnings:
+        page.line(f"{warnings} finding{'s need' if warnings != 1 else ' needs'} you before the cutover.")
     page.line(verdict(report, equal)[1])
     if path:
         page.line(f"Report: {path}")

@@ -381,10 +381,18 @@ def judge_dags(
                 "look at the environment's DAGProcessing log, or wait longer (wait_timeout)",
             )
     for path, count in sorted(broken.items()):
-        findings.error(
+        missing = f"{count} DAG{'s' if count != 1 else ''} missing"
+        not_carried.append(
+            {
+                "kind": "dag_file",
+                "id": path,
+                "reason": f"arrived, but cannot be imported in the environment ({missing}): {target.import_errors[path]}",
+            }
+        )
+        findings.warning(
             f"DAG file {path}",
-            f"cannot be imported ({count} DAG{'s' if count != 1 else ''} missing): {target.import_errors[path]}",
-            "add what it misses to requirements.txt or plugins.zip, or mend the file",
+            f"cannot be imported, {missing}",
+            "before the cutover, add what it misses to requirements.txt or plugins.zip, or mend the file",
         )
     for dag in dags:
         if dag.path in held and dag.dag_id in target.paused:

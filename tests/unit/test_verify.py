@@ -239,10 +239,16 @@ def test_a_dag_that_is_not_parsed_is_an_error() -> None:
     assert findings.short == ["DAG b (is not parsed from b.py)"]
 
 
-def test_an_import_error_names_the_file_and_the_last_line() -> None:
+def test_an_import_error_is_listed_with_the_last_line_and_wants_mending() -> None:
     dags = [*DAGS, SourceDag("b2", "b.py")]
-    _parity, _listed, findings = judge(TargetDags({"a": True}, {"b.py": "No module named 'x'"}), dags)
-    assert findings.short == ["DAG file b.py (cannot be imported (2 DAGs missing): No module named 'x')"]
+    parity, listed, findings = judge(TargetDags({"a": True}, {"b.py": "No module named 'x'"}), dags)
+    assert listed[-1] == {
+        "kind": "dag_file",
+        "id": "b.py",
+        "reason": "arrived, but cannot be imported in the environment (2 DAGs missing): No module named 'x'",
+    }
+    assert findings.short == [] and findings.items[0]["severity"] == "warning"
+    assert parity == {"source": len(dags), "target": 1, "equal": 1}
 
 
 def test_what_was_broken_at_the_source_is_listed() -> None:
