@@ -23,16 +23,16 @@ class FakeMwaa:
     """Answers in the order they are given: a body, or an exception to raise."""
 
     def __init__(self, *answers: Any):
-        self.answers = list(answers)
+        self.answers = iter(answers)
         self.calls: list[dict[str, Any]] = []
 
     def invoke_rest_api(self, **params: Any) -> dict[str, Any]:
         check_input("mwaa", "InvokeRestApi", params)
         self.calls.append(params)
-        answer: Any = self.answers.pop(0) if self.answers else None
+        answer = next(self.answers, {})
         if isinstance(answer, Exception):
             raise answer
-        return {"RestApiStatusCode": 200, "RestApiResponse": answer or {}}
+        return {"RestApiStatusCode": 200, "RestApiResponse": answer}
 
 
 def rest(*answers: Any) -> tuple[RestClient, FakeMwaa, Clock]:
