@@ -25,6 +25,8 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_COLLECTIONS_PATH := $(CACHE)/collections
 export PATH := $(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CACHE)/collections
+# the certificates that the machine trusts, as behind a proxy that inspects TLS
+export UV_SYSTEM_CERTS ?= 1
 unexport VIRTUAL_ENV
 
 .PHONY: help setup rehearse lab lab-down test lint unit lab-test e2e sanity build lock clean
