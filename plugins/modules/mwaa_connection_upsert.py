@@ -25,13 +25,14 @@ description:
     cannot do it otherwise.
 options:
   connections:
-    description: The connections.
+    description: The connections. Each is written whole, a field that is left out becomes empty.
     type: list
     elements: dict
     suboptions:
       conn_id:
-        description: The id, required, at most 250 characters. Lane V(rest) takes letters, digits, C(_), C(.), C(-),
-        at most 200. type: str
+        description:
+          - The id, required, at most 250 characters. Lane V(rest) takes letters, digits, C(_), C(.), C(-), at most 200.
+        type: str
       conn_type:
         description: The type, required.
         type: str

@@ -14,7 +14,7 @@ description:
   - C(default_pool) exists in every environment and is updated where it is in the list.
 options:
   pools:
-    description: The pools.
+    description: The pools. Each is written whole, a field that is left out becomes empty.
     type: list
     elements: dict
     suboptions:

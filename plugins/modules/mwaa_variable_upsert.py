@@ -20,7 +20,7 @@ description:
     key; without a key it is not carried.
 options:
   variables:
-    description: The variables.
+    description: The variables. Each is written whole, a field that is left out becomes empty.
     type: list
     elements: dict
     suboptions:

@@ -31,6 +31,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_aws_error,
     is_missing,
 )
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import major
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient, RestError
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, wait_until
 
@@ -71,7 +72,7 @@ class AgentLane:
     ):
         self.aws, self.environment, self.kms_key_id = aws, environment, kms_key_id
         self.env_name = environment["Name"]
-        self.major = int(str(environment.get("AirflowVersion") or "2").split(".")[0])
+        self.major = major(environment)
         self.bucket = environment["SourceBucketArn"].split(":::")[-1]
         self.folder = f"{environment['DagS3Path'].strip('/')}/{FOLDER}"
         self.notes: list[str] = []  # what was done beside the request itself, for who reads the result

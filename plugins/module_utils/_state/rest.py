@@ -37,7 +37,6 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import R
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress
 from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import STARS, Change, Hidden
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import (
-    ID_OPTION,
     UNLIMITED_SLOTS,
     Connection,
     Item,
@@ -449,6 +448,3 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-assert set(ID_OPTION) == set(FIELDS)  # noqa: S101

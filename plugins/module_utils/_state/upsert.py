@@ -304,6 +304,10 @@ class Job:
                     by_id[change.id].action = "updated"
                 self.knowledge.note(change.id, self.knowledge.of(change.item) if change.item else None)
 
+        for outcome in outcomes:
+            if outcome.action == "unchanged" and outcome.change.id in self.knowledge.digests and outcome.change.item:
+                # known for certain now: remembered for check mode, which may not ask
+                self.knowledge.note(outcome.change.id, self.knowledge.of(outcome.change.item))
         try:
             for identifier, error in self.lane.apply(todo, done).items():
                 by_id[identifier].error = error
@@ -350,7 +354,8 @@ class Job:
         return compare(self.kind, items, self._current, remembered, on_conflict=on_conflict, prune=prune, spared=spared)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        assert self.agent is not None  # noqa: S101 for the type checker: choose_lane has seen to it
+        if self.agent is None:
+            raise MigrationError("the agent needs a key to seal its request with: set kms_key_id or bundle")
         self.agent.install()
         return self.agent.run(request, self.ctx.params["wait_timeout"])
 
