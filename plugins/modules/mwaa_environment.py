@@ -37,8 +37,9 @@ options:
   bundle:
     description:
       - A bundle that M(mwaa.migration.airflow_export) filled, V(s3://bucket/prefix) or a folder.
-      - Its portable options are set, and O(airflow_configuration_options) over them; O(plugins_s3_path) and
-        O(requirements_s3_path) default to where M(mwaa.migration.mwaa_dags_sync) put them.
+      - Its portable options are set, and O(airflow_configuration_options) over them; what else the environment has set
+        stays.
+      - O(plugins_s3_path) and O(requirements_s3_path) default to where M(mwaa.migration.mwaa_dags_sync) put them.
       - C(core.dags_are_paused_at_creation) is C(True), whatever the options say, so that nothing runs before the
         cutover.
     type: str

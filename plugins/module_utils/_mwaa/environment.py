@@ -133,6 +133,11 @@ def present(ctx: Any) -> dict[str, Any]:
     if status in ("DELETING", "UNAVAILABLE", "CREATE_FAILED"):
         raise MigrationError(_no_way(environment), environment=shown(environment, secret))
     now = settings.current(environment)
+    if params.get("bundle"):  # a migration adds; whoever wants the exact map gives no bundle
+        wanted["airflow_configuration_options"] = {
+            **now["airflow_configuration_options"],
+            **wanted.get("airflow_configuration_options", {}),
+        }
     settings.merged_options(wanted, now["airflow_configuration_options"])
     bucket = wanted.get("source_bucket", now.get("source_bucket", ""))
     new_bucket = "source_bucket" in wanted and wanted["source_bucket"] != now.get("source_bucket")

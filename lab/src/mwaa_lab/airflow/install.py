@@ -153,6 +153,16 @@ def _is(candidate: Path, wanted: str) -> Path | None:
     return None
 
 
+def _pyenv_homes() -> list[Path]:
+    """Where pyenv may keep its versions: as told, by default, and where PATH or this very interpreter come from."""
+    homes = [Path(os.environ["PYENV_ROOT"])] if os.environ.get("PYENV_ROOT") else []
+    homes.append(Path.home() / ".pyenv")
+    for folder in (*os.environ.get("PATH", "").split(os.pathsep), sys.base_prefix):
+        path = Path(folder)
+        homes += [parent.parent for parent in (path, *path.parents) if parent.name in ("shims", "versions")]
+    return list(dict.fromkeys(homes))
+
+
 def find_python(wanted: str, needed_by: str) -> Path:
     """An interpreter of version X.Y: on PATH, pyenv's, uv's own, else fetched by uv.
 
@@ -163,8 +173,7 @@ def find_python(wanted: str, needed_by: str) -> Path:
         for folder in os.environ.get("PATH", "").split(os.pathsep):
             if folder and (Path(folder) / f"python{wanted}").exists():
                 yield Path(folder) / f"python{wanted}"
-        pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-        for home in {pyenv, Path.home() / ".pyenv"}:
+        for home in _pyenv_homes():
             yield from sorted(home.glob(f"versions/{wanted}.*/bin/python{wanted}"), reverse=True)
         with contextlib.suppress(LabError):
             yield Path(_uv("python", "find", "--no-python-downloads", wanted).strip())
@@ -178,7 +187,7 @@ def find_python(wanted: str, needed_by: str) -> Path:
     except LabError as problem:
         raise LabError(
             f"Python {wanted} is needed by {needed_by}, is not on PATH or among pyenv's, and could not be fetched: "
-            f"install it. {problem}"
+            f"install it. {' '.join(str(problem).split())}"
         ) from problem
     raise LabError(f"Python {wanted} is needed by {needed_by} and was not found: install it.")
 
