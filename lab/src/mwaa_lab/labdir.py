@@ -61,7 +61,8 @@ class LabDir:
     @property
     def temp(self) -> Path:
         """TMPDIR of all processes; not in the folder, since paths of sockets in it must fit 108 bytes."""
-        return Path(tempfile.gettempdir()) / f"mwaa-lab-{self.id[:12]}"
+        name, base = f"mwaa-lab-{self.id[:12]}", Path(tempfile.gettempdir())
+        return base if base.name == name else base / name  # what the lab started has this folder as its TMPDIR
 
     def remove(self) -> None:
         """Delete the folder and the temporary one."""
