@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.mwaa.migration.plugins.module_utils import _options, _requirements, _versions
@@ -323,14 +323,14 @@ class Export:
         self, bundle: Bundle, paths: list[str], files: dict[str, dict[str, Any]], root: str, progress: Progress
     ) -> tuple[list[str], bool]:
         """(paths that are left for the connection, whether presigned URLs work from the host)."""
-        assert isinstance(self.store, S3Store)
+        store = cast(S3Store, self.store)  # transport s3 means one
         queue, attempts = list(paths), dict.fromkeys(paths, 0)
         while queue:
             round_, queue = queue[:ROUND], queue[ROUND:]
             puts = []
             for path in round_:
                 file = files[path]
-                url, headers = self.store.presign_put(path, file["size"], file["sha256"], URL_SECONDS)
+                url, headers = store.presign_put(path, file["size"], file["sha256"], URL_SECONDS)
                 puts.append(
                     {
                         "path": file["path"],

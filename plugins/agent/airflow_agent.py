@@ -285,7 +285,7 @@ def process_environment(pid):
     except (IOError, OSError):
         return {}  # it has ended meanwhile, or belongs to someone else: the configuration file still speaks
     pairs = (os.fsdecode(entry).partition("=") for entry in entries if b"=" in entry)
-    return {name: value for name, _, value in pairs if name}
+    return {name: value for name, _sign, value in pairs if name}
 
 
 def unit_environment(path):
@@ -298,12 +298,12 @@ def unit_environment(path):
     environment_files = []
     for file in files:
         for line in _lines(file):
-            name, _, value = line.partition("=")
+            name, _sign, value = line.partition("=")
             if name.strip() == "Environment":
                 if not value.strip():
                     variables = {}
                 for word in _words(value):
-                    key, _, content = word.partition("=")
+                    key, _sign, content = word.partition("=")
                     variables[key] = content.replace("%%", "%")
             elif name.strip() == "EnvironmentFile":
                 if not value.strip():
@@ -1336,7 +1336,7 @@ def _put_all(root, puts, threads):
 
 def _put(root, put):
     from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
+    from urllib.request import Request, build_opener
 
     path = put["path"]
     try:
@@ -1349,7 +1349,7 @@ def _put(root, put):
             headers = dict(put.get("headers") or {}, **{"Content-Length": str(put["size"])})
             body = file if put["size"] else b""
             request = Request(put["url"], data=body, headers=headers, method="PUT")
-            with urlopen(request, timeout=30) as response:
+            with build_opener().open(request, timeout=30) as response:
                 headers = response.headers
                 return {
                     "path": path,

@@ -386,7 +386,8 @@ def judge_dags(
             {
                 "kind": "dag_file",
                 "id": path,
-                "reason": f"arrived, but cannot be imported in the environment ({missing}): {target.import_errors[path]}",
+                "reason": "arrived, but cannot be imported in the environment"
+                f" ({missing}): {target.import_errors[path]}",
             }
         )
         findings.warning(

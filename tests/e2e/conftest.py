@@ -108,7 +108,10 @@ class Lab:
 
     def query(self, sql: str) -> list[str]:
         """Rows of the first environment's database."""
-        script = "import psycopg2,sys;c=psycopg2.connect(sys.argv[1]).cursor();c.execute(sys.argv[2]);print(*[r[0] for r in c],sep='\\n')"
+        script = (
+            "import psycopg2, sys; cursor = psycopg2.connect(sys.argv[1]).cursor(); cursor.execute(sys.argv[2]);"
+            " print(*[row[0] for row in cursor], sep='\\n')"
+        )
         environment = self.status()["environments"][0]
         url = environment["database_url"].replace("postgresql+psycopg2", "postgresql")
         done = subprocess.run(

@@ -139,7 +139,7 @@ def test_environment_killed_during_the_import_a_new_run_ends_equal(lab, first):
     for pid in lab.status()["environments"][0]["pids"]:
         os.kill(pid, signal.SIGKILL)
     process.communicate()  # it may fail, with a sentence
-    wait_for(lambda: lab.healthy(), 120, "the environment's Airflow is started again")
+    wait_for(lab.healthy, 120, "the environment's Airflow is started again")
     play = lab.play("rehearse.yml")
     assert play.returncode == 0, play.output[-3000:]
     assert_equal_or_listed(json.loads(REPORT.read_text()))

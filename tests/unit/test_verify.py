@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -219,12 +220,12 @@ PUBLISHED: dict[str, Any] = {
     "requirements_s3_path": "requirements.txt",
     "requirements_s3_object_version": "v1",
 }
-DAGS = [SourceDag("a", "a.py"), SourceDag("b", "b.py"), SourceDag("eager", "eager.py")]
+DAGS = (SourceDag("a", "a.py"), SourceDag("b", "b.py"), SourceDag("eager", "eager.py"))
 
 
-def judge(target: TargetDags | None, dags: list[SourceDag] = DAGS, **changes: Any) -> tuple[Any, Any, Findings]:
+def judge(target: TargetDags | None, dags: Sequence[SourceDag] = DAGS, **changes: Any) -> tuple[Any, Any, Findings]:
     findings = Findings()
-    parity, listed = judge_dags("demo", {**PUBLISHED, **changes}, dags, target, set(), findings)
+    parity, listed = judge_dags("demo", {**PUBLISHED, **changes}, list(dags), target, set(), findings)
     return parity, listed, findings
 
 

@@ -38,7 +38,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._progress import pr
 try:
     from cryptography.fernet import Fernet
 except ImportError:  # ansible-core brings it; run() says so where it is missing
-    Fernet = None
+    Fernet = None  # type: ignore[assignment,misc]
 
 DAG_ID = "mwaa_agent"
 TASK_ID = "t"

@@ -167,7 +167,7 @@ class RestLane:
             return Hidden(present=value is not None)
         if name == "extra":
             return Hidden(present=value is not None, shown=value)
-        if name == "value" and (STARS in value or _is_json(value)):
+        if name == "value" and (STARS in str(value) or _is_json(str(value))):
             return Hidden(present=True, shown=value)
         return value
 

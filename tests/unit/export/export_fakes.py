@@ -13,7 +13,7 @@ import os
 import zlib
 from typing import Any
 
-from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, digest  # noqa: F401
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle
 from botocore.exceptions import ClientError
 from cryptography.fernet import Fernet
 from fakes import aws_failure, check_input
