@@ -53,7 +53,7 @@ ATTEMPTS = 20  # of a call that is not repeated blindly; what stands before it w
 CONN_ID = re.compile(r"[\w.-]{1,200}")  # helpers.validate_key (2.x), datamodels/connections.py (3.x)
 PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")  # needs no percent-encoding, whose way through MWAA is not documented
 DEFERRED_SINCE = (2, 7)
-UNLISTABLE_SECONDS = 10.0  # a 500 that repeating does not mend
+UNLISTABLE_SECONDS = 2.0  # a 500 that repeating does not mend
 
 # DEFAULT_SENSITIVE_FIELDS (airflow/utils/log/secrets_masker.py of 2.11.2; airflow/_shared/secrets_masker of 3.2.1)
 SENSITIVE = [
@@ -155,6 +155,28 @@ class RestLane:
                     " REST API fails to list (500): use lane agent"
                 ) from None
             raise
+        return found
+
+    def read_each(self, identifiers: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """As read(), of these pools alone and one by one, where all of them cannot be listed.
+
+        An unlimited pool answers 500 by itself too. So it is there, with -1 slots, and its other fields stay unknown.
+        """
+        found = {}
+        for identifier in identifiers:
+            hidden: dict[str, Any] = {name: Hidden() for name in FIELDS[self.kind]}
+            if len(self._path(identifier)) > limits.REST_PATH_MAX:
+                found[identifier] = hidden
+                continue
+            try:
+                reply = self.rest.call("GET", self._path(identifier), ok=(404,), budget=0)
+            except RestError as error:
+                if "open_slots" not in error.detail:
+                    raise
+                found[identifier] = {**hidden, "slots": -1}
+                continue
+            if reply.status != 404:
+                found[identifier] = {name: self._field(name, reply.body) for name in FIELDS[self.kind]}
         return found
 
     def _field(self, name: str, row: dict[str, Any]) -> Any:

@@ -197,8 +197,11 @@ class Job:
             # the ledger is memory, not proof: the agent is asked wherever it may be
             changes = self._compare(self.wanted, self.knowledge.same if check else lambda *_field: None)
         except Unlistable:
-            # nothing can be compared beforehand, and the agent compares by itself
-            changes = [Change(item.id, self.index[item.id], item, "unknown") for item in self.wanted]
+            if check:
+                self._current = self.lane.read_each(item.id for item in self.wanted)
+                changes = self._compare(self.wanted, self.knowledge.same)
+            else:  # the agent compares by itself
+                changes = [Change(item.id, self.index[item.id], item, "unknown") for item in self.wanted]
         outcomes = [Outcome(change, "agent") for change in changes]
         if check or not any(change.writes or change.action == "conflict" for change in changes):
             if check:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import Change, compare
+from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import Change, Hidden, compare
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import (
     Connection,
     Item,
@@ -20,7 +20,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._state.model import
     Variable,
     values,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane
+from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +55,19 @@ def test_what_is_null_and_what_is_empty(target: Any) -> None:
     for wanted in (full, Connection("a", "http", "", "", "", "p", "", 0, "{}"), Connection("a", "ftp"), full):
         bring(target, wanted)
         assert target.holds("connections")["a"] == values(wanted)
+
+
+def test_an_unlimited_pool_breaks_the_list_of_airflow_2_and_is_told_by_that(make_target: Any) -> None:
+    target = make_target("2.11.2")
+    lane = target.lane("pools")
+    assert lane.apply([Change("p", 0, Pool("p", 3, "d"), "created")], lambda _done: None) == {}
+    target.airflow.pools["endless"] = {"slots": -1, "description": "", "include_deferred": False}
+    with pytest.raises(Unlistable):
+        lane.read()
+    found = lane.read_each(["p", "endless", "not there"])
+    assert found["p"] == {"slots": 3, "description": "d", "include_deferred": False}
+    assert found["endless"]["slots"] == -1 and isinstance(found["endless"]["description"], Hidden)
+    assert "not there" not in found
 
 
 def test_no_secret_goes_by_bulk(make_target: Any) -> None:
