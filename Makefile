@@ -29,10 +29,10 @@ export PYTHONPATH := $(CACHE)/collections
 export UV_SYSTEM_CERTS ?= 1
 unexport VIRTUAL_ENV
 
-.PHONY: help setup rehearse lab lab-down test lint unit lab-test e2e sanity build lock clean
+.PHONY: help setup rehearse lab lab-down test versions lint unit lab-test e2e e2e-all sanity build lock clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready $(COLLECTION)/galaxy.yml ## the Python environment with locked versions
 
@@ -80,10 +80,13 @@ unit: versions ## milliseconds each
 	@python -m pytest -q tests/unit
 
 lab-test: versions ## playbooks and modules against stub environments
-	@python -m pytest -q tests/integration
+	@python -m pytest -q -m lab tests/integration
 
-e2e: versions ## one real Airflow to another
-	@python -m pytest -q tests/e2e
+e2e: versions ## the main job, one real Airflow to another
+	@python -m pytest -q tests/e2e/test_main_job.py
+
+e2e-all: versions ## everything that has real Airflows: also every lane and the lab itself (not in CI: a quarter of an hour more)
+	@python -m pytest -q -m e2e tests/e2e tests/integration
 
 sanity: versions ## ansible-test sanity
 	@tests/sanity/run
