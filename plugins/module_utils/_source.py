@@ -82,7 +82,7 @@ class Probe:
                 names = ("pid", "owner", "place", "readable", "python", "shebang", "home", "config", "command")
                 probe.processes.append(dict(zip(names, rest)))
             elif word == "unit":
-                probe.units.append(dict(zip(("path", "user", "script", "shebang", "home"), rest)))
+                probe.units.append(dict(zip(("path", "user", "python", "home"), rest)))
             elif word == "home" and _same(rest[0]) not in map(_same, probe.homes):
                 probe.homes.append(rest[0])
             elif word == "script" and rest[1] and rest[1] not in [shebang for _script, shebang in probe.scripts]:
@@ -139,7 +139,7 @@ def choose(probe: Probe, home: str | None = None, python: str | None = None) -> 
     if len(distinct) > 1:
         raise _several(probe, list(distinct.values()))
     if distinct:
-        return next(iter(distinct.values()))
+        return _home_of(probe, next(iter(distinct.values())))
     if len(probe.homes) > 1:
         raise MigrationError(f"{probe.hostname} has several Airflow homes ({', '.join(probe.homes)}): set airflow_home")
     if probe.homes and len(probe.scripts) == 1:
@@ -150,22 +150,35 @@ def choose(probe: Probe, home: str | None = None, python: str | None = None) -> 
     raise _none(probe)
 
 
+def _home_of(probe: Probe, source: Source) -> Source:
+    """The source with its home, where the process does not tell it."""
+    if source.home:
+        return source
+    if len(probe.homes) == 1:
+        return dataclasses.replace(source, home=probe.homes[0])
+    raise MigrationError(
+        f"Airflow runs on {probe.hostname} with {source.python}, but its home is not to be seen: set airflow_home"
+    )
+
+
 def _candidates(probe: Probe) -> list[Source]:
+    units = [
+        Source(unit["python"], unit["home"] or None, unit=unit["path"])
+        for unit in probe.units
+        if unit["python"].startswith("/")
+    ]
     running = []
     for process in sorted(probe.processes, key=lambda one: (one["command"] != "scheduler", int(one["pid"]))):
-        if process["place"] == "host" and process["readable"] == "yes":
-            python = process["python"] if process["python"].startswith("/") else process["shebang"]
-            if python:
-                running.append(
-                    Source(python, process["home"] or None, process["config"] or None, pid=int(process["pid"]))
-                )
-    if running:
-        return running
-    return [
-        Source(unit["shebang"], unit["home"] or None, unit=unit["path"])
-        for unit in probe.units
-        if unit["shebang"].startswith("/")
-    ]
+        if process["place"] != "host" or process["readable"] == "no":
+            continue
+        python = process["python"] if process["python"].startswith("/") else process["shebang"]
+        if not python:
+            continue
+        if process["readable"] == "yes":
+            running.append(Source(python, process["home"] or None, process["config"] or None, pid=int(process["pid"])))
+        else:
+            running += [unit for unit in units if unit.python == python][:1] or [Source(python)]
+    return running or units
 
 
 def _with_home(probe: Probe, matching: list[Source], home: str, python: str | None) -> Source:
@@ -183,13 +196,13 @@ def _with_home(probe: Probe, matching: list[Source], home: str, python: str | No
         )
     if python:
         matching = [one for one in matching if one.python == python] or matching
-        return dataclasses.replace(matching[0], python=python, home=home) if matching else Source(python, home)
     if matching:
-        return matching[0]
-    units = [unit for unit in probe.units if unit["home"] and _same(unit["home"]) == _same(home)]
-    for unit in units:
-        if unit["shebang"].startswith("/"):
-            return Source(unit["shebang"], home, unit=unit["path"])
+        return dataclasses.replace(matching[0], python=python or matching[0].python, home=home)
+    for unit in probe.units:
+        if unit["home"] and _same(unit["home"]) == _same(home) and unit["python"].startswith("/"):
+            return Source(python or unit["python"], home, unit=unit["path"])
+    if python:
+        return Source(python, home)
     inside = [one for one in probe.near if one.startswith(_same(home) + "/")]
     pythons = inside or probe.near or [shebang for _script, shebang in probe.scripts]
     if len(pythons) != 1:

@@ -104,6 +104,7 @@ class Source:
         environ = self.lab.environment(HOME=str(self.home), USER=ssh.USER, LOGNAME=ssh.USER, SHELL="/bin/sh")
         # Last on PATH and only for a machine that has no python3 of its own: Ansible's modules need one.
         environ["PATH"] += f":{self.lab.source / 'bin'}"
+        environ["SYSTEMD_UNIT_PATH"] = str(self.environment_file.parent)  # where systemd would look for units
         return environ
 
     def describe(self) -> dict[str, Any] | None:

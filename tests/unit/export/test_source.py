@@ -65,9 +65,20 @@ def test_several_are_listed() -> None:
 
 
 def test_a_unit_when_nothing_runs() -> None:
-    unit = "unit\t/etc/systemd/system/airflow.service\tairflow\t/v/bin/airflow\t/v/bin/python\t/srv/airflow\t\n"
+    unit = "unit\t/etc/systemd/system/airflow.service\tairflow\t/v/bin/python\t/srv/airflow\t\n"
     assert chosen(unit) == Source("/v/bin/python", "/srv/airflow", unit="/etc/systemd/system/airflow.service")
     assert chosen(unit, process(7, "/srv/airflow")).pid == 7
+
+
+def test_a_process_that_hides_its_environment_is_told_by_its_unit() -> None:
+    wiped = process(7, "", "/v/bin/python", readable="wiped")
+    unit = "unit\t/etc/systemd/system/airflow.service\tairflow\t/v/bin/python\t/srv/airflow\t\n"
+    other = "unit\t/etc/systemd/system/other.service\tother\t/w/bin/python\t/srv/other\t\n"
+    expected = Source("/v/bin/python", "/srv/airflow", unit="/etc/systemd/system/airflow.service")
+    assert chosen(wiped, other, unit) == expected
+    assert chosen(wiped, other, unit, home="/srv/airflow") == expected
+    assert chosen(wiped, "home\t/opt/airflow\t\n") == Source("/v/bin/python", "/opt/airflow")
+    assert refused(wiped).endswith("but its home is not to be seen: set airflow_home")
 
 
 def test_a_home_and_one_script() -> None:
