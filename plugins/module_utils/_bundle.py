@@ -292,9 +292,10 @@ class S3Store(Store):
             "ChecksumSHA256": checksum,
             **{name: value for name, (_header, value) in encryption.items()},
         }
-        client = self._aws.client(
-            "s3", signature_version="s3v4"
-        )  # the default signs URLs in the old way, without headers
+        # The default signs URLs in the old way in some regions, without headers. And presigned URLs name S3's global
+        # endpoint, which a new bucket of another region does not have yet (307), unless the style says otherwise.
+        own = {} if ".amazonaws." not in self._s3.meta.endpoint_url else {"s3": {"addressing_style": "virtual"}}
+        client = self._aws.client("s3", signature_version="s3v4", **own)
         with aws_errors(f"sign an upload to {self.url}"):
             url = client.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
         headers = {"x-amz-checksum-sha256": checksum, **dict(encryption.values())}
@@ -472,15 +473,15 @@ class Bundle:
 
     def save(self) -> None:
         """Write the manifest, last of all, and forget the progress of the export."""
-        self.store.write(MANIFEST, self._text(self.files))
+        self.store.write(MANIFEST, self._text(self.files, MANIFEST))
         self.store.delete(PROGRESS)
         self.stored = {}
 
     def save_progress(self, stored: dict[str, StoredFile]) -> None:
         """Remember what is stored already, so that an interrupted export goes on from here."""
-        self.store.write(PROGRESS, self._text(stored))
+        self.store.write(PROGRESS, self._text(stored, PROGRESS))
 
-    def _text(self, files: dict[str, StoredFile]) -> bytes:
+    def _text(self, files: dict[str, StoredFile], name: str) -> bytes:
         document = {
             "schema_version": SCHEMA_VERSION,
             "bundle_id": self.bundle_id,
@@ -496,15 +497,16 @@ class Bundle:
                 for path in sorted(files)
             ],
         }
-        return json.dumps({**document, "mac": self._mac(document)}, indent=1, sort_keys=True).encode() + b"\n"
+        return json.dumps({**document, "mac": self._mac(document, name)}, indent=1, sort_keys=True).encode() + b"\n"
 
-    def _mac(self, document: dict[str, Any]) -> str:
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    def _mac(self, document: dict[str, Any], name: str) -> str:
+        """name: of the file, so that one document cannot be put in another's place (half an export for a manifest)."""
+        text = json.dumps([name, document], sort_keys=True, separators=(",", ":"))
         return hmac.new(self._mac_key, text.encode(), hashlib.sha256).hexdigest()
 
     def _authenticate(self, document: dict[str, Any], name: str) -> None:
         body = {key: value for key, value in document.items() if key != "mac"}
-        if not hmac.compare_digest(str(document.get("mac")), self._mac(body)):
+        if not hmac.compare_digest(str(document.get("mac")), self._mac(body, name)):
             raise MigrationError(
                 f"{self.store.url}/{name} was altered after it was written (its authentication code does not fit):"
                 " remove the bundle and export again"
@@ -598,10 +600,6 @@ class Ledger:
         self._entries: dict[str, dict[str, dict[str, str]]] = {}
         if document is not None:
             bundle._authenticate(document, self._path)
-            if document.get("environment") != environment:
-                raise MigrationError(
-                    f"{bundle.store.url}/{self._path} belongs to environment {document.get('environment')}"
-                )
             self._entries = document["entries"]
         self._environment = environment
         self._changed = False
@@ -633,7 +631,7 @@ class Ledger:
             "environment": self._environment,
             "entries": self._entries,
         }
-        text = json.dumps({**document, "mac": self._bundle._mac(document)}, sort_keys=True)
+        text = json.dumps({**document, "mac": self._bundle._mac(document, self._path)}, sort_keys=True)
         self._bundle.store.write(self._path, text.encode())
         self._changed = False
         return True

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import zlib
+from types import SimpleNamespace
 from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle
@@ -44,6 +45,8 @@ class FakeKms:
 
 class FakeS3:
     """One versioned bucket."""
+
+    meta = SimpleNamespace(endpoint_url="https://s3.eu-central-1.amazonaws.com")
 
     def __init__(self) -> None:
         self.objects: dict[str, list[tuple[str, bytes]]] = {}

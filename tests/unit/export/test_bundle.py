@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import boto3
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
     Bundle,
@@ -20,6 +23,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
     state_path,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from botocore.config import Config
 from export_fakes import FakeAws
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,6 +140,47 @@ def test_an_interrupted_export_is_resumed_with_its_key(where: str, aws: FakeAws)
     assert Bundle.open(store, aws).files == stored
 
 
+def test_half_an_export_cannot_be_put_in_the_manifests_place(where: str, aws: FakeAws) -> None:
+    bundle = make(where, aws)
+    bundle.save_progress({"dags/a.py": bundle.files["dags/a.py"]})
+    bundle.store.write("manifest.json", bundle.store.read("export.progress.json"))
+    with pytest.raises(MigrationError, match=r"manifest\.json was altered"):
+        Bundle.open(open_store(where, aws), aws)
+
+
+@pytest.mark.parametrize(
+    ("region", "bucket", "endpoint", "start"),
+    [
+        ("eu-central-1", "bucket", None, "https://bucket.s3.eu-central-1.amazonaws.com/prefix/a%20b?"),
+        ("us-east-1", "a.bucket", None, "https://s3.amazonaws.com/a.bucket/prefix/a%20b?"),
+        ("eu-central-1", "bucket", "http://localhost:4566", "http://localhost:4566/bucket/prefix/a%20b?"),
+    ],
+)
+def test_presigned_urls_name_the_regional_endpoint(
+    region: str, bucket: str, endpoint: str | None, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Real:
+        def client(self, service: str, **config: Any) -> Any:
+            return boto3.client(
+                service,
+                region_name=region,
+                endpoint_url=endpoint,
+                aws_access_key_id="id",
+                aws_secret_access_key="key",  # noqa: S106
+                config=Config(**config),
+            )
+
+    store = open_store(f"s3://{bucket}/prefix", Real())
+    monkeypatch.setattr(
+        store, "_encryption", lambda: {"ServerSideEncryption": ("x-amz-server-side-encryption", "AES256")}
+    )
+    url, headers = store.presign_put("a b", 3, "00" * 32, 60)  # type: ignore[attr-defined]
+    signed = parse_qs(urlsplit(url).query)["X-Amz-SignedHeaders"]
+    assert url.startswith(start)
+    assert signed == ["content-length;host;x-amz-checksum-sha256;x-amz-server-side-encryption"]
+    assert sorted(headers) == ["x-amz-checksum-sha256", "x-amz-server-side-encryption"]
+
+
 def test_the_ledger_remembers_and_shows_when_it_was_altered(where: str, aws: FakeAws) -> None:
     bundle = make(where, aws)
     ledger = bundle.ledger("demo")
@@ -149,7 +194,7 @@ def test_the_ledger_remembers_and_shows_when_it_was_altered(where: str, aws: Fak
     assert bundle.ledger("other").get("variables", "a") is None
     document = json.loads(bundle.store.read("ledger/demo.json"))
     bundle.store.write("ledger/other.json", json.dumps(document).encode())
-    with pytest.raises(MigrationError, match="belongs to environment demo"):
+    with pytest.raises(MigrationError, match=r"ledger/other\.json was altered"):  # another environment's ledger
         bundle.ledger("other")
     document["entries"] = {}
     bundle.store.write("ledger/demo.json", json.dumps(document).encode())
