@@ -128,6 +128,7 @@ def test_denied_says_that_the_arn_is_the_roles() -> None:
         },
         {"detail": {"reason": "Unique constraint violation", "statement": "INSERT … CANARY-port-01010101"}},
         {"title": "Bad Request", "detail": "'CANARY-port-01010101' is not of type 'integer' - 'port'"},
+        {"detail": "x" * 480 + " CANARY-port-01010101, which is cut off here"},
     ],
 )
 def test_an_explanation_never_repeats_what_was_sent(body: dict[str, Any]) -> None:
@@ -136,6 +137,13 @@ def test_an_explanation_never_repeats_what_was_sent(body: dict[str, Any]) -> Non
         client.call("POST", "/connections", body={"connection_id": "db", "port": "CANARY-port-01010101"})
     assert "CANARY" not in str(caught.value) and caught.value.status == 400
     assert "POST /connections of environment demo: Airflow answered 400: " in str(caught.value)
+
+
+def test_a_secret_of_several_lines_is_masked_before_the_lines_are_joined() -> None:
+    client, _mwaa, _clock = rest(airflow_says(400, {"detail": "no key: CANARY-key-01\n  CANARY-key-02"}))
+    with pytest.raises(RestError) as caught:
+        client.call("POST", "/variables", body={"key": "pem", "value": "CANARY-key-01\n  CANARY-key-02"})
+    assert caught.value.detail == "no key: ***"
 
 
 def test_pages_follow_the_total_even_when_pages_are_short() -> None:

@@ -164,7 +164,7 @@ class RestClient:
         identity = {"code": code, "request_id": request_id(exception)}
         if code in ("RestApiClientException", "RestApiServerException"):
             status = int(exception.response.get("RestApiStatusCode") or 0) or None  # type: ignore[attr-defined]
-            detail = _masked(_detail(_airflow_body(exception)), body)
+            detail = _detail(_airflow_body(exception), body)
             message = f"{where}: Airflow answered {status}{': ' + detail if detail else ''}"
             if code == "RestApiClientException" and status != 429:
                 return RestError(message, status=status, detail=detail, **identity), False
@@ -224,10 +224,13 @@ def _rows(body: Any, key: str | None, path: str) -> list[Any]:
     return body.get(key) or []
 
 
-def _detail(body: Any) -> str:
-    """Airflow's explanation, short: 2.x {title, detail}; 3.x {detail: text | {reason, …} | [{loc, msg, input}]}."""
+def _detail(body: Any, sent: Any) -> str:
+    """Airflow's explanation, short: 2.x {title, detail}; 3.x {detail: text | {reason, …} | [{loc, msg, input}]}.
+
+    What was sent is masked in it, before anything is cut or joined: half a secret would not be found.
+    """
     if not isinstance(body, dict):
-        return str(body)[:500] if body else ""
+        return _masked(str(body), sent)[:500] if body else ""
     detail = body.get("detail") or body.get("title") or body.get("message") or ""
     if isinstance(detail, dict):
         # not `statement` and `orig_error`: they hold SQL with values
@@ -239,7 +242,7 @@ def _detail(body: Any) -> str:
             for item in detail
             if isinstance(item, dict)
         )
-    return " ".join(str(detail).split())[:500]
+    return " ".join(_masked(str(detail), sent).split())[:500]
 
 
 def _masked(text: str, body: Any) -> str:
