@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,12 +23,14 @@ from typing import Any, Callable
 
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, KINDS, SINGULAR, Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe, major
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, wait_until
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
+from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import Hidden
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import NotCarried, from_bundle
-from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane
+from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
 from ansible_collections.mwaa.migration.plugins.module_utils._sync import find_target, open_source, publish
 
 AGENT_DAG = "mwaa_agent"
@@ -101,12 +104,29 @@ def source_digests(bundle: Bundle) -> dict[str, dict[str, Digests]]:
     }
 
 
-def seen_by_rest(rest: Any, digest: Callable[[str, str, str, Any], str], major_version: int) -> dict[str, Seen]:
-    """What REST shows. Fields that it hides, masks or writes anew stay unknown. digest: Bundle.digest."""
+def seen_by_rest(
+    rest: Any, digest: Callable[[str, str, str, Any], str], major_version: int, pools: Iterable[str] = ()
+) -> dict[str, Seen]:
+    """What REST shows. Fields that it hides, masks or writes anew stay unknown. digest: Bundle.digest.
+
+    pools: those to look for one by one where Airflow 2 cannot list them.
+    """
     seen = {}
     for kind in KINDS:
         name, fields = _REST[kind]
         seen[kind] = Seen(complete=True)
+        if kind == "pools" and major_version < 3:
+            lane = RestLane(rest, kind, limits.REST_SINCE, Masking(major_version))  # every 2.x shows them alike
+            try:
+                there = lane.read()
+            except Unlistable:
+                there = lane.read_each(pools)
+            for identifier, row in there.items():
+                plain = {column: value for column, value in row.items() if not isinstance(value, Hidden)}
+                seen[kind].add(
+                    identifier, {column: digest(kind, identifier, column, plain[column]) for column in plain}
+                )
+            continue
         for page in rest.pages(f"/{kind}", kind):
             for row in page:
                 shown = {
@@ -268,7 +288,8 @@ def wait_for_dags(
 
 def _last_line(trace: Any) -> str:
     lines = [line.strip() for line in str(trace or "").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no reason given"
+    # what a DAG file fails with may hold the URL it connects to
+    return re.sub(r"://[^/@\s]*@", "://***@", lines[-1])[:300] if lines else "no reason given"
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------
@@ -470,7 +491,7 @@ def state_of(
     source = source_digests(bundle)
     seen: dict[str, Seen] = {}
     if run_agent is None or major_version >= 3:
-        seen = seen_by_rest(rest, bundle.digest, major_version)
+        seen = seen_by_rest(rest, bundle.digest, major_version, sorted(source["pools"]))
     if run_agent is not None:
         seen_by_agent(run_agent(agent_request(bundle, source, major_version)), seen, lists=major_version < 3)
     return {kind: compare(source[kind], seen.get(kind, Seen()), FIELDS[kind]) for kind in KINDS}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils import _bundle
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, KINDS, canonical
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import Reply, RestError
 from ansible_collections.mwaa.migration.plugins.module_utils._verify import (
     Findings,
     Seen,
@@ -61,10 +62,12 @@ class FakeBundle:
 
 
 class FakeRest:
+    environment = "demo"
+
     def __init__(self, **rows: list[dict[str, Any]]):
         self.rows = rows
 
-    def pages(self, path: str, key: str) -> list[list[dict[str, Any]]]:
+    def pages(self, path: str, key: str, *_more: Any, **_budget: Any) -> list[list[dict[str, Any]]]:
         return [self.rows.get(key, [])]
 
 
@@ -195,6 +198,31 @@ def test_rest_of_airflow_2_shows_variables_as_they_are() -> None:
 # --- DAGs
 
 
+def test_an_unlimited_pool_that_airflow_2_cannot_list_is_unknown_and_the_others_are_compared() -> None:
+    class Rest(FakeRest):
+        def pages(self, path: str, key: str, *_more: Any, **_budget: Any) -> Any:
+            if key == "pools":
+                raise RestError("500", status=500, detail="inf is not of type 'integer' - 'open_slots'")
+            return super().pages(path, key)
+
+        def call(self, _method: str, path: str, **_how: Any) -> Reply:
+            if path == "/pools/wide":
+                raise RestError("500", status=500, detail="inf is not of type 'integer' - 'open_slots'")
+            return (
+                Reply(200, {"name": "small", "slots": 3, "description": None})
+                if path == "/pools/small"
+                else Reply(404, {})
+            )
+
+    seen = seen_by_rest(Rest(), digest, 2, ["gone", "small", "wide"])["pools"]
+    pool = {"description": None, "include_deferred": False}
+    wanted = {"small": {**pool, "slots": 3}, "wide": {**pool, "slots": -1}, "gone": {**pool, "slots": 1}}
+    source = {key: FakeBundle().digests("pools", key, item) for key, item in wanted.items()}
+    result = compare(source, seen, FIELDS["pools"])
+    assert (result.missing, result.different) == (["gone"], {})
+    assert result.unknown == {"wide": ["description", "include_deferred"]}
+
+
 @pytest.mark.parametrize(
     ("location", "path"),
     [
@@ -250,6 +278,15 @@ def test_an_import_error_is_listed_with_the_last_line_and_wants_mending() -> Non
     }
     assert findings.short == [] and findings.items[0]["severity"] == "warning"
     assert parity == {"source": len(dags), "target": 1, "equal": 1}
+
+
+def test_an_import_error_shows_no_password_of_a_url() -> None:
+    class Rest:
+        def pages(self, path: str, _key: str) -> Any:
+            trace = "…\nOperationalError: postgres://me:CANARY-url-00112233@db/x is down"
+            return [[{"filename": "/dags/b.py", "stack_trace": trace}]] if path == "/importErrors" else [[]]
+
+    assert target_dags(Rest(), {"b.py"}).import_errors == {"b.py": "OperationalError: postgres://***@db/x is down"}
 
 
 def test_what_was_broken_at_the_source_is_listed() -> None:
