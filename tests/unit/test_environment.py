@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment
 from fakes import REGION, aws_failure, check_input
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
@@ -501,6 +502,28 @@ def test_a_create_that_succeeded_unnoticed_is_waited_for(ensure: Any) -> None:
     mwaa.create_environment = twice  # type: ignore[method-assign,assignment]
     result = ensure(mwaa, GIVEN)
     assert result["changed"] and result["environment"]["status"] == "AVAILABLE"
+
+
+def test_a_secret_option_of_the_task_wins_over_the_bundles_portable_one(
+    ensure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bundle:
+        files: dict[str, Any] = {}
+
+        @classmethod
+        def open(cls, _store: Any, _aws: Any, *_more: Any) -> Bundle:
+            return cls()
+
+        def document(self, _path: str) -> Any:
+            return {"portable": {"smtp.smtp_user": "of the source", "core.parallelism": "16"}}
+
+    monkeypatch.setattr(environment, "Bundle", Bundle)
+    monkeypatch.setattr(environment, "open_store", lambda url, _aws: url)
+    mwaa = FakeMwaa(EXISTING, statuses=("UPDATING", "AVAILABLE"))
+    given = {**GIVEN, "bundle": "s3://b/x", "secret_configuration_options": {"smtp.smtp_user": "CANARY-user-0a0a0a0a"}}
+    assert ensure(mwaa, given)["changed"]
+    options = mwaa.environments["demo"]["AirflowConfigurationOptions"]
+    assert (options["smtp.smtp_user"], options["core.parallelism"]) == ("CANARY-user-0a0a0a0a", "16")
 
 
 # --- info -----------------------------------------------------------------------------------------------------------

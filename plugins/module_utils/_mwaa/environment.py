@@ -97,7 +97,9 @@ def take_from_bundle(ctx: Any) -> None:
         if ctx.check_mode and error.code == "NoBundle":
             return
         raise
-    options = bundle.document("options.json")["portable"]
+    secret = params["secret_configuration_options"] or {}
+    portable = bundle.document("options.json")["portable"]
+    options = {name: value for name, value in portable.items() if name not in secret}  # the user's word counts
     params["airflow_configuration_options"] = {
         **options,
         **(params["airflow_configuration_options"] or {}),
