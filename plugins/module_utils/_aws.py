@@ -98,9 +98,10 @@ class Aws:
         with self._lock:
             if self._region is None:
                 self._check_sdk()
+                if not self.params.get("access_key"):
+                    self._check_profile()
                 region = get_aws_region(self)
                 if not region:
-                    self._check_profile()
                     raise MigrationError("no AWS region is set: set region (or AWS_REGION, or region in the profile)")
                 try:
                     botocore.session.get_session().get_partition_for_region(region)
