@@ -65,7 +65,7 @@ class Export:
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
         self.agent = Agent(self._remote, find(self._remote, self.params["airflow_home"], self.params["airflow_python"]))
-        bundle = Bundle.resume(self.store, self.aws)
+        bundle = Bundle.resume(self.store, self.aws, self.params["kms_key_id"])
         if bundle is None and not self.params["kms_key_id"]:
             raise MigrationError(
                 f"there is no bundle at {self.store.url} yet: set kms_key_id to the key that is to seal it"

@@ -415,9 +415,10 @@ class Bundle:
         return cls(store, bundle_id, data_key, {"kms_key_id": kms_key_id, "wrapped": _text(wrapped)}, source)
 
     @classmethod
-    def open(cls, store: Store, aws: Any) -> Bundle:
+    def open(cls, store: Store, aws: Any, kms_key_id: str | None = None) -> Bundle:
         """The one whose manifest is in the store. MigrationError where there is none, or it is not authentic.
 
+        kms_key_id: the ARN of the key that sealed it, needed only where that is another account's.
         Files are checked when they are read, and all of them by check().
         """
         document = _document(store, MANIFEST)
@@ -426,22 +427,24 @@ class Bundle:
                 f"there is no bundle at {store.url} (no {MANIFEST}): export one, or correct the name",
                 code="NoBundle",
             )
-        return cls._from(store, aws, document, MANIFEST)
+        return cls._from(store, aws, document, MANIFEST, kms_key_id)
 
     @classmethod
-    def resume(cls, store: Store, aws: Any) -> Bundle | None:
+    def resume(cls, store: Store, aws: Any, kms_key_id: str | None = None) -> Bundle | None:
         """The existing bundle with what an interrupted export has stored already; None where there is neither."""
         manifest, progress = _document(store, MANIFEST), _document(store, PROGRESS)
         if manifest is None:
-            return None if progress is None else cls._from(store, aws, progress, PROGRESS)
-        bundle = cls._from(store, aws, manifest, MANIFEST)
+            return None if progress is None else cls._from(store, aws, progress, PROGRESS, kms_key_id)
+        bundle = cls._from(store, aws, manifest, MANIFEST, kms_key_id)
         if progress is not None and progress.get("bundle_id") == bundle.bundle_id:
             bundle._authenticate(progress, PROGRESS)
             bundle.stored = {entry["path"]: StoredFile(**entry) for entry in progress["files"]}
         return bundle
 
     @classmethod
-    def _from(cls, store: Store, aws: Any, document: dict[str, Any], name: str) -> Bundle:
+    def _from(
+        cls, store: Store, aws: Any, document: dict[str, Any], name: str, kms_key_id: str | None = None
+    ) -> Bundle:
         if document.get("schema_version") != SCHEMA_VERSION:
             raise MigrationError(
                 f"{store.url}/{name} has schema version {document.get('schema_version')!r}, this collection knows"
@@ -464,6 +467,7 @@ class Bundle:
                     code=error.code,
                 ) from exception
             raise error from exception
+        _check_key(f"{store.url}/{name}", reply["KeyId"], aws, kms_key_id)
         bundle = cls(store, bundle_id, reply["Plaintext"], key, document.get("source") or {})
         bundle._authenticate(document, name)
         files = {check_path(entry["path"]): StoredFile(**entry) for entry in document["files"]}
@@ -650,6 +654,25 @@ def changed_items(before: dict[str, Any], after: dict[str, Any], kind: str) -> I
             yield identifier, "removed"
         elif canonical(kind, before[identifier]) != canonical(kind, after[identifier]):
             yield identifier, "changed"
+
+
+def _check_key(where: str, arn: str, aws: Any, named: str | None) -> None:
+    """Refuse what was sealed with a stranger's key.
+
+    KMS opens with any key that we are allowed to use, and who owns a key can allow it to us: a manifest that was
+    replaced in the bucket, with a key and a grant from another account, would open too, and all else would fit.
+    """
+    account = _account(arn)
+    if account != _account(named or "") and account != aws.account_id:
+        raise MigrationError(
+            f"{where} was sealed with {arn}, a key of another account: if it is yours, give that ARN as kms_key_id;"
+            " if not, somebody replaced the bundle"
+        )
+
+
+def _account(arn: str) -> str:
+    """arn:aws:kms:REGION:ACCOUNT:key/ID -> ACCOUNT; '' for an id or an alias."""
+    return arn.split(":")[4] if arn.startswith("arn:") else ""
 
 
 def _context(bundle_id: str) -> dict[str, str]:

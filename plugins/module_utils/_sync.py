@@ -188,7 +188,7 @@ def open_source(aws: Any, params: Mapping[str, Any]) -> Source:
     """
     where = str(params["source"])
     if where.startswith("s3://") or (Path(where).expanduser() / "manifest.json").is_file():
-        source = _bundle_source(aws, where)
+        source = _bundle_source(aws, where, params["kms_key_id"])
     else:
         source = Source(folder_tree(where))
     if params["plugins"]:
@@ -203,8 +203,8 @@ def open_source(aws: Any, params: Mapping[str, Any]) -> Source:
     return source
 
 
-def _bundle_source(aws: Any, url: str) -> Source:
-    bundle = Bundle.open(open_store(url, aws), aws)
+def _bundle_source(aws: Any, url: str, kms_key_id: str | None) -> Source:
+    bundle = Bundle.open(open_store(url, aws), aws, kms_key_id)
     check_bundle(bundle)
     paths = bundle.files
     return Source(

@@ -40,7 +40,7 @@ REDACTED = "***"  # what Airflow shows instead of a secret
 
 _SYNC_OPTIONS = (  # of mwaa_dags_sync, as it has them by default
     "environment", "bucket", "dag_s3_path", "plugins_s3_path", "requirements_s3_path", "startup_script_s3_path",
-    "airflow_version", "ignore_syntax", "plugins", "requirements", "startup_script",
+    "airflow_version", "ignore_syntax", "plugins", "requirements", "startup_script", "kms_key_id",
 )  # fmt: skip
 
 Digests = dict[str, str]  # {field: digest}; a field that is not there is unknown
@@ -521,7 +521,7 @@ class Verification:
     def __init__(self, aws: Any, params: Mapping[str, Any], check_mode: bool):
         self.aws, self.params, self.check_mode = aws, params, check_mode
         self.name: str = params["environment"]
-        self.bundle = Bundle.open(open_store(params["bundle"], aws), aws)
+        self.bundle = Bundle.open(open_store(params["bundle"], aws), aws, params["kms_key_id"])
         self.inventory = self.bundle.document("inventory.json") if "inventory.json" in self.bundle.files else {}
         self.environment = describe(aws.client("mwaa"), self.name)
         self.usable = self.environment is not None and self.environment["Status"] in ("AVAILABLE", "UPDATE_FAILED")
@@ -601,7 +601,9 @@ class Verification:
         options = dict.fromkeys(_SYNC_OPTIONS)
         published = publish(
             self.aws,
-            open_source(self.aws, {**options, "source": self.params["bundle"]}),
+            open_source(
+                self.aws, {**options, "source": self.params["bundle"], "kms_key_id": self.params["kms_key_id"]}
+            ),
             find_target({**options, "environment": self.name}, environment),
             check_mode=True,
         )

@@ -29,6 +29,9 @@ options:
         C(manifest.json)), or a plain folder of DAGs.
     type: str
     required: true
+  kms_key_id:
+    description: The ARN of the KMS key that sealed the bundle, where that key belongs to another account.
+    type: str
   plugins:
     description: A folder whose files become C(plugins.zip), instead of the bundle's.
     type: path
@@ -293,6 +296,7 @@ def main() -> None:
     run_module(
         {
             "source": {"type": "str", "required": True},
+            "kms_key_id": {"type": "str", "no_log": False},
             "plugins": {"type": "path"},
             "requirements": {"type": "path"},
             "startup_script": {"type": "path"},

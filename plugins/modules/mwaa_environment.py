@@ -43,6 +43,9 @@ options:
       - C(core.dags_are_paused_at_creation) is C(True), whatever the options say, so that nothing runs before the
         cutover.
     type: str
+  kms_key_id:
+    description: The ARN of the KMS key that sealed the bundle, where that key belongs to another account.
+    type: str
   airflow_version:
     description:
       - The Airflow version, such as V(2.11.2). MWAA's newest when an environment is created without it.
@@ -356,6 +359,7 @@ def argument_spec():
         "name": {"type": "str", "required": True},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "bundle": {"type": "str"},
+        "kms_key_id": {"type": "str", "no_log": False},
         "airflow_version": {"type": "str"},
         "source_bucket": {"type": "str"},
         "dag_s3_path": {"type": "str"},

@@ -92,7 +92,7 @@ def take_from_bundle(ctx: Any) -> None:
     """
     params = ctx.params
     try:
-        bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws)
+        bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws, params["kms_key_id"])
     except MigrationError as error:
         if ctx.check_mode and error.code == "NoBundle":
             return

@@ -85,7 +85,7 @@ def upsert(ctx: Any, kind: str) -> dict[str, Any]:
     if params["bundle"] is None:
         wanted = from_options(kind, params[kind] or [])
     else:
-        bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws)
+        bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws, params["kms_key_id"])
         wanted, listed = from_bundle(kind, bundle.read_state(kind))
     environment = _environment(ctx, params["environment"])
     if environment is None:

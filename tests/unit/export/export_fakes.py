@@ -23,6 +23,8 @@ from fakes import aws_failure, check_input
 class FakeKms:
     """Wraps by remembering; refuses another context, as KMS does."""
 
+    arn = "arn:aws:kms:eu-central-1:123456789012:key/1"
+
     def __init__(self) -> None:
         self.wrapped: dict[bytes, tuple[bytes, dict[str, str]]] = {}
         self.calls: list[str] = []
@@ -32,7 +34,7 @@ class FakeKms:
         self.calls.append("GenerateDataKey")
         key, blob = os.urandom(32), os.urandom(40)
         self.wrapped[blob] = (key, params["EncryptionContext"])
-        return {"Plaintext": key, "CiphertextBlob": blob, "KeyId": params["KeyId"]}
+        return {"Plaintext": key, "CiphertextBlob": blob, "KeyId": self.arn}
 
     def decrypt(self, **params: Any) -> dict[str, Any]:
         check_input("kms", "Decrypt", params)
@@ -40,7 +42,7 @@ class FakeKms:
         key, context = self.wrapped.get(params["CiphertextBlob"], (b"", None))
         if context != params["EncryptionContext"]:
             raise aws_failure("InvalidCiphertextException", operation="Decrypt")
-        return {"Plaintext": key}
+        return {"Plaintext": key, "KeyId": self.arn}
 
 
 class FakeS3:
@@ -126,6 +128,8 @@ class FakeS3:
 
 
 class FakeAws:
+    account_id = "123456789012"
+
     def __init__(self) -> None:
         self.kms, self.s3 = FakeKms(), FakeS3()
 

@@ -124,6 +124,17 @@ def test_a_key_of_another_bundle_does_not_open_it(where: str, aws: FakeAws, tmp_
         Bundle.open(open_store(where, aws), aws)
 
 
+def test_a_bundle_that_a_stranger_sealed_is_refused(where: str, aws: FakeAws) -> None:
+    aws.kms.arn = theirs = "arn:aws:kms:eu-central-1:999999999999:key/1"  # with a grant for us, KMS opens it
+    make(where, aws)
+    store = open_store(where, aws)
+    with pytest.raises(MigrationError, match="a key of another account: if it is yours, give that ARN as kms_key_id"):
+        Bundle.open(store, aws)
+    with pytest.raises(MigrationError, match="a key of another account"):
+        Bundle.resume(store, aws, "alias/key")
+    assert Bundle.open(store, aws, theirs).read("dags/a.py") == b"print(1)"
+
+
 def test_an_interrupted_export_is_resumed_with_its_key(where: str, aws: FakeAws) -> None:
     store = open_store(where, aws)
     assert Bundle.resume(store, aws) is None
