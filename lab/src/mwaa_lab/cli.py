@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -28,6 +29,10 @@ ACCOUNT = "000000000000"
 SECRET_KEY = "lab+only/no-secret+at-all"
 REGION = "us-east-1"
 DEFAULT_DIR = ".lab"
+# What a shell may hold for the real AWS, and what would turn calls or signatures away from the lab.
+FOREIGN = re.compile(
+    r"AWS_(DEFAULT_PROFILE|PROFILE|SESSION_TOKEN|SECURITY_TOKEN|IGNORE_CONFIGURED_ENDPOINT_URLS|ENDPOINT_URL_\w+)"
+)
 
 
 class Progress:
@@ -159,6 +164,11 @@ def aws_environment(lab: LabDir) -> dict[str, str]:
         "AWS_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
+
+
+def foreign() -> list[str]:
+    """Names in this process's environment that do not belong in a shell that talks to the lab."""
+    return sorted(filter(FOREIGN.fullmatch, os.environ))
 
 
 def _make_base(lab: LabDir) -> dict[str, Any]:
@@ -396,7 +406,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
         if name != "install":
-            told = os.environ.get("MWAA_LAB_DIR", DEFAULT_DIR)
+            told = os.environ.get("MWAA_LAB_DIR") or DEFAULT_DIR
             made.add_argument("--dir", default=told, help="the lab's folder (MWAA_LAB_DIR, else %(default)s)")
         return made
 
@@ -415,6 +425,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
+    unwanted = foreign()
+    for key in unwanted:  # boto3 would heed them here too
+        del os.environ[key]
     try:
         if options.command == "install":
             install_versions(options.versions)
@@ -423,7 +436,10 @@ def main(argv: list[str] | None = None) -> None:
         if options.command == "up":
             up(lab, options.source, options.seed_data, options.engine)
         elif options.command == "env":
-            for key, value in env(lab).items():
+            values = env(lab)
+            for key in unwanted:
+                print(f"unset {key}")
+            for key, value in values.items():
                 print(f"export {key}={shlex.quote(value)}")
         elif options.command == "status":
             known = status(lab)

@@ -55,3 +55,18 @@ def test_the_execution_role_names_bucket_and_key() -> None:
     allowed = {action: statement["Resource"] for statement in policy["Statement"] for action in statement["Action"]}
     assert allowed["s3:GetObject*"] == ["arn:aws:s3:::b", "arn:aws:s3:::b/*"]
     assert allowed["kms:Decrypt"] == "arn:key"
+
+
+def test_env_turns_away_what_the_shell_holds_for_the_real_aws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "env", lambda _lab: {"AWS_REGION": "us-east-1"})
+    monkeypatch.setenv("AWS_PROFILE", "analytics-prod")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example.com")
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/ssl/ca.pem")
+
+    cli.main(["env", "--dir", str(tmp_path)])
+
+    told = capsys.readouterr().out.splitlines()
+    assert {"unset AWS_PROFILE", "unset AWS_ENDPOINT_URL_S3", "export AWS_REGION=us-east-1"} <= set(told)
+    assert not any("CA_BUNDLE" in line for line in told)
