@@ -15,6 +15,8 @@ VENV := $(CURDIR)/.venv
 UV := $(CACHE)/uv/bin/uv
 COLLECTION := $(CACHE)/collections/ansible_collections/mwaa/migration
 LAB := $(CURDIR)/.lab
+# a rehearsal ends with its lab; the one of `make lab` stays
+REHEARSAL := $(CURDIR)/.lab-rehearsal
 
 # make rehearse: the Airflow that is left, the version that is entered, and what the source holds
 SOURCE ?= 2.10.3
@@ -42,7 +44,8 @@ $(UV):
 	$(CACHE)/uv/bin/python -m pip --quiet --disable-pip-version-check install uv==$(UV_VERSION)
 
 $(VENV)/.ready: requirements-dev.txt lab/pyproject.toml | $(UV)
-	@$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
+	@echo "setting up .venv with the locked versions: about a minute, once"
+	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
 	$(UV) pip sync --quiet --compile-bytecode --python $(VENV)/bin/python requirements-dev.txt
 	$(UV) pip install --quiet --no-deps --python $(VENV)/bin/python --editable lab
 	touch $@
@@ -53,16 +56,16 @@ $(COLLECTION)/galaxy.yml:
 	ln -sfn $(CURDIR) $(COLLECTION)
 
 rehearse: setup ## the main job in the lab: SOURCE=2.10.3 TARGET=2.11.2 [SEED=small|large|none] [INVENTORY=your own source]
-	@trap 'mwaa-lab down --dir $(LAB)' EXIT
-	mwaa-lab up --dir $(LAB) --source $(if $(INVENTORY),none,$(SOURCE)) --seed-data $(SEED)
-	eval "$$(mwaa-lab env --dir $(LAB))"
+	@trap 'mwaa-lab down --dir $(REHEARSAL)' EXIT
+	mwaa-lab up --dir $(REHEARSAL) --source $(if $(INVENTORY),none,$(SOURCE)) --seed-data $(SEED)
+	eval "$$(mwaa-lab env --dir $(REHEARSAL))"
 	ansible-playbook $(if $(INVENTORY),-i $(INVENTORY) -i inventories/lab/target.yml -e @inventories/lab/group_vars/all.yml,-i inventories/lab) \
 	  -e migration_airflow_version=$(TARGET) playbooks/rehearse.yml
 
-lab: setup ## a lab to play with: then eval "$(.venv/bin/mwaa-lab env --dir .lab)"
+lab: setup ## a lab to play with: then . .venv/bin/activate; eval "$(mwaa-lab env)"
 	@mwaa-lab up --dir $(LAB) --source $(SOURCE) --seed-data $(SEED)
 
-lab-down: setup ## stop it
+lab-down: setup ## stop it and remove it
 	@mwaa-lab down --dir $(LAB)
 
 test: lint unit build sanity lab-test e2e ## everything CI runs
@@ -98,5 +101,5 @@ lock: $(UV) ## requirements-dev.in to requirements-dev.txt
 	@$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --no-header -o requirements-dev.txt requirements-dev.in
 
 clean: ## remove what make made
-	@[ ! -x $(VENV)/bin/mwaa-lab ] || $(VENV)/bin/mwaa-lab down --dir $(LAB)
-	rm -rf $(VENV) $(CACHE) $(LAB) build
+	@[ ! -x $(VENV)/bin/mwaa-lab ] || for lab in $(LAB) $(REHEARSAL); do $(VENV)/bin/mwaa-lab down --dir $$lab; done
+	rm -rf $(VENV) $(CACHE) $(LAB) $(REHEARSAL) build
