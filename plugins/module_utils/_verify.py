@@ -407,8 +407,7 @@ def judge_dags(
             {
                 "kind": "dag_file",
                 "id": path,
-                "reason": "arrived, but cannot be imported in the environment"
-                f" ({missing}): {target.import_errors[path]}",
+                "reason": f"cannot be imported in the environment ({missing}): {target.import_errors[path]}",
             }
         )
         findings.warning(

@@ -274,7 +274,7 @@ def test_an_import_error_is_listed_with_the_last_line_and_wants_mending() -> Non
     assert listed[-1] == {
         "kind": "dag_file",
         "id": "b.py",
-        "reason": "arrived, but cannot be imported in the environment (2 DAGs missing): No module named 'x'",
+        "reason": "cannot be imported in the environment (2 DAGs missing): No module named 'x'",
     }
     assert findings.short == [] and findings.items[0]["severity"] == "warning"
     assert parity == {"source": len(dags), "target": 1, "equal": 1}
