@@ -137,10 +137,11 @@ def main(stdin, stdout_fd):
         out.write("\n".join(lines).encode("ascii"))
 
 
-def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, now=time.time):
+def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, kms_key_id, now=time.time):
     """The request of this id, if it is genuine, ours, fresh and used for the first time. For mwaa_agent_dag.py.
 
-    s3, kms: boto3 clients. Answers as handle() does; the codes of refusals are replayed, tampered, foreign, expired,
+    s3, kms: boto3 clients. kms_key_id: the key that requests are sealed with.
+    Answers as handle() does; the codes of refusals are replayed, tampered, foreign, expired,
     missing.
     """
     try:
@@ -155,7 +156,7 @@ def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, 
             raise AgentError(
                 "foreign", "this agent was installed for environment %s, it runs in %s" % (environment, name)
             )
-        request = _open_request(identifier, bucket, prefix, environment, s3, kms, now())
+        request = _open_request(identifier, bucket, prefix, environment, s3, kms, kms_key_id, now())
     except AgentError as error:
         return {"ok": False, "id": identifier, "error": {"code": error.code, "message": error.message}}
     answer = handle(request)
@@ -163,7 +164,7 @@ def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, 
     return answer
 
 
-def _open_request(identifier, bucket, prefix, environment, s3, kms, now):
+def _open_request(identifier, bucket, prefix, environment, s3, kms, kms_key_id, now):
     from cryptography.fernet import Fernet, InvalidToken
 
     key = "%s/requests/%s.json" % (prefix, identifier)
@@ -181,14 +182,20 @@ def _open_request(identifier, bucket, prefix, environment, s3, kms, now):
         )
     if envelope.get("environment") != environment:
         raise AgentError("foreign", "request %s is for another environment than %s" % (identifier, environment))
-    # nothing of the envelope is believed: a key bound to another id or environment does not open
+    # Nothing of the envelope is believed: a key bound to another id or environment does not open. Nor does any other
+    # KMS key: whoever owns one can let this role use it (the grant's token comes with the request).
     context = {"mwaa-migration": "agent-request", "request": identifier, "environment": environment}
     try:
         wrapped = base64.b64decode(envelope["wrapped_key"])
         # a grant made a moment ago is valid everywhere only with its token
         tokens = {"GrantTokens": [envelope["grant_token"]]} if envelope.get("grant_token") else {}
-        data_key = kms.decrypt(CiphertextBlob=wrapped, EncryptionContext=context, **tokens)["Plaintext"]
+        opened = kms.decrypt(KeyId=kms_key_id, CiphertextBlob=wrapped, EncryptionContext=context, **tokens)
+        data_key = opened["Plaintext"]
     except Exception as error:
+        if _aws_code(error) == "IncorrectKeyException":
+            raise AgentError(
+                "outdated", "the agent was installed for another KMS key than the one of request %s" % identifier
+            ) from None
         raise AgentError(
             "tampered", "KMS does not open the key of request %s (%s)" % (identifier, _aws_code(error))
         ) from None

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The agent as a DAG of an MWAA environment, Airflow 2.0 to 3.x: a shell around airflow_agent.py, which lies beside it.
 
-It is uploaded as mwaa_migration/mwaa_agent.py with the three constants filled in, and removed by the cleanup. A run
+It is uploaded as mwaa_migration/mwaa_agent.py with the four constants filled in, and removed by the cleanup. A run
 takes nothing but a request id from its conf; the request itself is sealed in the bucket, bound to this environment,
 expires and is served once. The short names keep the path of its result,
 /dags/mwaa_agent/dagRuns/<id>/taskInstances/t/xcomEntries/r, within InvokeRestApi's 64 characters.
@@ -26,6 +26,7 @@ except ImportError:
 BUCKET = "@BUCKET@"
 PREFIX = "@PREFIX@"
 ENVIRONMENT = "@ENVIRONMENT@"
+KMS_KEY = "@KMS_KEY@"
 
 DAG_ID = "mwaa_agent"
 TASK_ID = "t"
@@ -56,6 +57,7 @@ def serve(**context):
         environment=ENVIRONMENT,
         s3=boto3.client("s3"),
         kms=boto3.client("kms"),
+        kms_key_id=KMS_KEY,
     )
     instance.xcom_push(key=XCOM_KEY, value=json.dumps(answer))
 

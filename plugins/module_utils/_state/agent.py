@@ -84,8 +84,9 @@ class AgentLane:
     def files(self) -> dict[str, bytes]:
         """{key in the bucket: content} of the agent as this environment needs it."""
         shell = _source("mwaa_agent_dag.py").decode()
-        for name, value in (("@BUCKET@", self.bucket), ("@PREFIX@", PREFIX), ("@ENVIRONMENT@", self.env_name)):
-            shell = shell.replace(name, value)
+        constants = {"BUCKET": self.bucket, "PREFIX": PREFIX, "ENVIRONMENT": self.env_name, "KMS_KEY": self.kms_key_id}
+        for name, value in constants.items():
+            shell = shell.replace(f"@{name}@", value or "")
         return {f"{self.folder}/{AGENT_FILE}": _source(AGENT_FILE), f"{self.folder}/{DAG_FILE}": shell.encode()}
 
     def install(self) -> bool:

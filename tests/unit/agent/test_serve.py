@@ -19,6 +19,7 @@ from agent_loading import load
 from cryptography.fernet import Fernet
 
 ID, NOW = "rabc1234", 1_000_000.0
+OURS = "arn:aws:kms:eu-central-1:123456789012:key/1"
 
 
 class Kms:
@@ -26,11 +27,17 @@ class Kms:
 
     def decrypt(self, CiphertextBlob: bytes, EncryptionContext: dict[str, str], **_more: Any) -> dict[str, Any]:  # noqa: N803
         expected = {"mwaa-migration": "agent-request", "request": ID, "environment": "demo"}
+        if _more["KeyId"] != OURS or CiphertextBlob == b"a stranger's":
+            self.refuse("IncorrectKeyException")
         if CiphertextBlob != b"wrapped" or EncryptionContext != expected:
-            error = RuntimeError("InvalidCiphertextException")
-            error.response = {"Error": {"Code": "InvalidCiphertextException"}}  # type: ignore[attr-defined]
-            raise error
+            self.refuse("InvalidCiphertextException")
         return {"Plaintext": self.key}
+
+    @staticmethod
+    def refuse(code: str) -> None:
+        error = RuntimeError(code)
+        error.response = {"Error": {"Code": code}}  # type: ignore[attr-defined]
+        raise error
 
 
 class S3:
@@ -67,7 +74,7 @@ def serve(agent: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(body: bytes | None, identifier: Any = ID, run_id: str = ID, try_number: int = 1) -> dict[str, Any]:
         served.clear()
         answer = agent.serve(
-            identifier, run_id, try_number, "bucket", "prefix", "demo", S3(body), Kms(), now=lambda: NOW
+            identifier, run_id, try_number, "bucket", "prefix", "demo", S3(body), Kms(), OURS, now=lambda: NOW
         )
         assert bool(served) == answer["ok"]
         return answer
@@ -93,6 +100,7 @@ def test_a_genuine_request_is_served(serve: Any) -> None:
         (envelope({"expires_at": None}), "expired"),
         (envelope({"expires_at": NOW - 1}, expires_at=NOW + 1000), "expired"),
         (envelope(wrapped_key=base64.b64encode(b"another").decode()), "tampered"),
+        (envelope(wrapped_key=base64.b64encode(b"a stranger's").decode(), grant_token="theirs"), "outdated"),
         (envelope(sealed="gAAAAABmx"), "tampered"),
         (envelope({"op": "export_state"}), "unknown_operation"),
         (envelope({"op": "export_files"}), "unknown_operation"),
@@ -205,12 +213,12 @@ def test_the_result_is_an_xcom_and_nothing_is_printed(
 
     assert shell.serve(dag_run=Run(), ti=Instance()) is None
     answer = json.loads(pushed["r"])
-    assert answer["error"]["code"] == "tampered"  # KMS binds the key to the environment's name
+    assert answer["error"]["code"] == "outdated"  # sealed with another key than the one filled in here
     assert clients["s3"].asked == f"@BUCKET@/@PREFIX@/requests/{ID}.json"
     assert capsys.readouterr().out == ""
 
 
 def test_the_placeholders_are_what_the_upload_replaces() -> None:
     text = (Path(__file__).parents[3] / "plugins/agent/mwaa_agent_dag.py").read_text()
-    for name in ("BUCKET", "PREFIX", "ENVIRONMENT"):
+    for name in ("BUCKET", "PREFIX", "ENVIRONMENT", "KMS_KEY"):
         assert text.count(f'"@{name}@"') == 1

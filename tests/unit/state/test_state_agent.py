@@ -49,6 +49,8 @@ class S3:
 
 
 class Kms:
+    ours = "alias/key"
+
     def __init__(self) -> None:
         self.keys: dict[bytes, tuple[bytes, dict[str, str]]] = {}
         self.grants: dict[str, dict[str, Any]] = {}
@@ -70,7 +72,11 @@ class Kms:
 
     def decrypt(self, CiphertextBlob: bytes, EncryptionContext: dict[str, str], **more: Any) -> dict[str, bytes]:
         key, context = self.keys[CiphertextBlob]
-        if context != EncryptionContext or (self.grants and more != {"GrantTokens": ["token"]}):
+        if (
+            context != EncryptionContext
+            or (self.grants and more.get("GrantTokens") != ["token"])
+            or more["KeyId"] != self.ours
+        ):
             raise aws_failure("InvalidCiphertextException")
         return {"Plaintext": key}
 
@@ -126,8 +132,9 @@ class World:
             assert Body["conf"] == {"request": identifier}
             if identifier in self.xcoms:
                 raise self.missing(409)
+            key = self.lane.kms_key_id  # as installed
             answer = airflow_agent.serve(
-                identifier, identifier, 1, "bucket", "mwaa-migration", "demo", self.s3, self.kms, now=self.time
+                identifier, identifier, 1, "bucket", "mwaa-migration", "demo", self.s3, self.kms, key, now=self.time
             )
             self.xcoms[identifier] = json.dumps(answer)
             if self.lose_trigger:
@@ -252,3 +259,11 @@ def test_airflow_3_wants_a_logical_date(world: World, monkeypatch: pytest.Monkey
 def test_the_files_are_those_of_the_collection() -> None:
     assert lane_module._source("airflow_agent.py").startswith(b"# Copyright: mwaa.migration")
     assert base64.b64encode(lane_module._source("mwaa_agent_dag.py"))
+
+
+def test_the_shell_knows_the_only_key_that_it_opens_requests_of(world: World) -> None:
+    world.lane.install()
+    assert b'KMS_KEY = "alias/key"' in world.s3.objects[DAG]
+    world.kms.ours = "alias/other"
+    with pytest.raises(MigrationError, match="KMS does not open the key"):
+        world.lane.run({"op": "inspect"}, 60)
