@@ -22,7 +22,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -749,6 +749,11 @@ def _compare(bucket: Bucket, index: Index, changes: Iterable[Change]) -> None:
         list(pool.map(judge, changes))
 
 
+def _meanwhile(bucket: Bucket, change: Change) -> Change:
+    """What an .airflowignore says while files are replaced: all that it hid, and all that it will hide."""
+    return replace(change, read=lambda: (bucket.get(change.key) or b"") + b"\n" + change.read())
+
+
 def _apply(
     bucket: Bucket,
     target: Target,
@@ -760,9 +765,13 @@ def _apply(
     writes = [change for change in changes if change.action in ("created", "updated")]
     ignore = [change for change in writes if change.key.rpartition("/")[2] == IGNORE_FILE]
     others = [change for change in writes if change.key.rpartition("/")[2] != IGNORE_FILE]
-    # MWAA may mirror the bucket at any moment: what hides a file is there before the file
-    phases = [ignore, others] if held_back or not ignore else [others, ignore]
+    # MWAA may mirror the bucket at any moment: what hides a file is there before the file, and until it is replaced
+    replaced = [change for change in ignore if change.action == "updated"] if held_back and others else []
+    meanwhile = [_meanwhile(bucket, change) for change in replaced]
+    created = [change for change in ignore if change not in replaced]
+    phases = [created + meanwhile, others, replaced] if held_back or not ignore else [others, ignore]
     done = 0
+    written: set[str] = set()
     stop: list[str] = []
 
     def write(change: Change) -> None:
@@ -773,6 +782,8 @@ def _apply(
             content = change.read()
             change.size = len(content)
             change.found = bucket.put(change.key, content)
+            if change not in meanwhile:
+                written.add(change.key)
         except MigrationError as exception:
             change.error = exception.message
         except Exception as exception:
@@ -794,6 +805,8 @@ def _apply(
                         )
             if any(change.error for change in phase):
                 stop.append("phase")  # never the files without what hides them
+        for change, first in zip(replaced, meanwhile):
+            change.error = first.error or change.error
         gone = [change for change in changes if change.action == "deleted"]
         if gone and not stop:
             try:
@@ -806,11 +819,9 @@ def _apply(
                 change.error = failed.get(change.key)
     finally:
         for change in changes:
-            if change.error or (change.action in ("created", "updated") and change.found is None):
-                continue
-            if change.action in ("created", "updated") and change.found:
+            if change.key in written and change.found and not change.error:  # not what an exception kept from it
                 index.remember(change.key, change.found, change.digest)
-            elif change.action == "deleted":
+            elif change.action == "deleted" and not change.error:
                 index.objects.pop(change.key, None)
         wanted = {change.key for change in changes if change.action != "extra"}
         index.objects = {key: known for key, known in index.objects.items() if key in wanted}
@@ -826,11 +837,11 @@ def _apply(
     if failed_changes:
         first = next(change for change in failed_changes if not str(change.error).startswith("not tried"))
         names = ", ".join(change.key for change in failed_changes)
-        written = sum(1 for change in writes if not change.error)
+        number = sum(1 for change in writes if not change.error)
         raise MigrationError(
             f"{len(failed_changes)} of {len(writes) + len(gone)} objects could not be published to s3://{bucket.name}:"
-            f" {first.key}: {first.error}. Failed: {names}. {written} were written and stay; run again to do the rest",
-            changed=written > 0,
+            f" {first.key}: {first.error}. Failed: {names}. {number} were written and stay; run again to do the rest",
+            changed=number > 0,
             results=[change.as_result() for change in changes if change.action != "unchanged"],
         )
 

@@ -234,6 +234,48 @@ def test_eager_files_are_held_back_and_hidden_first(folder: Path) -> None:
     assert not run(s3, folder, hold_back=False)["changed"]
 
 
+def test_what_is_no_longer_held_back_stays_hidden_until_it_is_replaced(folder: Path) -> None:
+    (folder / "eager.py").write_text(EAGER)
+    s3 = FakeS3()
+    run(s3, folder)
+    (folder / "eager.py").write_text(CALM)
+    (folder / "other.py").write_text(EAGER.replace("eager", "other"))
+    s3.calls.clear()
+    hidden: list[bytes] = []
+    put = s3.put_object
+
+    def watch(**params: Any) -> Any:
+        if params["Key"].endswith(".py"):
+            hidden.append(s3.objects["dags/.airflowignore"][0])
+        return put(**params)
+
+    s3.put_object = watch  # type: ignore[method-assign]
+    run(s3, folder)
+    assert len(hidden) == 2
+    assert all(b"^eager\\.py$" in lines and b"^other\\.py$" in lines for lines in hidden)
+    last = s3.objects["dags/.airflowignore"][0]
+    assert b"eager" not in last and b"^other\\.py$" in last
+    assert not run(s3, folder)["changed"]
+
+
+def test_what_an_exception_kept_from_being_written_is_not_remembered_as_written(folder: Path) -> None:
+    s3 = FakeS3()
+    run(s3, folder)
+    (folder / "calm.py").write_text(CALM + "# new\n")
+    put = s3.put_object
+
+    def broken(**params: Any) -> Any:
+        if params["Key"] == "dags/calm.py":
+            raise KeyboardInterrupt
+        return put(**params)
+
+    s3.put_object = broken  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run(s3, folder)
+    s3.put_object = put  # type: ignore[method-assign]
+    assert [item["key"] for item in run(s3, folder)["results"] if item["changed"]] == ["dags/calm.py"]
+
+
 def test_the_sources_ignore_file_is_carried_with_the_block_below_it(folder: Path) -> None:
     (folder / "eager.py").write_text(EAGER)
     (folder / ".airflowignore").write_text("team\n")
