@@ -310,8 +310,24 @@ class Findings:
         self.items.append({"severity": "warning", "where": where, "what": what, "mend": mend})
 
 
-def judge_state(compared: Mapping[str, Compared], listed: set[tuple[str, str]], findings: Findings) -> bool:
-    """Whether nothing is unknown. Errors go to findings unless they are listed as not carried."""
+def excused(reason: str, fields: Iterable[str]) -> bool:
+    """Whether a reason of not_carried accounts for these fields. 'extra: an empty text …; port: …' is about extra and
+    port alone, a reason that names no field about all of the item.
+    """
+    names = {name for some in FIELDS.values() for name in some}
+    named: set[str] = set()
+    for part in reason.split("; "):
+        start = {name.strip() for name in part.partition(":")[0].split(",")} if ":" in part else set()
+        if start and start <= names:
+            named |= start
+    return not named or set(fields) <= named
+
+
+def judge_state(compared: Mapping[str, Compared], listed: Mapping[tuple[str, str], str], findings: Findings) -> bool:
+    """Whether nothing is unknown. Errors go to findings unless they are listed as not carried.
+
+    listed: the reason by (kind, id).
+    """
     known = True
     for kind, result in compared.items():
         singular = SINGULAR[kind]
@@ -321,7 +337,10 @@ def judge_state(compared: Mapping[str, Compared], listed: set[tuple[str, str]], 
 
         for identifier in unlisted(result.missing):
             findings.error(f"{singular} {identifier}", "is missing in the environment", "run the import stage again")
-        for identifier in unlisted(result.different):
+        for identifier in result.different:
+            reason = listed.get((singular, identifier))
+            if reason is not None and excused(reason, result.different[identifier]):
+                continue
             named = ", ".join(result.different[identifier])
             verb = "differ" if len(result.different[identifier]) > 1 else "differs"
             findings.error(
@@ -535,7 +554,8 @@ class Verification:
 
     def result(self) -> dict[str, Any]:
         compared = self._state() if self.usable else {}
-        known = judge_state(compared, self._listed(), self.findings) and self.usable
+        reasons = {(item["kind"], item["id"]): item["reason"] for item in self.not_carried}
+        known = judge_state(compared, reasons, self.findings) and self.usable
         dags = self._dags() if self.environment else dict.fromkeys(("source", "target", "equal"))
         unseen = {"target": None, "equal": None}
         return {

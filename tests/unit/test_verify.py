@@ -101,13 +101,13 @@ def test_equal_in_every_field() -> None:
         "pools": {"source": 1, "target": 1, "equal": 1},
     }
     findings = Findings()
-    assert judge_state(compared, set(), findings) and findings.items == []
+    assert judge_state(compared, {}, findings) and findings.items == []
 
 
 def test_a_difference_is_named_by_field_and_never_by_value() -> None:
     compared = state_of(FakeBundle(), 2, FakeRest(), agent(changed("connections", "db", password="other", port=1)))
     findings = Findings()
-    judge_state(compared, set(), findings)
+    judge_state(compared, {}, findings)
     assert compared["connections"].different == {"db": ["password", "port"]}
     assert findings.short == ["connection db (password, port differ)"]
     assert "CANARY-" not in str(findings.items)
@@ -123,8 +123,19 @@ def test_missing_and_extra() -> None:
 def test_what_is_listed_is_no_error() -> None:
     compared = state_of(FakeBundle(), 2, FakeRest(), agent({**STATE, "variables": {"a": "1e5"}}))
     findings = Findings()
-    assert judge_state(compared, {("variable", "b")}, findings)
+    assert judge_state(compared, {("variable", "b"): "REST refuses it"}, findings)
     assert findings.items == []
+
+
+def test_a_reason_about_one_field_does_not_excuse_another() -> None:
+    compared = state_of(FakeBundle(), 2, FakeRest(), agent(changed("connections", "db", password="", host="other")))
+    reasons = {("connection", "db"): "password: an empty text arrives as null; extra: Airflow 3 would make {} of it"}
+    findings = Findings()
+    judge_state(compared, reasons, findings)
+    assert findings.short == ["connection db (host, password differ)"]
+    compared["connections"].different = {"db": ["password"]}
+    findings = Findings()
+    assert judge_state(compared, reasons, findings) and findings.items == []
 
 
 def test_what_the_environment_cannot_decrypt_is_an_error_with_its_reason() -> None:
@@ -187,7 +198,7 @@ def test_without_a_dag_run_secrets_are_unknown_and_nothing_is_taken_for_equal() 
     assert compared["variables"].unknown == {"a": ["value"], "b": ["value"]}
     assert compared["pools"].parity == {"source": 1, "target": 1, "equal": 1}
     findings = Findings()
-    assert judge_state(compared, set(), findings) is False and findings.items == []
+    assert judge_state(compared, {}, findings) is False and findings.items == []
 
 
 def test_rest_of_airflow_2_shows_variables_as_they_are() -> None:
