@@ -71,7 +71,7 @@ lab-down: setup ## stop it and remove it
 test: lint unit build sanity lab-test e2e ## everything CI runs
 
 versions: setup
-	@python -c 'import sys, ansible.release as r, botocore, importlib.metadata as m; print(f"Python {sys.version.split()[0]}, ansible {m.version(\"ansible\")} (core {r.__version__}), botocore {botocore.__version__}")'
+	@python -c 'import sys, ansible.release as core, botocore, importlib.metadata as m; print("Python", sys.version.split()[0], "ansible", m.version("ansible"), "core", core.__version__, "amazon.aws of that bundle, botocore", botocore.__version__)'
 
 lint: versions ## ruff, mypy, ansible-lint (production), documentation
 	@ruff check . && ruff format --check .
