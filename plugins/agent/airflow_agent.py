@@ -634,14 +634,15 @@ class Cipher(object):
         if self.status == "missing":
             return (
                 "No Fernet key is set (%s), but %d stored values are encrypted:"
-                " give Airflow's own key, nothing was exported"
+                " put the key there with which Airflow stored them, nothing was exported"
                 % (
                     origin_of("core", "fernet_key"),
                     self.encrypted,
                 )
             )
         return (
-            "%s opens none of the %d encrypted values: it is not the key they were stored with, nothing was exported"
+            "%s opens none of the %d encrypted values: put the key there with which Airflow stored them,"
+            " nothing was exported"
             % (
                 _capital(used),
                 self.encrypted,

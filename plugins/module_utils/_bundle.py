@@ -117,6 +117,9 @@ class Store(ABC):
     def find(self, path: str, sha256_hex: str) -> StoredFile | None:
         """What lies there already, when it has this content (an interrupted export left it)."""
 
+    def check_place(self) -> None:  # noqa: B027 - any folder will do
+        """Raises MigrationError where a bundle must not be kept."""
+
     def write(self, path: str, data: bytes) -> StoredFile:
         return self.write_stream(path, [data])
 
@@ -201,6 +204,24 @@ class S3Store(Store):
     @property
     def _s3(self) -> Any:
         return self._aws.client("s3")
+
+    def check_place(self) -> None:
+        """A bucket of another region would do for S3's client, but not for presigned URLs nor for who promised that
+        the data stays in its region.
+        """
+        try:
+            reply = self._s3.head_bucket(Bucket=self.bucket)
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            reply = getattr(exception, "response", {})  # why it failed is told by the call that needs the bucket
+        headers = (reply.get("ResponseMetadata") or {}).get("HTTPHeaders") or {}
+        region = reply.get("BucketRegion") or headers.get("x-amz-bucket-region") or self._aws.region
+        if region != self._aws.region:
+            raise MigrationError(
+                f"the bundle's bucket {self.bucket} is in {region} and region is {self._aws.region}:"
+                f" keep the bundle in a bucket in {self._aws.region}, or set region to {region}"
+            )
 
     def key(self, path: str) -> str:
         return f"{self.prefix}/{check_path(path)}" if self.prefix else check_path(path)
@@ -421,6 +442,7 @@ class Bundle:
         kms_key_id: the ARN of the key that sealed it, needed only where that is another account's.
         Files are checked when they are read, and all of them by check().
         """
+        store.check_place()
         document = _document(store, MANIFEST)
         if document is None:
             raise MigrationError(
@@ -432,6 +454,7 @@ class Bundle:
     @classmethod
     def resume(cls, store: Store, aws: Any, kms_key_id: str | None = None) -> Bundle | None:
         """The existing bundle with what an interrupted export has stored already; None where there is neither."""
+        store.check_place()
         manifest, progress = _document(store, MANIFEST), _document(store, PROGRESS)
         if manifest is None:
             return None if progress is None else cls._from(store, aws, progress, PROGRESS, kms_key_id)

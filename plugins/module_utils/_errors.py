@@ -124,6 +124,7 @@ MISSING = {
     "404",
 }
 CLOCK = {"RequestTimeTooSkewed"}
+KEY_UNUSABLE = {"DisabledException", "KMSInvalidStateException", "KeyUnavailableException"}
 
 _BOTOCORE_PACKAGES = ("botocore.", "boto3.")
 
@@ -261,6 +262,11 @@ def _client_error(exception: BaseException, code: str) -> tuple[str, str]:
         return (
             f"the bucket is in {where}",
             "use a bucket in the environment's own region, or set region to the bucket's",
+        )
+    if code in KEY_UNUSABLE:
+        return (
+            f"the key cannot be used{_quoted(message)}",
+            "enable it (aws kms enable-key, or cancel-key-deletion before), or name another key",
         )
     if code in MISSING:
         return f"it does not exist{_quoted(message)}", "check its name, the region and the account"

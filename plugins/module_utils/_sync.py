@@ -26,7 +26,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, S3Store, open_store
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
+    KINDS,
+    MANIFEST,
+    PROGRESS,
+    Bundle,
+    S3Store,
+    open_store,
+    state_path,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._dags import (
     AGENT_FOLDER,
     IGNORE_FILE,
@@ -191,6 +199,10 @@ def open_source(aws: Any, params: Mapping[str, Any]) -> Source:
         source = _bundle_source(aws, where, params["kms_key_id"])
     else:
         source = Source(folder_tree(where))
+        if PROGRESS in source.dags.files or any(state_path(kind) in source.dags.files for kind in KINDS):
+            raise MigrationError(
+                f"{where} is a bundle without {MANIFEST}: its export did not end; export again, nothing was published"
+            )
     if params["plugins"]:
         source.plugins = folder_tree(params["plugins"])
     for option in ("requirements", "startup_script"):

@@ -299,6 +299,7 @@ environment:
   description:
     - The environment as GetEnvironment describes it, in snake_case. Values of secret Airflow options are masked.
     - Null when there is none, also when check mode would create it.
+    - When the module fails because of how the environment is, its C(name) and C(status) alone.
   returned: always
   type: dict
   sample:

@@ -85,6 +85,11 @@ def shown(environment: dict[str, Any] | None, secret: set[str] | None = None) ->
     }
 
 
+def _brief(environment: dict[str, Any]) -> dict[str, Any]:
+    """What a failure returns of an environment: Ansible prints all of it after the sentence."""
+    return {"name": environment["Name"], "status": environment["Status"]}
+
+
 def take_from_bundle(ctx: Any) -> None:
     """Complete the parameters with what a bundle brings: its portable options, and the keys that publish uses.
 
@@ -133,7 +138,7 @@ def present(ctx: Any) -> dict[str, Any]:
 
     status = environment["Status"]
     if status in ("DELETING", "UNAVAILABLE", "CREATE_FAILED"):
-        raise MigrationError(_no_way(environment), environment=shown(environment, secret))
+        raise MigrationError(_no_way(environment), environment=_brief(environment))
     now = settings.current(environment)
     if params.get("bundle"):  # a migration adds; whoever wants the exact map gives no bundle
         wanted["airflow_configuration_options"] = {
@@ -154,7 +159,7 @@ def present(ctx: Any) -> dict[str, Any]:
         raise MigrationError(
             f"environment {name} is {status} and nothing was changed: what is asked for differs in"
             f" {', '.join(sorted(change.after))}; wait until it is AVAILABLE and run again",
-            environment=shown(environment, secret),
+            environment=_brief(environment),
         )
     if not change:
         result = {"changed": False, "operation": "none"}
@@ -166,7 +171,7 @@ def present(ctx: Any) -> dict[str, Any]:
                 raise MigrationError(
                     f"environment {name} became {environment['Status']} with other settings than asked for"
                     f" ({', '.join(sorted(left.after))}): somebody else changed it; run again to change it",
-                    environment=shown(environment, secret),
+                    environment=_brief(environment),
                 )
             result["operation"] = "wait"
         return {**result, "environment": shown(environment, secret), **_diff({}, {}, secret)}
@@ -192,7 +197,7 @@ def absent(ctx: Any) -> dict[str, Any]:
         raise MigrationError(
             f"environment {name} is {status} and cannot be deleted now: wait until it is AVAILABLE or has failed,"
             " and run again",
-            environment=shown(environment),
+            environment=_brief(environment),
         )
     if not ctx.check_mode:
         if changed:
@@ -313,7 +318,7 @@ def _finished(
         hint="it goes on in AWS; run again to go on waiting, with a larger wait_timeout",
     )
     if environment["Status"] in limits.FAILED:
-        raise MigrationError(_no_way(environment), environment=shown(environment, secret))
+        raise MigrationError(_no_way(environment), environment=_brief(environment))
     return environment
 
 

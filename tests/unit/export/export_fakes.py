@@ -68,6 +68,9 @@ class FakeS3:
         self.objects.setdefault(key, []).append((version, body))
         return {"VersionId": version, "ETag": f'"{hashlib.md5(body).hexdigest()}"'}  # noqa: S324
 
+    def head_bucket(self, **params: Any) -> dict[str, Any]:
+        return {"BucketRegion": FakeAws.region}
+
     def get_object(self, **params: Any) -> dict[str, Any]:
         check_input("s3", "GetObject", params)
         for version, body in reversed(self.objects.get(params["Key"], [])):
@@ -129,6 +132,7 @@ class FakeS3:
 
 class FakeAws:
     account_id = "123456789012"
+    region = "eu-central-1"
 
     def __init__(self) -> None:
         self.kms, self.s3 = FakeKms(), FakeS3()
