@@ -957,8 +957,8 @@ def import_state(request):
     """Write variables, connections and pools in one transaction: all of it or nothing.
 
     request: variables, connections, pools (each optional, as in the bundle); on_conflict overwrite|keep|fail; prune
-    (only kinds that were given; default_pool and aws_default always stay); digest_key (base64, optional: digests of
-    what is then stored are returned).
+    (only kinds that were given; default_pool, aws_default and the ids in spared stay); digest_key (base64,
+    optional: digests of what is then stored are returned).
     Returns {"applied", "results": {kind: {id: status}}, "reasons": {kind: {id: reason}}, "digests"}.
     """
     conflict = request.get("on_conflict") or "overwrite"
@@ -1002,7 +1002,7 @@ def import_state(request):
                 else:
                     reasons.setdefault(kind, {})[identifier] = "exists with another content (on_conflict is fail)"
             if request.get("prune"):
-                for identifier in sorted(exists[kind] - set(request[kind])):
+                for identifier in sorted(exists[kind] - set(request[kind]) - set(request.get("spared") or ())):
                     if (kind, identifier) == ("pools", DEFAULT_POOL) or (
                         kind == "connections" and identifier in KEPT_CONNECTIONS
                     ):

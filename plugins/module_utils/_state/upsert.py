@@ -213,6 +213,7 @@ class Job:
                 self.kind: as_state(self.wanted),
                 "on_conflict": self.ctx.params["on_conflict"],
                 "prune": self.ctx.params["prune"],
+                "spared": sorted(entry.id for entry in self.listed),  # the bundle has them: they are not to be pruned
                 "digest_key": self.knowledge.encoded_key,
             }
         )

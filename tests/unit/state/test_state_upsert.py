@@ -139,6 +139,25 @@ def test_what_the_log_would_show_goes_by_the_agent(target: Any, call: Any) -> No
     assert call("variables", rows)["counts"] == {"unchanged": 2}
 
 
+def test_prune_spares_what_the_bundle_has_and_cannot_carry(
+    target: Any, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if target.version.startswith("3"):
+        return
+    state = {"odd": {"conn_type": "http", "port": 99999}, "a": {"conn_type": "http", "password": SECRET}}
+    bundle = SimpleNamespace(
+        read_state=lambda _kind: state,
+        ledger=lambda _name: None,
+        digest_key=b"k" * 32,
+        key={"kms_key_id": "key"},
+    )
+    monkeypatch.setattr(module, "Bundle", SimpleNamespace(open=lambda *_all: bundle))
+    monkeypatch.setattr(module, "open_store", lambda url, _aws: url)
+    result = call("connections", None, bundle="s3://b/x", prune=True)
+    assert [entry["id"] for entry in result["not_carried"]] == ["odd"]
+    assert Agent.requests[0]["spared"] == ["odd"]
+
+
 def test_no_run_where_rest_shows_that_all_is_equal(target: Any, call: Any) -> None:
     target.airflow.variables["a"] = {"value": "text", "description": None}
     assert call("variables", [{"key": "a", "value": "text"}])["counts"] == {"unchanged": 1}
