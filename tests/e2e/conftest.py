@@ -80,6 +80,7 @@ class Lab:
 
     def client(self, service: str):
         import boto3
+        from botocore.config import Config
 
         env = self.environment()
         return boto3.client(
@@ -88,6 +89,7 @@ class Lab:
             region_name="us-east-1",
             aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+            config=Config(inject_host_prefix=False),  # the mwaa client would say api.127.0.0.1
         )
 
     def objects(self) -> Iterator[tuple[str, bytes]]:
