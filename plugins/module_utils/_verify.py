@@ -21,7 +21,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, KINDS, SINGULAR, Bundle, open_store
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
+    FIELDS,
+    KINDS,
+    SINGULAR,
+    Bundle,
+    open_store,
+    state_path,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe, major
@@ -593,6 +600,7 @@ class Verification:
                 self.params["kms_key_id"] or self.bundle.key["kms_key_id"],
                 rest=self.rest,
             )
+            self.bundle.check(map(state_path, KINDS))  # before anything is written
             lane.install()
             timeout = max(self.params["wait_timeout"], AGENT_TIMEOUT)
             run_agent = functools.partial(lane.run, timeout=timeout)
