@@ -138,9 +138,9 @@ class Export:
         self.not_carried += state["faults"] if state else identity["faults"]
         self.not_carried += [
             {
-                "kind": "connection",
+                "kind": "default_connection",
                 "id": conn_id,
-                "reason": f"an untouched default connection of Airflow {identity['airflow_version']}",
+                "reason": f"untouched since Airflow {identity['airflow_version']} made it",
             }
             for conn_id in defaults
         ]

@@ -246,7 +246,11 @@ def run_module(
     try:
         result = body(Context(module, Aws(module.params, module._name)))
     except MigrationError as exception:
-        failure = exception
+        if module.check_mode and exception.code == "NoBundle":  # as before the first export
+            module.warn(f"{exception.message}; what this task would do is known after the first export")
+            result = {"changed": False, "skipped": True, "msg": exception.message}
+        else:
+            failure = exception
     except Exception as exception:
         if not is_aws_error(exception):
             raise

@@ -110,7 +110,7 @@ def test_what_the_source_holds_is_in_the_bundle(
         for key, item in variables.items()
     } == state["variables"]
     connections = bundle.read_state("connections")
-    left = {one["id"] for one in result["not_carried"] if "untouched default connection" in one["reason"]}
+    left = {one["id"] for one in result["not_carried"] if one["kind"] == "default_connection"}
     assert len(left) == result["counts"]["default_connections_left_out"] > 50
     assert left | set(connections) == set(state["connections"])
     for conn_id, connection in connections.items():

@@ -107,7 +107,7 @@ def changed_items(output: str) -> list[str]:
     for line in output.splitlines():
         if line.startswith("changed: [lab_target]") and "=> {" in line:
             result = json.loads(line[line.index("=> ") + 3 :])
-            found += [Path(item["id"]).name for item in result["results"] if item.get("changed")]
+            found += [Path(item.get("id") or item["key"]).name for item in result["results"] if item.get("changed")]
     return sorted(found)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,13 @@ def nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
 
 
+ENVIRONMENT = {
+    "Name": "demo",
+    "Status": "AVAILABLE",
+    "AirflowVersion": "2.11.2",
+    "SourceBucketArn": "arn:aws:s3:::b",
+    "DagS3Path": "dags",
+}
 KEYS = {"region": "eu-central-1", "access_key": "AKIA", "secret_key": "CANARY-secret-04040404"}
 
 
@@ -220,3 +228,14 @@ def test_without_a_screen_nothing_is_written(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv(_progress.VARIABLE, str(tmp_path / "gone"))
     _progress.progress("nobody reads this")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["mwaa_variable_upsert", "mwaa_verify"])
+def test_before_the_first_export_check_mode_goes_on_and_a_real_run_does_not(
+    module: str, run_module: Any, tmp_path: Path
+) -> None:
+    options = {"environment": "demo", "bundle": str(tmp_path)}
+    clients = {"mwaa": SimpleNamespace(get_environment=lambda Name: {"Environment": ENVIRONMENT})}
+    looked = run_module(module, options, clients, check=True)
+    assert looked["skipped"] and not looked["changed"] and "there is no bundle" in looked["msg"]
+    assert run_module(module, options, clients)["failed"]
