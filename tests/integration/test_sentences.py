@@ -74,7 +74,7 @@ KEY = r"arn:aws:kms:us-east-1:000000000000:key/\S+"
 CASES = [
     # the source
     case("wrong_port", r'.*Make sure this host can be reached over ssh: .*127.0.0.1 port 1: Connection refused', "export", ansible_port=1, **ALONE),
-    case("wrong_key", r".*Failed to connect to the host via ssh: .*Permission denied.*", "export", ansible_ssh_private_key_file="{stranger}", **ALONE),
+    case("wrong_key", r".*Make sure this host can be reached over ssh: .*Permission denied \(publickey\)\.", "export", ansible_ssh_private_key_file="{stranger}", **ALONE),
     case("no_home", r"airflow_home \S+-old does not exist on \S+; found there: \S+: name the folder that holds airflow.cfg", "export", export_airflow_home="{home}-old"),
     case("no_airflow", r"airflow_home \S+/empty on \S+ has no airflow.cfg \(it is empty .*: name Airflow's own home", "export", export_airflow_home="{empty}"),
     case("no_python", r"/usr/bin/true does not run the agent \(exit code 0\): set airflow_python to Airflow's own interpreter", "export", export_airflow_python="/usr/bin/true"),
@@ -116,7 +116,7 @@ THROTTLED = case("throttled", rf"cannot read environment throttled: AWS kept thr
 # module: its list with a duplicate, and with five bad items of seven
 LISTS = {
     "mwaa_variable_upsert": ("variables", "key", {"value": "CANARY-twice-00000001"}, [
-        {"value": "CANARY-nokey-00000001"}, {"key": "no_value"}, {"key": "number", "value": 5},
+        {"value": "CANARY-nokey-00000001"}, {"key": "no_value"}, {"key": "number", "value": 12345},
         {"key": "k" * 251, "value": "CANARY-long-00000001"}, {"key": "flag", "value": True},
     ]),
     "mwaa_connection_upsert": ("connections", "conn_id", {"conn_type": "http", "password": "CANARY-twice-00000002"}, [
@@ -356,7 +356,7 @@ def shown(stage: Stage) -> Shown:
         plays |= {"lists": stage.play({GROUP[False]: [FINE]}, playbook=lists(stage.folder))}
         plays |= {"loud": stage.run("export", loud, "-vvv"), "throttled": slow.result()}
     return Shown(
-        {name: screens(play.output) for name, play in plays.items()},
+        {name: screens(play.output) for name, play in plays.items() if name != "loud"},
         plays,
         [line for line in stage.lab.journal() if line["time"] >= since and line["caller"] == "user"],
         sorted({key for key, _content in set(stage.lab.objects()) ^ kept}),
@@ -365,15 +365,18 @@ def shown(stage: Stage) -> Shown:
 
 def lists(folder: Path) -> str:
     """A playbook of two tasks a module: its list with a duplicate, its list with five bad items."""
-    tasks = []
+    tasks, given = [], {}
     for module, (option, name, rest, bad) in LISTS.items():
         good = [{name: identifier, **rest} for identifier in ("orders", "other", "orders")]
         for what, items in (("twice", good), ("bad", [*good[:2], *bad])):
-            arguments = {"environment": ENVIRONMENT, option: items, "lane": "rest"}
+            given[f"{option}_{what}"] = items  # in a file of its own: Ansible shows the lines around a task that fails
+            arguments = {"environment": ENVIRONMENT, option: f"{{{{ {option}_{what} }}}}", "lane": "rest"}
             task = {"name": f"{module} {what}", f"mwaa.migration.{module}": arguments, "ignore_errors": True}
             tasks.append(task)
     path = folder / "lists.yml"
-    path.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    (folder / "lists_given.yml").write_text(yaml.safe_dump(given))
+    play = {"hosts": "all", "gather_facts": False, "vars_files": ["lists_given.yml"], "tasks": tasks}
+    path.write_text(yaml.safe_dump([play]))
     return os.path.relpath(path, _by_command.ROOT / "playbooks")
 
 
