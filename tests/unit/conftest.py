@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import threading
 import time
 from typing import Any
 
@@ -19,9 +20,14 @@ from fakes import REGION, Clock
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Nobody waits in a unit test."""
-    fake = Clock()
-    monkeypatch.setattr(time, "sleep", fake.sleep)
-    monkeypatch.setattr(time, "monotonic", fake.monotonic)
+    fake, real, here = Clock(), (time.sleep, time.monotonic), threading.get_ident()
+    # this thread's alone: one that another test has left behind would make the time fly
+
+    def sleep(seconds: float) -> None:
+        (fake.sleep if threading.get_ident() == here else real[0])(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: (fake.monotonic if threading.get_ident() == here else real[1])())
     return fake
 
 

@@ -66,7 +66,7 @@ def test_a_first_export_carries_everything(world: World) -> None:
     assert bundle.document("inventory.json")["dags"] == [
         {"dag_id": "a", "fileloc": "/srv/airflow/dags/a.py", "is_paused": False}
     ]
-    assert {"kind": "connection", "id": "sqlite_default"}.items() <= result["not_carried"][0].items()
+    assert {"kind": "default_connection", "id": "sqlite_default"}.items() <= result["not_carried"][0].items()
     assert bundle.source["airflow_version"] == "2.10.3"
 
 
