@@ -27,7 +27,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         (fake.sleep if threading.get_ident() == here else real[0])(seconds)
 
     monkeypatch.setattr(time, "sleep", sleep)
-    monkeypatch.setattr(time, "monotonic", lambda: (fake.monotonic if threading.get_ident() == here else real[1])())
+
+    def monotonic() -> float:
+        return fake.monotonic() if threading.get_ident() == here else real[1]()
+
+    monkeypatch.setattr(time, "monotonic", monotonic)
     return fake
 
 

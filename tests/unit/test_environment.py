@@ -511,7 +511,7 @@ def test_a_secret_option_of_the_task_wins_over_the_bundles_portable_one(
         files: dict[str, Any] = {}
 
         @classmethod
-        def open(cls, _store: Any, _aws: Any, *_more: Any) -> Bundle:
+        def open(cls, _store: Any, _aws: Any, *_more: Any) -> Any:
             return cls()
 
         def document(self, _path: str) -> Any:
