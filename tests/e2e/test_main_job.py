@@ -78,6 +78,7 @@ def test_check_mode_writes_nothing(lab, first):
 
 
 CHANGE_FOUR = """
+import json
 from airflow.models import Connection, Pool, Variable
 from airflow.utils.session import create_session
 with create_session() as session:
@@ -87,7 +88,7 @@ with create_session() as session:
     connection.set_password("CANARY-changed-0badc0de")
     pool = session.query(Pool).filter(Pool.pool != "default_pool").order_by(Pool.pool).first()
     pool.slots += 1
-    print("\\n@@", variable.key, connection.conn_id, pool.pool)
+    print("\\n@@" + json.dumps([variable.key, connection.conn_id, pool.pool]))
 """
 
 
@@ -95,7 +96,7 @@ def test_four_changes_at_the_source_are_four_changes(lab, first):
     dags = Path(lab.status()["source"]["airflow_home"], "dags")
     dag = next(path for path in sorted(dags.glob("*.py")) if "with DAG" in path.read_text())
     dag.write_text(dag.read_text() + "\n# changed at the source\n")
-    marked = lab.source_python(CHANGE_FOUR).split("@@")[1].split()
+    marked = json.loads(lab.source_python(CHANGE_FOUR).split("@@")[1])
     play = lab.play("migrate.yml", "-v")
     assert play.returncode == 0, play.output[-3000:]
     assert changed_items(play.output) == sorted([*marked, dag.name])
@@ -107,7 +108,8 @@ def changed_items(output: str) -> list[str]:
     for line in output.splitlines():
         if line.startswith("changed: [lab_target]") and "=> {" in line:
             result = json.loads(line[line.index("=> ") + 3 :])
-            found += [Path(item.get("id") or item["key"]).name for item in result["results"] if item.get("changed")]
+            changed = [item for item in result["results"] if item["changed"]]
+            found += [item["id"] if "id" in item else Path(item["key"]).name for item in changed]
     return sorted(found)
 
 
