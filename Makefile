@@ -31,7 +31,7 @@ export PYTHONPATH := $(CACHE)/collections
 export UV_SYSTEM_CERTS ?= 1
 unexport VIRTUAL_ENV
 
-.PHONY: help setup rehearse lab lab-down test versions lint unit lab-test e2e e2e-all sanity build lock clean
+.PHONY: help setup rehearse lab lab-down test versions lint unit lab-test e2e e2e-all sanity build matrix lock clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ sanity: versions ## ansible-test sanity
 
 build: versions ## the tarball, installed offline into an empty place
 	@tests/sanity/build
+
+matrix: setup ## rehearse pairs of versions, one after another, and write docs/matrix.md: [PAIRS="1.10.15:2.5.1 …"]
+	@python tests/rehearsals/matrix.py $(PAIRS)
 
 lock: $(UV) ## requirements-dev.in to requirements-dev.txt
 	@$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --no-header -o requirements-dev.txt requirements-dev.in
