@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from typing import Any
 
 from mwaa_lab import processes
 from mwaa_lab.airflow import install
+from mwaa_lab.aws import limits
 from mwaa_lab.labdir import LabDir, LabError, write_json
 
 SERVER = "server"
@@ -48,15 +50,18 @@ class Progress:
 # --- up ---------------------------------------------------------------------------------------------------------------
 
 
-def up(lab: LabDir, source: str, seed_data: str, engine: str) -> None:
-    """Start a lab, or say that it is up. :raises LabError: it cannot start; what had started is stopped again."""
-    asked = {"source": source, "seed_data": seed_data, "engine": engine}
+def up(lab: LabDir, asked: dict[str, Any]) -> None:
+    """Start a lab, or say that it is up; ``asked`` holds the options of the command line, None where not given.
+
+    :raises LabError: it cannot start; what had started is stopped again.
+    """
+    source, seed_data, engine = asked["source"], asked["seed_data"], asked["engine"]
     say = Progress()
     if lab.exists():
         known = lab.read()
         if known.get("ready") and not _dead(lab):
             if known["asked"] != asked:
-                was = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in known["asked"].items())
+                was = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in known["asked"].items() if v is not None)
                 raise LabError(f"The lab in {lab.path} is up with {was}: take it down first, or use another --dir.")
             say(f"the lab in {lab.path} is already up")
             return
@@ -68,7 +73,7 @@ def up(lab: LabDir, source: str, seed_data: str, engine: str) -> None:
     lab.create(asked)
     try:
         with ThreadPoolExecutor(2) as pool:
-            aws = pool.submit(_start_aws, lab, engine, say)
+            aws = pool.submit(_start_aws, lab, asked, say)
             host = pool.submit(_start_source, lab, source, seed_data, engine, say)
             for part in (aws, host):
                 part.result()
@@ -88,11 +93,11 @@ def _dead(lab: LabDir) -> list[str]:
     asked = lab.read()["asked"]
     parts = [SERVER]
     if asked["source"] != "none":
-        parts += ["postgres", "host"]
+        parts += ["host"] if asked.get("source_database") == "sqlite" else ["postgres", "host"]
     return [f"{part} is dead" for part in parts if not processes.alive(lab, part)]
 
 
-def _start_aws(lab: LabDir, engine: str, say: Progress) -> dict[str, Any]:
+def _start_aws(lab: LabDir, asked: dict[str, Any], say: Progress) -> dict[str, Any]:
     server_file = lab.path / "aws" / "server.json"
     log = lab.logs / "aws.log"
     for attempt in range(3):
@@ -103,10 +108,11 @@ def _start_aws(lab: LabDir, engine: str, say: Progress) -> dict[str, Any]:
             "--dir",
             str(lab.path),
             "--engine",
-            engine,
+            asked["engine"],
             "--account",
             ACCOUNT,
         ]
+        argv += ["--as-of", asked["as_of"]] if asked["as_of"] else []
         argv += ["--http-port", str(processes.free_port()), "--tls-port", str(processes.free_port())]
         environ = {**install.installer_environment(), **lab.environment()}
         server = processes.spawn(lab, SERVER, argv, environ, log)
@@ -128,10 +134,11 @@ def _start_aws(lab: LabDir, engine: str, say: Progress) -> dict[str, Any]:
 def _start_source(lab: LabDir, source: str, seed_data: str, engine: str, say: Progress) -> None:
     if source == "none" and engine == "stub":
         return
-    from mwaa_lab.airflow.postgres import Postgres
+    if engine == "airflow" or lab.read()["asked"].get("source_database") != "sqlite":
+        from mwaa_lab.airflow.postgres import Postgres
 
-    Postgres(lab).ensure()
-    say("PostgreSQL answers")
+        Postgres(lab).ensure()
+        say("PostgreSQL answers")
     if source == "none":
         return
     from mwaa_lab import source as host
@@ -295,6 +302,7 @@ def status(lab: LabDir) -> dict[str, Any]:
         environments = json.load(reply)
     return {
         "endpoints": {"aws": server["aws"], "webserver": server["webserver"], "ca": server["ca"]},
+        "as_of": lab.read()["asked"].get("as_of"),
         "base": lab.read().get("base", {}),
         "source": host.Source(lab).describe(),
         "environments": [
@@ -328,6 +336,8 @@ def print_status(known: dict[str, Any], lab: LabDir) -> None:
     row("web server", f"https://{known['endpoints']['webserver']}", f"CA {known['endpoints']['ca']}")
     row("buckets", known["base"].get("bucket", ""), known["base"].get("bundle_bucket", ""))
     row("journal", known["journal"])
+    if known["as_of"]:
+        row("as of", known["as_of"], "what AWS offered on that day")
     if source := known["source"]:
         print(f"\nsource  Airflow {source['airflow_version']}, {source['seed_data']} seed data")
         airflow(source)
@@ -397,6 +407,19 @@ def install_versions(wanted: list[str]) -> None:
         raise LabError("\n".join(problems))
 
 
+def as_of(version: str) -> str:
+    """The last day of a version that AWS has ended by today, for ``up --as-of``; empty for one that it offers."""
+    last = limits.last_day(version)
+    return last.isoformat() if last and last < datetime.datetime.now(datetime.timezone.utc).date() else ""
+
+
+def _day(text: str) -> str:
+    try:
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day: write it as 2025-12-30") from None
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="mwaa-lab", description="AWS, MWAA and a self-managed Airflow on this machine."
@@ -405,7 +428,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
-        if name != "install":
+        if name not in ("install", "as-of"):
             told = os.environ.get("MWAA_LAB_DIR") or DEFAULT_DIR
             made.add_argument("--dir", default=told, help="the lab's folder (MWAA_LAB_DIR, else %(default)s)")
         return made
@@ -414,12 +437,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     one.add_argument("--source", default="none", metavar="VERSION", help="Airflow to be left, or none (default)")
     one.add_argument("--seed-data", default="small", choices=("small", "large", "none"), help="what the source holds")
     one.add_argument("--engine", default="airflow", choices=("airflow", "stub"), help="what environments are")
+    one.add_argument(
+        "--source-database", default="postgresql", choices=("postgresql", "sqlite"), help="of the Airflow to be left"
+    )
+    one.add_argument("--as-of", type=_day, metavar="YYYY-MM-DD", help="the day whose versions AWS offers (today)")
     command("env", 'print exports for a shell: eval "$(mwaa-lab env)"')
     command("status", "show what is where").add_argument("--json", action="store_true")
     command("journal", "show every AWS call").add_argument("--json", action="store_true")
     last = command("down", "stop everything that the lab started, and remove it")
     last.add_argument("--keep", action="store_true", help="keep the folder, to look at the logs")
     command("install", "install Airflows ahead of time").add_argument("versions", nargs="*", metavar="VERSION")
+    command("as-of", "print the last day of an Airflow version that AWS has ended").add_argument("version")
     return parser.parse_args(argv)
 
 
@@ -432,9 +460,12 @@ def main(argv: list[str] | None = None) -> None:
         if options.command == "install":
             install_versions(options.versions)
             return
+        if options.command == "as-of":
+            print(as_of(options.version))
+            return
         lab = LabDir(options.dir)
         if options.command == "up":
-            up(lab, options.source, options.seed_data, options.engine)
+            up(lab, {key: value for key, value in vars(options).items() if key not in ("command", "dir")})
         elif options.command == "env":
             values = env(lab)
             for key in unwanted:

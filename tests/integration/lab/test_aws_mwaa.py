@@ -114,6 +114,19 @@ def test_versions_move_within_a_major_and_across_at_2_11(base, mwaa):
     assert "not supported" in refused(mwaa.create_environment, **base.settings(AirflowVersion="9.9"))[1]
 
 
+def test_what_is_offered_is_a_matter_of_the_day(lab, base, mwaa):
+    lab.admin("POST", "as-of", {"day": "2024-04-29"})
+    name = base.environment(AirflowVersion="2.0.2")
+    assert "not supported" in refused(mwaa.create_environment, **base.settings(AirflowVersion="2.11.2"))[1]
+    lab.admin("POST", "as-of", {"day": None})
+    # What runs goes on, and can be updated, but not moved back to.
+    mwaa.update_environment(Name=name, MaxWorkers=4)
+    assert base.settled(name)["AirflowVersion"] == "2.0.2"
+    code, message = refused(mwaa.invoke_rest_api, Name=name, Path="/dags", Method="GET")
+    assert (code, message) == ("ValidationException", "Update your environment to use InvokeRestApi")
+    assert "end of support" in refused(mwaa.create_environment, **base.settings(AirflowVersion="2.0.2"))[1]
+
+
 def test_names_are_unique_in_account_and_region(lab, base, mwaa):
     name = base.environment()
     assert "already exists" in refused(mwaa.create_environment, **base.settings(Name=name))[1]

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 
 pytest.importorskip("mwaa_lab", reason="the lab is not installed in this environment")
@@ -15,6 +17,7 @@ from mwaa_lab.aws.journal import Call  # noqa: E402
 
 DAY = 24 * 3600 * 1000
 NOW = 1_800_000_000_000
+TODAY = datetime.date(2026, 11, 21)
 
 
 # --- which operation a request is ------------------------------------------------------------------------------------
@@ -247,6 +250,20 @@ def test_errors_have_their_usual_status(error, status):
         ("backfill create", "3.0.6", True),
         ("providers notifications", "2.7.2", False),
         ("providers notifications", "2.8.1", True),
+        ("connections add", "2.0.2", True),
+        ("connections import", "2.0.2", False),
+        ("connections import", "2.2.2", False),
+        ("variables import", "2.2.2", False),
+        ("dags backfill", "2.0.2", False),
+        ("dags backfill", "2.2.2", True),
+        ("db clean", "2.2.2", False),
+        ("dags reserialize", "2.2.2", False),
+        ("db clean", "2.4.3", True),
+        ("variables set", "1.10.12", False),
+        ("variables", "1.10.12", True),
+        ("connections", "1.10.12", False),
+        ("pool", "1.10.12", True),
+        ("trigger_dag", "2.0.2", False),
     ],
 )
 def test_the_clis_allow_list(command, version, allowed):
@@ -260,6 +277,10 @@ def test_the_clis_allow_list(command, version, allowed):
         ("dags list -o json", "dags list"),
         ("version --help", "version"),
         ("dags --help", "dags"),
+        ("variables set a b", "variables set"),
+        ("variables import -", "variables import"),
+        ("variables -s a b", "variables"),
+        ("trigger_dag nightly", "trigger_dag"),
         ("", ""),
     ],
 )
@@ -282,4 +303,24 @@ def test_a_commands_name_has_no_arguments(line, command):
     ],
 )
 def test_where_an_environment_can_move(old, new, possible):
-    assert (limits.upgrade_fault(old, new) is None) is possible
+    assert (limits.upgrade_fault(old, new, TODAY) is None) is possible
+
+
+@pytest.mark.parametrize(
+    ("version", "day", "words"),
+    [
+        ("2.11.2", "2026-11-21", None),
+        ("2.0.2", "2024-04-29", None),  # its last day
+        ("2.0.2", "2024-04-30", "reached its end of support"),
+        ("2.5.1", "2026-11-21", "reached its end of support"),
+        ("3.3.1", "2026-08-31", "is not supported. Valid versions are: 2.7.2, "),  # not yet
+        ("3.1.0", "2026-11-21", "is not supported"),  # never
+    ],
+)
+def test_what_aws_offers_on_a_day(version, day, words):
+    fault = limits.not_offered(version, datetime.date.fromisoformat(day))
+    assert fault is None if words is None else words in fault
+
+
+def test_the_latest_version_is_the_highest_of_that_day():
+    assert limits.offered(datetime.date(2026, 7, 22))[-1] == "3.2.1"  # 2.11.2 came a day before, and is lower

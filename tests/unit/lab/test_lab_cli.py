@@ -70,3 +70,16 @@ def test_env_turns_away_what_the_shell_holds_for_the_real_aws(
     told = capsys.readouterr().out.splitlines()
     assert {"unset AWS_PROFILE", "unset AWS_ENDPOINT_URL_S3", "export AWS_REGION=us-east-1"} <= set(told)
     assert not any("CA_BUNDLE" in line for line in told)
+
+
+@pytest.mark.parametrize(("version", "day"), [("2.5.1", "2025-12-30"), ("2.11.2", ""), ("1.2.3", "")])
+def test_the_day_of_an_ended_version(version: str, day: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["as-of", version])
+
+    assert capsys.readouterr().out.strip() == day
+
+
+def test_a_day_is_written_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["up", "--as-of", "yesterday"])
+    assert "'yesterday' is not a day" in capsys.readouterr().err

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import threading
 from typing import Any
 
@@ -48,6 +49,7 @@ class Plane:
             "127.0.0.1:2",
             clock=lambda: self.now,
             monotonic=lambda: self.now,
+            as_of=datetime.date(2026, 11, 21),
         )
         shown = {
             "Name": "e",

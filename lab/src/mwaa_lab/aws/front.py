@@ -233,8 +233,11 @@ class Front:
         if what == ("POST", "/_lab/expire-tokens"):
             self._control.expire_tokens()
             return {}
+        if what == ("POST", "/_lab/as-of"):
+            return self._control.stand_on((given or {}).get("day"))
         if what == ("POST", "/_lab/reset"):
             self._faults.replace([])
+            self._control.stand_on(None)
             self._control.forget_throttling()
             try:
                 return self._control.engine.configure({"reset": True})

@@ -8,10 +8,51 @@ Sources: the MWAA User Guide and API reference; "U" marks what AWS does not docu
 
 from __future__ import annotations
 
-VERSIONS = ("2.7.2", "2.8.1", "2.9.2", "2.10.1", "2.10.3", "2.11.0", "2.11.2", "3.0.6", "3.2.1", "3.3.1")
-"""Versions that an environment can be created with or moved to (User Guide, "Apache Airflow versions")."""
-ENDED_VERSIONS = ("1.10.12", "2.0.2", "2.2.2", "2.4.3", "2.5.1", "2.6.3")
-LATEST = VERSIONS[-1]
+import datetime
+
+_DAYS = {
+    # version: first day, last day ("" while it is offered). Days before 2.7.2's first one are from AWS's announcements.
+    "1.10.12": ("2020-11-24", "2024-02-21"),
+    "2.0.2": ("2021-05-26", "2024-04-29"),
+    "2.2.2": ("2022-01-27", "2024-06-27"),
+    "2.4.3": ("2023-01-23", "2025-12-30"),
+    "2.5.1": ("2023-04-11", "2025-12-30"),
+    "2.6.3": ("2023-08-02", "2025-12-30"),
+    "2.7.2": ("2023-11-06", ""),
+    "2.8.1": ("2024-02-23", ""),
+    "2.9.2": ("2024-07-09", ""),
+    "2.10.1": ("2024-09-26", ""),
+    "2.10.3": ("2024-12-18", ""),
+    "3.0.6": ("2025-10-01", ""),
+    "2.11.0": ("2026-01-07", ""),
+    "3.2.1": ("2026-05-19", ""),
+    "2.11.2": ("2026-07-21", ""),
+    "3.3.1": ("2026-09-01", ""),
+}
+"""Every version that MWAA ever offered, and when it could be chosen (User Guide, "Apache Airflow versions")."""
+
+
+def offered(day: datetime.date) -> list[str]:
+    """Versions that an environment can be created with or moved to on that day, oldest first."""
+    text = day.isoformat()
+    return sorted((v for v, (first, last) in _DAYS.items() if first <= text <= (last or text)), key=version_tuple)
+
+
+def last_day(version: str) -> datetime.date | None:
+    """The last day on which AWS offers a version; None: no end is announced, or it is none of MWAA's."""
+    last = _DAYS.get(version, ("", ""))[1]
+    return datetime.date.fromisoformat(last) if last else None
+
+
+def not_offered(version: str, day: datetime.date) -> str | None:
+    """Why an environment cannot have this version on that day; None when it can."""
+    possible = offered(day)
+    if version in possible:
+        return None
+    if version in _DAYS and day.isoformat() > _DAYS[version][0]:
+        return f"Apache Airflow version {version} has reached its end of support on Amazon MWAA."
+    return f"Apache Airflow version {version} is not supported. Valid versions are: {', '.join(possible)}."
+
 
 CLASSES = ("mw1.micro", "mw1.small", "mw1.medium", "mw1.large", "mw1.xlarge", "mw1.2xlarge")
 MOST_WORKERS = 25
@@ -19,6 +60,7 @@ MOST_WEBSERVERS = 5
 
 TOKEN_SECONDS = 60
 SESSION_SECONDS = 12 * 3600
+REST_SINCE = (2, 4, 3)
 REST_PER_SECOND = 10
 REST_SECONDS = 10.0
 REST_BYTES = 6 * 1024 * 1024
@@ -32,13 +74,31 @@ def version_tuple(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
+_V1 = (1, 10)
 _V2 = (2, 0)
 _V3 = (3, 0)
 _FOREVER = (99,)
 _CLI: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     # command: first version that has it, first version that no longer has it
+    "clear": (_V1, _V2),
+    "dag_state": (_V1, _V2),
+    "delete_dag": (_V1, _V2),
+    "list_dag_runs": (_V1, _V2),
+    "list_tasks": (_V1, _V2),
+    "next_execution": (_V1, _V2),
+    "pause": (_V1, _V2),
+    "pool": (_V1, _V2),
+    "render": (_V1, _V2),
+    "run": (_V1, _V2),
+    "show_dag": (_V1, _V2),
+    "task_failed_deps": (_V1, _V2),
+    "task_state": (_V1, _V2),
+    "test": (_V1, _V2),
+    "trigger_dag": (_V1, _V2),
+    "unpause": (_V1, _V2),
+    "variables": (_V1, _V2),
     "cheat-sheet": (_V2, _FOREVER),
-    "version": (_V2, _FOREVER),
+    "version": (_V1, _FOREVER),
     "assets details": (_V3, _FOREVER),
     "assets list": (_V3, _FOREVER),
     "assets materialize": (_V3, _FOREVER),
@@ -89,6 +149,14 @@ _CLI: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 _CLI_READS = frozenset(
     [
+        "dag_state",
+        "list_dag_runs",
+        "list_tasks",
+        "next_execution",
+        "render",
+        "show_dag",
+        "task_failed_deps",
+        "task_state",
         "cheat-sheet",
         "version",
         "assets details",
@@ -124,9 +192,11 @@ _CLI_READS = frozenset(
 
 def cli_command(argv: list[str]) -> str:
     """The command's name without its arguments: ``variables set``, ``version``."""
-    if argv and argv[0] in _CLI:
+    words = [word for word in argv[:2] if not word.startswith("-")]
+    # `variables` is a command of 1.10 (variables --set …) and a group of commands since (variables set …).
+    if argv and argv[0] in _CLI and words != ["variables", *argv[1:2]]:
         return argv[0]
-    return " ".join(word for word in argv[:2] if not word.startswith("-"))
+    return " ".join(words)
 
 
 def cli_allowed(command: str, version: str) -> bool:
@@ -141,15 +211,13 @@ def cli_reads(command: str) -> bool:
     return command in _CLI_READS
 
 
-def upgrade_fault(old: str, new: str) -> str | None:
-    """Why an environment cannot move from one version to another in place; None when it can.
+def upgrade_fault(old: str, new: str, day: datetime.date) -> str | None:
+    """Why an environment cannot move from one version to another in place on that day; None when it can.
 
     Within a major version up and down; 2.11.x to 3.x and back. Which other jumps MWAA refuses is not documented (U).
     """
-    if new in ENDED_VERSIONS:
-        return f"Apache Airflow version {new} has reached its end of support on Amazon MWAA."
-    if new not in VERSIONS:
-        return f"Apache Airflow version {new} is not supported. Valid versions are: {', '.join(VERSIONS)}."
+    if fault := not_offered(new, day):
+        return fault
     before, after = version_tuple(old), version_tuple(new)
     if before[0] == after[0]:
         return None

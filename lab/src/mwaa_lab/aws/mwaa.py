@@ -13,6 +13,7 @@ import base64
 import concurrent.futures
 import contextlib
 import copy
+import datetime
 import json
 import re
 import secrets
@@ -104,8 +105,10 @@ class ControlPlane:
         webserver: str,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        as_of: datetime.date | None = None,
     ) -> None:
         self.engine = engine
+        self._told = self._as_of = as_of
         self._aws = aws
         self._webserver = webserver
         self._clock = clock
@@ -203,13 +206,9 @@ class ControlPlane:
     def create(self, values: dict[str, Any], account: str, region: str) -> Environment:
         """Accept a new environment (status CREATING) and make it in the background."""
         name = values["Name"]
-        version = values.get("AirflowVersion") or limits.LATEST
-        if version in limits.ENDED_VERSIONS:
-            raise invalid(f"Apache Airflow version {version} has reached its end of support on Amazon MWAA.")
-        if version not in limits.VERSIONS:
-            raise invalid(
-                f"Apache Airflow version {version} is not supported. Valid versions are: {', '.join(limits.VERSIONS)}."
-            )
+        version = values.get("AirflowVersion") or limits.offered(self.day())[-1]
+        if fault := limits.not_offered(version, self.day()):
+            raise invalid(fault)
         _check_numbers({**_defaults(values.get("EnvironmentClass")), **values})
         _check_options(values, version)
         with self._lock:
@@ -270,7 +269,7 @@ class ControlPlane:
             old = copy.deepcopy(environment.shown)
             version = changes.get("AirflowVersion", environment.version)
             if version != environment.version:
-                fault = limits.upgrade_fault(environment.version, version)
+                fault = limits.upgrade_fault(environment.version, version, self.day())
                 if fault:
                     raise invalid(fault)
             merged = {**old, **changes}
@@ -387,6 +386,15 @@ class ControlPlane:
 
     # --- tokens and calls into an environment ------------------------------------------------------------------------
 
+    def day(self) -> datetime.date:
+        """The day that the lab stands on, for what AWS offers: told, else today."""
+        return self._as_of or datetime.datetime.fromtimestamp(self._clock(), datetime.timezone.utc).date()
+
+    def stand_on(self, day: str | None) -> dict[str, str]:
+        """Move to another day (``POST /_lab/as-of``); None: back to the one that the lab was started with."""
+        self._as_of = datetime.date.fromisoformat(day) if day else self._told
+        return {"as_of": self.day().isoformat()}
+
     def now(self) -> float:
         return self._clock() + self._clock_offset
 
@@ -425,7 +433,7 @@ class ControlPlane:
 
     def _invoke(self, environment: Environment, values: dict[str, Any]) -> dict[str, Any]:
         self._live(environment)
-        if limits.version_tuple(environment.version) < (2, 4, 3):
+        if limits.version_tuple(environment.version) < limits.REST_SINCE:
             raise invalid("Update your environment to use InvokeRestApi")
         self._throttle(environment)
         query = values.get("QueryParameters")

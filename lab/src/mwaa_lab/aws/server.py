@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import concurrent.futures
+import datetime
 import importlib
 import json
 import logging
@@ -31,6 +32,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tls-port", type=int, required=True, help="the environments' web server")
     parser.add_argument("--engine", choices=("stub", "airflow"), default="stub")
     parser.add_argument("--account", default="000000000000", help="account of access keys that name none")
+    parser.add_argument("--as-of", type=datetime.date.fromisoformat, help="the day whose versions AWS offers (today)")
     parser.add_argument("--log-level", default="WARNING")
     return parser.parse_args(argv)
 
@@ -119,7 +121,7 @@ async def serve(options: argparse.Namespace) -> None:
     webserver = f"{HOST}:{options.tls_port}"
     aws = AwsAccess(f"http://{HOST}:{options.http_port}")
     engine = make_engine(options.engine, EngineSettings(dir=options.dir, aws=aws, webserver=webserver))
-    control = ControlPlane(engine, aws, webserver)
+    control = ControlPlane(engine, aws, webserver, as_of=options.as_of)
     cloudformation.install(control, aws)
     journal, faults = Journal(options.dir / "journal.jsonl"), Faults()
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=128, thread_name_prefix="lab")

@@ -149,6 +149,8 @@ class WebServer:
         call.keys["environment"] = environment.name
         if environment.version.startswith("3.") != (prefix == "/api/v2"):
             return 404, {"detail": "Not Found"}, {}
+        if limits.version_tuple(environment.version) < limits.REST_SINCE:
+            return 403, {"detail": None, "status": 403, "title": "Forbidden", "type": "about:blank"}, {}
         lose = await self._fault(call)
         query = {
             key: values if len(values) > 1 else values[0]
