@@ -166,8 +166,8 @@ def classify(options: list[dict[str, Any]], source_version: str, target_version:
         value = option["value"]
         if old in NOT_THE_SAME and old not in known:
             put("unknown", old, NOT_THE_SAME[old])
-        elif _reserved(old) or _reserved(new):
-            put("reserved", old, _reserved(old) or _reserved(new) or "")
+        elif any(map(_reserved, _names(old))):
+            put("reserved", old, next(filter(None, map(_reserved, _names(old)))))
         elif option["secret"] or SECRET.search(option["key"]):
             put("secret", old, "it may hold a secret, which options show to everyone who may read the environment")
         elif new not in known:
@@ -245,16 +245,20 @@ def _reserved(name: str) -> str | None:
 
 
 def _renamed(name: str, known: frozenset[str]) -> str:
-    """What the target calls an option: itself where it is known, else its latest known new name."""
+    """What the target calls an option: itself where it is known, else the first of its later names that is."""
+    return next((one for one in _names(name) if one in known), name)
+
+
+@functools.cache
+def _names(name: str) -> tuple[str, ...]:
+    """An option's name and the names that later Airflows gave it."""
     names, at = [name], 0
     while at < len(names) and len(names) < 10:
-        if names[at] in known:
-            return names[at]
         names += renamed().get(names[at], [])
         section, _dot, key = names[at].partition(".")
         names += [f"{new[:-2]}.{key}" for new in renamed().get(f"{section}.*", [])]
         at += 1
-    return name
+    return tuple(names)
 
 
 @functools.cache
@@ -267,10 +271,11 @@ def option_versions() -> tuple[str, ...]:
 
 
 def _nearest(version: str) -> str:
-    if version in option_versions():
-        return version
-    minor = version.rsplit(".", 1)[0]
-    return next(one for one in option_versions() if one.startswith(minor + "."))
+    """The version whose list stands for this one: the last of those before it, or the first."""
+    if version == "2.10.1":
+        return "2.10.3"
+    before = [one for one in option_versions() if _versions.at_least(version, one)]
+    return before[-1] if before else option_versions()[0]
 
 
 @functools.cache
@@ -292,21 +297,23 @@ def known_options(version: str) -> frozenset[str]:
 
 # section: option… ; option@first-last where not every version has it
 OPTIONS = """\
-api: access_control_allow_headers access_control_allow_methods access_control_allow_origins access_logfile@3.0.6-3.0.6
-  auth_backends@-2.11.2 auto_refresh_interval@3.2.1- base_url@3.0.6- client_ssl_cert@3.2.1- client_ssl_key@3.2.1-
-  client_use_public_certs@3.3.1- dag_cache_size@3.3.1- dag_cache_ttl@3.3.1- default_wrap@3.2.1-
-  enable_experimental_api@-2.11.2 enable_swagger_ui@3.0.6- enable_xcom_deserialize_support@-3.0.6 expose_config@3.0.6-
-  expose_stacktrace@3.0.6- fallback_page_limit google_key_path@-2.11.2 google_oauth2_audience@-2.11.2
-  grid_view_sorting_order@3.2.1- hide_paused_dags_by_default@3.2.1- host@3.0.6- instance_name@3.2.1- log_config@3.2.1-
-  log_fetch_timeout_sec@3.2.1- log_stream_buffer_size@3.2.1- maximum_page_limit port@3.0.6-
-  require_confirmation_dag_change@3.2.1- secret_key@3.0.6- server_type@3.2.1- ssl_ca_file@3.3.1- ssl_cert@3.0.6-
-  ssl_cert_reqs@3.3.1- ssl_key@3.0.6- theme@3.2.1- worker_refresh_batch_size@3.2.1- worker_refresh_interval@3.2.1-
-  worker_timeout@3.0.6- workers@3.0.6-
+admin: hide_sensitive_variable_fields@-2.0.2 sensitive_variable_fields@2.0.2-2.0.2
+api: access_control_allow_headers@2.2.2- access_control_allow_methods@2.2.2- access_control_allow_origins@2.2.2-
+  access_logfile@3.0.6-3.0.6 auth_backend@-2.2.2 auth_backends@2.4.3-2.11.2 auto_refresh_interval@3.2.1-
+  base_url@3.0.6- client_ssl_cert@3.2.1- client_ssl_key@3.2.1- client_use_public_certs@3.3.1- dag_cache_size@3.3.1-
+  dag_cache_ttl@3.3.1- default_wrap@3.2.1- enable_experimental_api@2.0.2-2.11.2 enable_swagger_ui@3.0.6-
+  enable_xcom_deserialize_support@2.7.2-3.0.6 expose_config@3.0.6- expose_stacktrace@3.0.6- fallback_page_limit@2.0.2-
+  google_key_path@2.0.2-2.11.2 google_oauth2_audience@2.0.2-2.11.2 grid_view_sorting_order@3.2.1-
+  hide_paused_dags_by_default@3.2.1- host@3.0.6- instance_name@3.2.1- log_config@3.2.1- log_fetch_timeout_sec@3.2.1-
+  log_stream_buffer_size@3.2.1- maximum_page_limit@2.0.2- port@3.0.6- require_confirmation_dag_change@3.2.1-
+  secret_key@3.0.6- server_type@3.2.1- ssl_ca_file@3.3.1- ssl_cert@3.0.6- ssl_cert_reqs@3.3.1- ssl_key@3.0.6-
+  theme@3.2.1- worker_refresh_batch_size@3.2.1- worker_refresh_interval@3.2.1- worker_timeout@3.0.6- workers@3.0.6-
 api_auth: jwt_algorithm@3.0.6- jwt_audience@3.0.6- jwt_cli_expiration_time@3.0.6- jwt_expiration_time@3.0.6-
   jwt_issuer@3.0.6- jwt_kid@3.0.6- jwt_leeway@3.0.6- jwt_private_key_path@3.0.6- jwt_secret@3.0.6-
   trusted_jwks_url@3.0.6-
-atlas: host@3.2.1- password@3.2.1- port@3.2.1- sasl_enabled@3.2.1- username@3.2.1-
-aws: cloudwatch_task_handler_json_serializer@2.8.1- s3_task_handler_acl_policy@3.3.1- session_factory
+atlas: host@-2.6.3 host@3.2.1- password@-2.6.3 password@3.2.1- port@-2.6.3 port@3.2.1- sasl_enabled@-2.6.3
+  sasl_enabled@3.2.1- username@-2.6.3 username@3.2.1-
+aws: cloudwatch_task_handler_json_serializer@2.8.1- s3_task_handler_acl_policy@3.3.1- session_factory@2.7.2-
 aws_auth_manager: avp_policy_store_id@2.8.1- conn_id@2.8.1- enable@2.8.1-2.10.3 region_name@2.9.2-
   saml_metadata_url@2.8.1-
 aws_batch_executor: check_health_on_startup@2.9.2- conn_id@2.9.2- job_definition@2.9.2- job_name@2.9.2-
@@ -319,14 +326,16 @@ aws_lambda_executor: check_health_on_startup@2.11.2- conn_id@2.11.2- dead_letter
   end_wait_timeout@2.11.2- function_name@2.11.2- max_invoke_attempts@2.11.2-2.11.2 max_invoke_attempts@3.2.1-
   max_run_task_attempts@3.0.6-3.0.6 qualifier@2.11.2- queue_url@2.11.2- region_name@2.11.2-
 callbacks: callback_execution_timeout@3.3.1-
-celery: broker_url celery_app_name celery_config_options extra_celery_config@2.11.0- flower_basic_auth flower_host
-  flower_port flower_url_prefix json_logs@3.3.1- mp_forkserver_preload@3.3.1- mp_start_method@3.3.1- operation_timeout
-  pool result_backend result_backend_sqlalchemy_engine_options ssl_active ssl_cacert ssl_cert ssl_key
-  ssl_mutual_tls@3.3.1- sync_parallelism task_acks_late@2.9.2- task_publish_max_retries task_track_started
-  worker_autoscale worker_concurrency worker_enable_remote_control worker_precheck@-2.10.3 worker_precheck@3.2.1-
-  worker_prefetch_multiplier worker_umask@2.11.2-
-celery_broker_transport_options: sentinel_kwargs visibility_timeout
-celery_kubernetes_executor: kubernetes_queue
+celery: broker_url celery_app_name celery_config_options default_queue@-2.0.2 extra_celery_config@2.11.0-
+  flower_basic_auth flower_host flower_port flower_url_prefix json_logs@3.3.1- mp_forkserver_preload@3.3.1-
+  mp_start_method@3.3.1- operation_timeout pool result_backend@-2.5.1 result_backend@2.7.2-
+  result_backend_sqlalchemy_engine_options@2.6.3- ssl_active ssl_cacert ssl_cert ssl_key ssl_mutual_tls@3.3.1-
+  stalled_task_timeout@2.4.3-2.5.1 sync_parallelism task_acks_late@2.9.2- task_adoption_timeout@2.0.2-2.5.1
+  task_publish_max_retries@2.0.2- task_track_started@2.0.2- worker_autoscale@-2.5.1 worker_autoscale@2.7.2-
+  worker_concurrency worker_enable_remote_control@2.4.3- worker_log_server_port@-2.0.2 worker_precheck@2.0.2-2.10.3
+  worker_precheck@3.2.1- worker_prefetch_multiplier@2.0.2- worker_umask@2.0.2-2.2.2 worker_umask@2.11.2-
+celery_broker_transport_options: sentinel_kwargs@2.7.2- visibility_timeout@-2.5.1 visibility_timeout@2.7.2-
+celery_kubernetes_executor: kubernetes_queue@2.0.2-
 celery_result_backend_transport_options: master_name@2.11.2-2.11.2 master_name@3.2.1- sentinel_kwargs@2.11.2-2.11.2
   sentinel_kwargs@3.2.1-
 cli: api_client@-2.11.2 endpoint_url@-2.11.2
@@ -334,43 +343,63 @@ common.io: state_store_objectstorage_compression@3.3.1- state_store_objectstorag
   state_store_objectstorage_threshold@3.3.1- xcom_objectstorage_compression@2.9.2- xcom_objectstorage_path@2.9.2-
   xcom_objectstorage_threshold@2.9.2-
 connection_test: max_concurrency@3.3.1- reaper_interval@3.3.1- timeout@3.3.1-
-core: allow_double_dot_in_ids@3.3.1- allowed_deserialization_classes allowed_deserialization_classes_regexp@2.9.2-
-  asset_manager_class@3.0.6- asset_manager_kwargs@3.0.6- auth_manager check_slas@-2.11.2 compress_serialized_dags
-  daemon_umask dag_discovery_safe_mode dag_file_processor_timeout@-2.11.2 dag_ignore_file_syntax
-  dag_run_conf_overrides_params dagbag_import_error_traceback_depth dagbag_import_error_tracebacks
-  dagbag_import_timeout dags_are_paused_at_creation dags_folder database_access_isolation@-3.0.6
-  dataset_manager_class@-2.11.2 dataset_manager_kwargs@-2.11.2 default_impersonation default_pool_task_slot_count
-  default_task_execution_timeout default_task_retries default_task_retry_delay default_task_weight_rule
-  default_timezone donot_pickle@-3.0.6 enable_xcom_pickling@-2.11.2 execute_tasks_new_python_interpreter
-  execution_api_server_url@3.0.6- executor fernet_key hide_sensitive_var_conn_fields hostname_callable
-  internal_api_secret_key@2.10.3-3.0.6 internal_api_url@-3.0.6 killed_task_cleanup_time lazy_discover_providers
-  lazy_load_plugins load_examples max_active_runs_per_dag max_active_tasks_per_dag
-  max_consecutive_failed_dag_runs_per_dag@2.9.2- max_map_length max_num_rendered_ti_fields_per_task@-3.0.6
-  max_task_retry_delay max_templated_field_length@2.9.2- might_contain_dag_callable
-  min_serialized_dag_fetch_interval@-3.0.6 min_serialized_dag_update_interval mp_forkserver_preload@3.3.1-
-  mp_start_method@-3.0.6 mp_start_method@3.3.1- multi_team@3.2.1- num_dag_runs_to_retain_rendered_fields@3.2.1-
-  parallelism plugins_folder rerun_with_latest_version@3.3.1- security sensitive_var_conn_names
-  simple_auth_manager_all_admins@3.0.6- simple_auth_manager_passwords_file@3.0.6- simple_auth_manager_users@3.0.6-
-  strict_dataset_uri_validation@2.9.2-2.11.2 task_runner@-2.11.2 task_success_overtime@2.10.3-
-  team_name_cache_ttl@3.3.1- test_connection unit_test_mode xcom_backend
+core: allow_double_dot_in_ids@3.3.1- allowed_deserialization_classes@2.5.1-
+  allowed_deserialization_classes_regexp@2.9.2- asset_manager_class@3.0.6- asset_manager_kwargs@3.0.6-
+  auth_manager@2.7.2- base_log_folder@-1.10.12 check_slas@-2.11.2 colored_console_log@-1.10.12
+  colored_formatter_class@-1.10.12 colored_log_format@-1.10.12 compress_serialized_dags@2.4.3- daemon_umask@2.4.3-
+  dag_concurrency@-2.0.2 dag_discovery_safe_mode dag_file_processor_timeout@-2.11.2 dag_ignore_file_syntax@2.4.3-
+  dag_processor_manager_log_location@-1.10.12 dag_run_conf_overrides_params dagbag_import_error_traceback_depth@2.0.2-
+  dagbag_import_error_tracebacks@2.0.2- dagbag_import_timeout dags_are_paused_at_creation dags_folder
+  database_access_isolation@2.7.2-3.0.6 dataset_manager_class@2.4.3-2.5.1 dataset_manager_class@2.7.2-2.11.2
+  dataset_manager_kwargs@2.4.3-2.5.1 dataset_manager_kwargs@2.7.2-2.11.2 default_impersonation
+  default_pool_task_slot_count@2.2.2- default_task_execution_timeout@2.4.3- default_task_retries
+  default_task_retry_delay@2.4.3- default_task_weight_rule@2.2.2- default_timezone donot_pickle@-3.0.6
+  enable_xcom_pickling@-2.11.2 encrypt_s3_logs@-1.10.12 execute_tasks_new_python_interpreter@2.0.2-
+  execution_api_server_url@3.0.6- executor fab_logging_level@-1.10.12 fernet_key hide_sensitive_var_conn_fields@2.2.2-
+  hostname_callable internal_api_secret_key@2.10.3-3.0.6 internal_api_url@2.7.2-3.0.6 killed_task_cleanup_time
+  lazy_discover_providers@2.0.2- lazy_load_plugins@2.0.2- load_default_connections@-2.2.2 load_examples
+  log_filename_template@-1.10.12 log_format@-1.10.12 log_processor_filename_template@-1.10.12
+  logging_config_class@-1.10.12 logging_level@-1.10.12 max_active_runs_per_dag max_active_tasks_per_dag@2.2.2-
+  max_consecutive_failed_dag_runs_per_dag@2.9.2- max_db_retries@2.0.2-2.2.2 max_map_length@2.4.3-
+  max_num_rendered_ti_fields_per_task@-3.0.6 max_task_retry_delay@2.6.3- max_templated_field_length@2.9.2-
+  might_contain_dag_callable@2.6.3- min_serialized_dag_fetch_interval@-3.0.6 min_serialized_dag_update_interval
+  mp_forkserver_preload@3.3.1- mp_start_method@2.5.1-2.5.1 mp_start_method@2.7.2-3.0.6 mp_start_method@3.3.1-
+  multi_team@3.2.1- num_dag_runs_to_retain_rendered_fields@3.2.1- parallelism plugins_folder
+  remote_base_log_folder@-1.10.12 remote_log_conn_id@-1.10.12 remote_logging@-1.10.12 rerun_with_latest_version@3.3.1-
+  secure_mode@-1.10.12 security sensitive_var_conn_names@2.2.2- simple_auth_manager_all_admins@3.0.6-
+  simple_auth_manager_passwords_file@3.0.6- simple_auth_manager_users@3.0.6- simple_log_format@-1.10.12
+  sql_alchemy_conn@-2.2.2 sql_alchemy_connect_args@-2.2.2 sql_alchemy_max_overflow@-2.2.2
+  sql_alchemy_pool_enabled@-2.2.2 sql_alchemy_pool_pre_ping@-2.2.2 sql_alchemy_pool_recycle@-2.2.2
+  sql_alchemy_pool_size@-2.2.2 sql_alchemy_schema@-2.2.2 sql_engine_collation_for_ids@2.0.2-2.2.2
+  sql_engine_encoding@-2.2.2 store_dag_code@-2.0.2 store_serialized_dags@-1.10.12
+  strict_dataset_uri_validation@2.9.2-2.11.2 task_log_reader@-1.10.12 task_runner@-2.11.2
+  task_success_overtime@2.10.3- team_name_cache_ttl@3.3.1- test_connection@2.7.2- unit_test_mode
+  worker_precheck@-1.10.12 xcom_backend
 dag_processor: bundle_refresh_check_interval@3.0.6- dag_bundle_config_list@3.0.6- dag_bundle_storage_path@3.0.6-
   dag_file_processor_timeout@3.0.6- dag_version_inflation_check_level@3.2.1- disable_bundle_versioning@3.0.6-
   file_parsing_sort_mode@3.0.6- health_check_threshold@3.2.1- max_callbacks_per_loop@3.0.6-
   min_file_process_interval@3.0.6- parsing_pre_import_modules@3.0.6- parsing_processes@3.0.6-
   print_stats_interval@3.0.6- refresh_interval@3.0.6- stale_bundle_cleanup_age_threshold@3.0.6-
   stale_bundle_cleanup_interval@3.0.6- stale_bundle_cleanup_min_versions@3.0.6- stale_dag_threshold@3.0.6-
-database: alembic_ini_file_path check_migrations external_db_managers@3.0.6- load_default_connections@-2.11.2
-  max_db_retries migration_batch_size@3.0.6- sql_alchemy_conn sql_alchemy_conn_async@3.2.1- sql_alchemy_connect_args
-  sql_alchemy_connect_args_async@3.2.1- sql_alchemy_engine_args sql_alchemy_max_overflow sql_alchemy_pool_enabled
-  sql_alchemy_pool_pre_ping sql_alchemy_pool_recycle sql_alchemy_pool_size sql_alchemy_schema
-  sql_alchemy_session_maker@2.10.3- sql_engine_collation_for_ids sql_engine_encoding
+dask: cluster_address@-2.6.3 tls_ca@-2.6.3 tls_cert@-2.6.3 tls_key@-2.6.3
+database: alembic_ini_file_path@2.7.2- check_migrations@2.6.3- external_db_managers@3.0.6-
+  load_default_connections@2.4.3-2.11.2 max_db_retries@2.4.3- migration_batch_size@3.0.6- sql_alchemy_conn@2.4.3-
+  sql_alchemy_conn_async@3.2.1- sql_alchemy_connect_args@2.4.3-2.5.1 sql_alchemy_connect_args@2.7.2-
+  sql_alchemy_connect_args_async@3.2.1- sql_alchemy_engine_args@2.4.3-2.5.1 sql_alchemy_engine_args@2.7.2-
+  sql_alchemy_max_overflow@2.4.3- sql_alchemy_pool_enabled@2.4.3- sql_alchemy_pool_pre_ping@2.4.3-
+  sql_alchemy_pool_recycle@2.4.3- sql_alchemy_pool_size@2.4.3- sql_alchemy_schema@2.4.3-
+  sql_alchemy_session_maker@2.10.3- sql_engine_collation_for_ids@2.4.3-2.5.1 sql_engine_collation_for_ids@2.7.2-
+  sql_engine_encoding@2.4.3-
 debug: fail_fast@-2.11.2
-elasticsearch: end_of_log_mark@3.2.1- frontend@3.2.1- host@3.2.1- host_field@3.2.1- index_patterns@3.2.1-
-  json_fields@3.2.1- json_format@3.2.1- log_id_template@3.2.1- offset_field@3.2.1- target_index@3.2.1-
-  write_stdout@3.2.1- write_to_es@3.2.1-
-elasticsearch_configs: use_ssl@3.2.1- verify_certs@3.2.1-
-email: default_email_on_failure default_email_on_retry email_backend email_conn_id from_email html_content_template
-  ssl_context subject_template
+elasticsearch: end_of_log_mark@-2.6.3 end_of_log_mark@3.2.1- frontend@-2.6.3 frontend@3.2.1- host@-2.6.3 host@3.2.1-
+  host_field@2.2.2-2.6.3 host_field@3.2.1- index_patterns@2.6.3-2.6.3 index_patterns@3.2.1- json_fields@-2.6.3
+  json_fields@3.2.1- json_format@-2.6.3 json_format@3.2.1- log_id_template@-2.6.3 log_id_template@3.2.1-
+  offset_field@2.2.2-2.6.3 offset_field@3.2.1- target_index@3.2.1- write_stdout@-2.6.3 write_stdout@3.2.1-
+  write_to_es@3.2.1-
+elasticsearch_configs: use_ssl@-2.6.3 use_ssl@3.2.1- verify_certs@-2.6.3 verify_certs@3.2.1-
+email: default_email_on_failure@2.0.2- default_email_on_retry@2.0.2- email_backend email_conn_id@2.2.2-
+  from_email@2.4.3-2.5.1 from_email@2.7.2- html_content_template@2.0.2-2.5.1 html_content_template@2.7.2-
+  ssl_context@2.7.2- subject_template@2.0.2-2.5.1 subject_template@2.7.2-
 execution_api: jwt_audience@3.0.6- jwt_expiration_time@3.0.6- otel_trace_propagation@3.3.1-
 fab: access_denied_message@3.0.6- auth_backends@3.0.6- auth_rate_limit@2.9.2- auth_rate_limited@2.9.2-
   auth_role_public@3.3.1- cache_ttl@3.2.1- config_file@3.0.6- cookie_samesite@3.2.1- cookie_secure@3.2.1-
@@ -378,64 +407,108 @@ fab: access_denied_message@3.0.6- auth_backends@3.0.6- auth_rate_limit@2.9.2- au
   navbar_text_color@3.0.6- navbar_text_hover_color@3.0.6- proxy_fix_x_for@3.0.6- proxy_fix_x_host@3.0.6-
   proxy_fix_x_port@3.0.6- proxy_fix_x_prefix@3.0.6- proxy_fix_x_proto@3.0.6- session_backend@3.0.6-
   session_lifetime_minutes@3.0.6- update_fab_perms@2.9.2-
-hive: default_hive_mapred_queue@3.2.1-
-imap: ssl_context@-2.11.2
-kerberos: ccache forwardable include_ip keytab kinit_path principal reinit_frequency
-kubernetes_executor: api_client_retry_configuration@3.2.1- delete_option_kwargs@3.2.1- delete_worker_pods@3.2.1-
-  delete_worker_pods_on_failure@3.2.1- enable_tcp_keepalive@3.2.1- in_cluster@3.2.1- kube_client_request_args@3.2.1-
-  logs_task_metadata@3.2.1- multi_namespace_mode@3.2.1- multi_namespace_mode_namespace_list@3.2.1- namespace@3.2.1-
-  pod_template_file@3.2.1- ssl_ca_cert@3.2.1- tcp_keep_cnt@3.2.1- tcp_keep_idle@3.2.1- tcp_keep_intvl@3.2.1-
-  verify_ssl@3.2.1- worker_container_repository@3.2.1- worker_container_tag@3.2.1-
-  worker_pods_creation_batch_size@3.2.1- worker_pods_queued_check_interval@3.2.1-
+github_enterprise: api_rev@-2.2.2
+hive: default_hive_mapred_queue@-2.6.3 default_hive_mapred_queue@3.2.1- mapred_job_name_template@2.0.2-2.5.1
+imap: ssl_context@2.7.2-2.11.2
+kerberos: ccache forwardable@2.2.2- include_ip@2.2.2- keytab kinit_path principal reinit_frequency
+kubernetes: affinity@-1.10.12 airflow_configmap@-1.10.12 airflow_local_settings_configmap@-1.10.12
+  cluster_context@-2.4.3 config_file@-2.4.3 dags_in_image@-1.10.12 dags_volume_claim@-1.10.12
+  dags_volume_host@-1.10.12 dags_volume_mount_point@-1.10.12 dags_volume_subpath@-1.10.12 delete_option_kwargs@-2.4.3
+  delete_worker_pods@-2.4.3 delete_worker_pods_on_failure@-2.4.3 enable_tcp_keepalive@2.0.2-2.4.3
+  env_from_configmap_ref@-1.10.12 env_from_secret_ref@-1.10.12 fs_group@-1.10.12 gcp_service_account_keys@-1.10.12
+  git_branch@-1.10.12 git_dags_folder_mount_point@-1.10.12 git_password@-1.10.12 git_repo@-1.10.12
+  git_ssh_key_secret_name@-1.10.12 git_ssh_known_hosts_configmap_name@-1.10.12 git_subpath@-1.10.12
+  git_sync_container_repository@-1.10.12 git_sync_container_tag@-1.10.12 git_sync_credentials_secret@-1.10.12
+  git_sync_depth@-1.10.12 git_sync_dest@-1.10.12 git_sync_init_container_name@-1.10.12 git_sync_rev@-1.10.12
+  git_sync_root@-1.10.12 git_sync_run_as_user@-1.10.12 git_user@-1.10.12 image_pull_secrets@-1.10.12 in_cluster@-2.4.3
+  kube_client_request_args@-2.4.3 logs_volume_claim@-1.10.12 logs_volume_host@-1.10.12 logs_volume_subpath@-1.10.12
+  multi_namespace_mode@-2.4.3 namespace@-2.4.3 pod_template_file@-2.4.3 run_as_user@-1.10.12 tcp_keep_cnt@2.0.2-2.4.3
+  tcp_keep_idle@2.0.2-2.4.3 tcp_keep_intvl@2.0.2-2.4.3 tolerations@-1.10.12 verify_ssl@2.2.2-2.4.3
+  worker_container_image_pull_policy@-1.10.12 worker_container_repository@-2.4.3 worker_container_tag@-2.4.3
+  worker_pods_creation_batch_size@-2.4.3 worker_pods_pending_timeout@2.2.2-2.4.3
+  worker_pods_pending_timeout_batch_size@2.2.2-2.4.3 worker_pods_pending_timeout_check_interval@2.2.2-2.4.3
+  worker_pods_queued_check_interval@2.2.2-2.4.3 worker_service_account_name@-1.10.12
+kubernetes_executor: api_client_retry_configuration@2.6.3-2.6.3 api_client_retry_configuration@3.2.1-
+  cluster_context@2.5.1-2.5.1 config_file@2.5.1-2.5.1 delete_option_kwargs@2.5.1-2.6.3 delete_option_kwargs@3.2.1-
+  delete_worker_pods@2.5.1-2.6.3 delete_worker_pods@3.2.1- delete_worker_pods_on_failure@2.5.1-2.6.3
+  delete_worker_pods_on_failure@3.2.1- enable_tcp_keepalive@2.5.1-2.6.3 enable_tcp_keepalive@3.2.1-
+  in_cluster@2.5.1-2.6.3 in_cluster@3.2.1- kube_client_request_args@2.5.1-2.6.3 kube_client_request_args@3.2.1-
+  logs_task_metadata@3.2.1- multi_namespace_mode@2.5.1-2.6.3 multi_namespace_mode@3.2.1-
+  multi_namespace_mode_namespace_list@2.6.3-2.6.3 multi_namespace_mode_namespace_list@3.2.1- namespace@2.5.1-2.6.3
+  namespace@3.2.1- pod_template_file@2.5.1-2.6.3 pod_template_file@3.2.1- ssl_ca_cert@2.6.3-2.6.3 ssl_ca_cert@3.2.1-
+  tcp_keep_cnt@2.5.1-2.6.3 tcp_keep_cnt@3.2.1- tcp_keep_idle@2.5.1-2.6.3 tcp_keep_idle@3.2.1-
+  tcp_keep_intvl@2.5.1-2.6.3 tcp_keep_intvl@3.2.1- verify_ssl@2.5.1-2.6.3 verify_ssl@3.2.1-
+  worker_container_repository@2.5.1-2.6.3 worker_container_repository@3.2.1- worker_container_tag@2.5.1-2.6.3
+  worker_container_tag@3.2.1- worker_pods_creation_batch_size@2.5.1-2.6.3 worker_pods_creation_batch_size@3.2.1-
+  worker_pods_pending_timeout@2.5.1-2.5.1 worker_pods_pending_timeout_batch_size@2.5.1-2.5.1
+  worker_pods_pending_timeout_check_interval@2.5.1-2.5.1 worker_pods_queued_check_interval@2.5.1-2.6.3
+  worker_pods_queued_check_interval@3.2.1-
+ldap: basedn@-1.10.12 bind_password@-1.10.12 bind_user@-1.10.12 cacert@-1.10.12 data_profiler_filter@-1.10.12
+  group_member_attr@-1.10.12 ignore_malformed_schema@-1.10.12 search_scope@-1.10.12 superuser_filter@-1.10.12
+  uri@-1.10.12 user_filter@-1.10.12 user_name_attr@-1.10.12
 lineage: backend@-3.0.6 max_assets_per_collector@3.2.1- max_extras_per_collector@3.2.1-
-local_kubernetes_executor: kubernetes_queue@3.2.1-
-logging: base_log_folder callsite_parameters@3.2.1- celery_logging_level celery_stdout_stderr_separation
-  color_log_error_keywords@2.10.3- color_log_warning_keywords@2.10.3- colored_console_log
-  colored_formatter_class@-3.0.6 colored_log_format@-3.0.6 dag_processor_child_process_log_directory@3.0.6-
-  dag_processor_log_format dag_processor_log_target dag_processor_manager_log_location@-2.11.2
-  dag_processor_manager_log_stdout@2.9.2-2.11.2 delete_local_logs enable_task_context_logger@2.8.1-2.11.2
-  encrypt_s3_logs extra_logger_names fab_logging_level file_task_handler_new_file_permissions
-  file_task_handler_new_folder_permissions google_key_path interleave_timestamp_parser json_logs@3.2.1-
-  log_filename_template log_format log_formatter_class log_processor_filename_template@-2.11.2
-  log_timestamp_format@3.2.1- logging_config_class logging_level min_length_masked_secret@3.0.6-
-  namespace_levels@3.2.1- remote_base_log_folder remote_log_conn_id remote_logging remote_task_handler_kwargs
-  secret_mask_adapter simple_log_format task_log_prefix_template task_log_reader trigger_log_server_port
-  use_historical_filename_templates@2.11.2-2.11.2 uvicorn_logging_level@3.2.1- worker_log_server_port
-metrics: legacy_names_on@3.2.1- metrics_allow_list metrics_block_list metrics_use_pattern_match@2.9.2-2.11.2
-  otel_debugging_on otel_host otel_interval_milliseconds otel_on otel_port otel_prefix otel_service@2.10.3-
-  otel_ssl_active stat_name_handler statsd_custom_client_path statsd_datadog_enabled statsd_datadog_metrics_tags
-  statsd_datadog_tags statsd_disabled_tags statsd_host statsd_influxdb_enabled statsd_ipv6@3.0.6- statsd_on
-  statsd_port statsd_prefix timer_unit_consistency@2.11.0-2.11.2
+local_kubernetes_executor: kubernetes_queue@2.4.3-2.6.3 kubernetes_queue@3.2.1-
+logging: base_log_folder@2.0.2- callsite_parameters@3.2.1- celery_logging_level@2.4.3-
+  celery_stdout_stderr_separation@2.7.2- color_log_error_keywords@2.10.3- color_log_warning_keywords@2.10.3-
+  colored_console_log@2.0.2- colored_formatter_class@2.0.2-3.0.6 colored_log_format@2.0.2-3.0.6
+  dag_processor_child_process_log_directory@3.0.6- dag_processor_log_format@2.4.3- dag_processor_log_target@2.4.3-
+  dag_processor_manager_log_location@2.0.2-2.11.2 dag_processor_manager_log_stdout@2.9.2-2.11.2
+  delete_local_logs@2.6.3- enable_task_context_logger@2.8.1-2.11.2 encrypt_s3_logs@2.0.2- extra_logger_names@2.2.2-
+  extra_loggers@2.0.2-2.0.2 fab_logging_level@2.0.2- file_task_handler_new_file_permissions@2.6.3-
+  file_task_handler_new_folder_permissions@2.6.3- google_key_path@2.0.2- interleave_timestamp_parser@2.7.2-
+  json_logs@3.2.1- log_filename_template@2.0.2- log_format@2.0.2- log_formatter_class@2.4.3-
+  log_processor_filename_template@2.0.2-2.11.2 log_timestamp_format@3.2.1- logging_config_class@2.0.2-
+  logging_level@2.0.2- min_length_masked_secret@3.0.6- namespace_levels@3.2.1- remote_base_log_folder@2.0.2-
+  remote_log_conn_id@2.0.2- remote_logging@2.0.2- remote_task_handler_kwargs@2.6.3- secret_mask_adapter@2.6.3-
+  simple_log_format@2.0.2- task_log_prefix_template@2.0.2- task_log_reader@2.0.2- trigger_log_server_port@2.6.3-
+  use_historical_filename_templates@2.11.2-2.11.2 uvicorn_logging_level@3.2.1- worker_log_server_port@2.2.2-
+mesos: authenticate@-1.10.12 checkpoint@-1.10.12 default_principal@-1.10.12 default_secret@-1.10.12
+  docker_image_slave@-1.10.12 failover_timeout@-1.10.12 framework_name@-1.10.12 master@-1.10.12 task_cpu@-1.10.12
+  task_memory@-1.10.12
+metrics: legacy_names_on@3.2.1- metrics_allow_list@2.6.3- metrics_block_list@2.6.3-
+  metrics_use_pattern_match@2.9.2-2.11.2 otel_debugging_on@2.7.2- otel_host@2.6.3- otel_interval_milliseconds@2.6.3-
+  otel_on@2.6.3- otel_port@2.6.3- otel_prefix@2.6.3- otel_service@2.10.3- otel_ssl_active@2.7.2-
+  stat_name_handler@2.0.2- statsd_allow_list@2.0.2-2.5.1 statsd_custom_client_path@2.0.2-2.5.1
+  statsd_custom_client_path@2.7.2- statsd_datadog_enabled@2.0.2- statsd_datadog_metrics_tags@2.6.3-
+  statsd_datadog_tags@2.0.2- statsd_disabled_tags@2.6.3- statsd_host@2.0.2- statsd_influxdb_enabled@2.6.3-
+  statsd_ipv6@3.0.6- statsd_on@2.0.2- statsd_port@2.0.2- statsd_prefix@2.0.2- timer_unit_consistency@2.11.0-2.11.2
 opensearch: end_of_log_mark@3.2.1- host@3.2.1- host_field@3.2.1- index_patterns@3.2.1- index_patterns_callable@3.2.1-
   json_fields@3.2.1- json_format@3.2.1- log_id_template@3.2.1- offset_field@3.2.1- password@3.2.1- port@3.2.1-
   username@3.2.1- write_stdout@3.2.1-
 opensearch_configs: ca_certs@3.2.1- http_compress@3.2.1- ssl_assert_hostname@3.2.1- ssl_show_warn@3.2.1-
   use_ssl@3.2.1- verify_certs@3.2.1-
-operators: allow_illegal_arguments@-2.11.2 default_cpus default_deferrable default_disk default_gpus default_owner
-  default_queue default_ram
+operators: allow_illegal_arguments@2.0.2-2.11.2 default_cpus default_deferrable@2.7.2- default_disk default_gpus
+  default_owner default_queue@2.2.2- default_ram
 postgres: azure_oauth_scope@2.11.2-2.11.2 azure_oauth_scope@3.2.1-
 profiling: memray_detailed_tracing@3.3.1- memray_trace_components@3.2.1-
-scheduler: allow_trigger_in_future@-2.11.2 allowed_run_id_pattern catchup_by_default
-  child_process_log_directory@-2.11.2 create_cron_data_intervals@2.9.2- create_delta_data_intervals@2.11.0-
-  dag_dir_list_interval@-2.11.2 dag_stale_not_seen_duration@-3.0.6 dagrun_metrics_interval@3.2.1- enable_health_check
-  enable_tracemalloc@3.0.6- file_parsing_sort_mode@-2.11.2 ignore_first_depends_on_past_by_default job_heartbeat_sec
-  local_task_job_heartbeat_sec@-2.11.2 max_callbacks_per_loop@-2.11.2 max_dagruns_per_loop_to_schedule
-  max_dagruns_to_create_per_loop max_tis_per_query min_file_process_interval@-2.11.2 num_runs only_idle@3.2.1-
-  orphaned_tasks_check_interval parsing_cleanup_interval parsing_pre_import_modules@-2.11.2 parsing_processes@-2.11.2
-  partition_mapper_max_downstream_keys@3.3.1- pool_metrics_interval print_stats_interval@-2.11.2
-  running_metrics_interval@3.0.6-3.0.6 schedule_after_task_execution@-2.11.2 scheduler_health_check_server_host@2.8.1-
-  scheduler_health_check_server_port scheduler_health_check_threshold scheduler_heartbeat_sec
-  scheduler_idle_sleep_time scheduler_zombie_task_threshold@-2.11.2 stale_dag_threshold@-2.11.2
-  standalone_dag_processor@-2.11.2 task_instance_heartbeat_sec@3.0.6- task_instance_heartbeat_timeout@3.0.6-
-  task_instance_heartbeat_timeout_detection_interval@3.0.6- task_queued_timeout task_queued_timeout_check_interval
-  ti_metrics_interval@3.2.1- trigger_timeout_check_interval use_job_schedule use_row_level_locking
-  zombie_detection_interval@-2.11.2
+scheduler: allow_trigger_in_future@-2.11.2 allowed_run_id_pattern@2.6.3- authenticate@-1.10.12 catchup_by_default
+  child_process_log_directory@-2.11.2 clean_tis_without_dagrun_interval@2.0.2-2.0.2 create_cron_data_intervals@2.9.2-
+  create_delta_data_intervals@2.11.0- dag_dir_list_interval@-2.11.2 dag_stale_not_seen_duration@2.4.3-3.0.6
+  dagrun_metrics_interval@3.2.1- deactivate_stale_dags_interval@2.4.3-2.4.3 dependency_detector@2.2.2-2.2.2
+  enable_health_check@2.4.3- enable_tracemalloc@3.0.6- file_parsing_sort_mode@2.2.2-2.11.2
+  ignore_first_depends_on_past_by_default@2.4.3- job_heartbeat_sec local_task_job_heartbeat_sec@2.7.2-2.11.2
+  max_callbacks_per_loop@2.4.3-2.11.2 max_dagruns_per_loop_to_schedule@2.0.2- max_dagruns_to_create_per_loop@2.0.2-
+  max_threads@-1.10.12 max_tis_per_query min_file_process_interval@-2.11.2 num_runs only_idle@3.2.1-
+  orphaned_tasks_check_interval@2.0.2- parsing_cleanup_interval@2.5.1- parsing_pre_import_modules@2.6.3-2.11.2
+  parsing_processes@2.0.2-2.11.2 partition_mapper_max_downstream_keys@3.3.1- pool_metrics_interval@2.0.2-
+  print_stats_interval@-2.11.2 processor_poll_interval@-2.0.2 run_duration@-1.10.12
+  running_metrics_interval@3.0.6-3.0.6 schedule_after_task_execution@2.0.2-2.11.2
+  scheduler_health_check_server_host@2.8.1- scheduler_health_check_server_port@2.4.3- scheduler_health_check_threshold
+  scheduler_heartbeat_sec scheduler_idle_sleep_time@2.2.2- scheduler_zombie_task_threshold@-2.11.2
+  stale_dag_threshold@2.6.3-2.11.2 standalone_dag_processor@2.4.3-2.11.2 statsd_allow_list@-1.10.12
+  statsd_host@-1.10.12 statsd_on@-1.10.12 statsd_port@-1.10.12 statsd_prefix@-1.10.12
+  task_instance_heartbeat_sec@3.0.6- task_instance_heartbeat_timeout@3.0.6-
+  task_instance_heartbeat_timeout_detection_interval@3.0.6- task_queued_timeout@2.6.3-
+  task_queued_timeout_check_interval@2.6.3- ti_metrics_interval@3.2.1- trigger_timeout_check_interval@2.2.2-
+  use_job_schedule use_row_level_locking@2.0.2- zombie_detection_interval@2.4.3-2.11.2
 sdk: coordinators@3.3.1- queue_to_coordinator@3.3.1-
-secrets: backend backend_kwargs cache_ttl_seconds use_cache
-sensors: default_timeout
-sentry: before_send sentry_dsn sentry_on
-smtp: smtp_host smtp_mail_from smtp_password@-2.11.2 smtp_port smtp_retry_limit smtp_ssl smtp_starttls smtp_timeout
-  smtp_user@-2.11.2
+secrets: backend backend_kwargs cache_ttl_seconds@2.7.2- use_cache@2.7.2-
+sensors: default_timeout@2.4.3-
+sentry: before_send@2.2.2-2.5.1 before_send@2.7.2- sentry_dsn sentry_on@2.0.2-
+smart_sensor: sensors_enabled@2.0.2-2.2.2 shard_code_upper_limit@2.0.2-2.2.2 shards@2.0.2-2.2.2
+  use_smart_sensor@2.0.2-2.2.2
+smtp: smtp_host smtp_mail_from smtp_password@-2.5.1 smtp_password@2.7.2-2.11.2 smtp_port smtp_retry_limit@2.0.2-
+  smtp_ssl smtp_starttls smtp_timeout@2.0.2- smtp_user@-2.5.1 smtp_user@2.7.2-2.11.2
 smtp_provider: ssl_context@2.9.2-2.10.3 templated_email_subject_path@2.9.2-2.10.3
   templated_html_content_path@2.9.2-2.10.3
 standard: venv_install_method@3.0.6-
@@ -444,31 +517,35 @@ state_store: backend@3.3.1- clear_on_success@3.3.1- default_retention_days@3.3.1
 traces: otel_debug_traces_on@3.2.1- otel_debugging_on@2.10.3- otel_host@2.10.3- otel_on@2.10.3- otel_port@2.10.3-
   otel_service@2.10.3- otel_ssl_active@2.10.3- otel_task_log_event@2.10.3-2.11.2
   task_runner_flush_timeout_milliseconds@3.2.1-
-triggerer: blocked_main_thread_warning_threshold@3.3.1- capacity@3.0.6- default_capacity@-2.11.2 job_heartbeat_sec
-  max_trigger_to_select_per_loop@3.2.1- on_kill_timeout@3.3.1- queues_enabled@3.2.1-
+triggerer: blocked_main_thread_warning_threshold@3.3.1- capacity@3.0.6- default_capacity@2.2.2-2.11.2
+  job_heartbeat_sec@2.6.3- max_trigger_to_select_per_loop@3.2.1- on_kill_timeout@3.3.1- queues_enabled@3.2.1-
   runner_health_check_threshold@3.3.1- shared_stream_ack_timeout@3.3.1- shared_stream_cohort_grace_period@3.3.1-
-  shared_stream_subscriber_queue_size@3.3.1- triggerer_health_check_threshold
+  shared_stream_subscriber_queue_size@3.3.1- triggerer_health_check_threshold@2.7.2-
 usage_data_collection: enabled@2.10.3-2.10.3
-webserver: access_denied_message@-2.11.2 access_logfile@-2.11.2 access_logformat@-2.11.2
-  allow_raw_html_descriptions@2.8.1-2.11.2 allowed_payload_size@2.8.1-2.11.2 analytics_id@-2.11.2
-  analytics_tool@-2.11.2 analytics_url@2.9.2-2.11.2 audit_view_excluded_events@-3.0.6
-  audit_view_included_events@-3.0.6 auth_rate_limit@-2.9.2 auth_rate_limited@-2.9.2 auto_refresh_interval@-3.0.6
-  base_url@-2.11.2 caching_hash_method@-2.11.2 config_file@-2.11.2 cookie_samesite@-2.11.2 cookie_secure@-2.11.2
-  dag_default_view@-2.11.2 dag_orientation@-2.11.2 default_dag_run_display_number@-2.11.2 default_ui_timezone@-2.11.2
-  default_wrap@-3.0.6 enable_proxy_fix@-2.11.2 enable_swagger_ui@-2.11.2 error_logfile@-2.11.2 expose_config@-2.11.2
-  expose_hostname@-2.11.2 expose_stacktrace@-2.11.2 grid_view_sorting_order@-3.0.6 hide_paused_dags_by_default@-3.0.6
-  instance_name@-3.0.6 instance_name_has_markup@-3.0.6 log_animation_speed@-2.11.2 log_auto_tailing_offset@-2.11.2
+webserver: access_denied_message@2.7.2-2.11.2 access_logfile@-2.11.2 access_logformat@2.0.2-2.11.2
+  allow_raw_html_descriptions@2.8.1-2.11.2 allowed_payload_size@2.8.1-2.11.2 analytics_id@-2.5.1
+  analytics_id@2.7.2-2.11.2 analytics_tool@-2.5.1 analytics_tool@2.7.2-2.11.2 analytics_url@2.9.2-2.11.2
+  audit_view_excluded_events@2.4.3-3.0.6 audit_view_included_events@2.4.3-2.5.1 audit_view_included_events@2.7.2-3.0.6
+  auth_rate_limit@2.6.3-2.9.2 auth_rate_limited@2.6.3-2.9.2 authenticate@-1.10.12 auto_refresh_interval@2.2.2-3.0.6
+  base_url@-2.11.2 caching_hash_method@2.6.3-2.11.2 config_file@2.7.2-2.11.2 cookie_samesite@-2.11.2
+  cookie_secure@-2.11.2 dag_default_view@-2.11.2 dag_orientation@-2.11.2 default_dag_run_display_number@-2.11.2
+  default_ui_timezone@-2.11.2 default_wrap@-3.0.6 demo_mode@-2.0.2 enable_proxy_fix@-2.11.2
+  enable_swagger_ui@2.6.3-2.11.2 error_logfile@-2.11.2 expose_config@-2.11.2 expose_hostname@-2.11.2
+  expose_stacktrace@-2.11.2 filter_by_owner@-1.10.12 force_log_out_after@-1.10.12 grid_view_sorting_order@2.7.2-3.0.6
+  hide_paused_dags_by_default@-3.0.6 instance_name@2.2.2-2.5.1 instance_name@2.7.2-3.0.6
+  instance_name_has_markup@2.4.3-3.0.6 log_animation_speed@-2.11.2 log_auto_tailing_offset@-2.11.2
   log_fetch_delay_sec@-2.11.2 log_fetch_timeout_sec@-3.0.6 max_form_memory_size@2.11.0-2.11.2
   max_form_parts@2.11.0-2.11.2 navbar_color@-2.11.2 navbar_hover_color@2.9.2-2.11.2
   navbar_logo_text_color@2.9.2-2.11.2 navbar_text_color@2.8.1-2.11.2 navbar_text_hover_color@2.9.2-2.11.2
-  num_recent_configurations_for_trigger@2.9.2-2.11.2 page_size@-3.0.6 proxy_fix_x_for@-2.11.2 proxy_fix_x_host@-2.11.2
-  proxy_fix_x_port@-2.11.2 proxy_fix_x_prefix@-2.11.2 proxy_fix_x_proto@-2.11.2 reload_on_plugin_change@-2.11.2
-  require_confirmation_dag_change@2.9.2-3.0.6 run_internal_api@-2.11.2 secret_key@-2.11.2 session_backend@-2.11.2
-  session_lifetime_minutes@-2.11.2 show_recent_stats_for_completed_runs@-2.11.2 show_trigger_form_if_no_params@-2.11.2
-  update_fab_perms@-2.9.2 warn_deployment_exposure@-3.0.6 web_server_host@-2.11.2 web_server_master_timeout@-2.11.2
-  web_server_port@-2.11.2 web_server_ssl_cert@-2.11.2 web_server_ssl_key@-2.11.2 web_server_worker_timeout@-2.11.2
-  worker_class@-2.11.2 worker_refresh_batch_size@-2.11.2 worker_refresh_interval@-2.11.2 workers@-2.11.2
-  x_frame_enabled@-2.11.2
+  num_recent_configurations_for_trigger@2.9.2-2.11.2 owner_mode@-1.10.12 page_size@-3.0.6 proxy_fix_x_for@-2.11.2
+  proxy_fix_x_host@-2.11.2 proxy_fix_x_port@-2.11.2 proxy_fix_x_prefix@-2.11.2 proxy_fix_x_proto@-2.11.2 rbac@-1.10.12
+  reload_on_plugin_change@-2.11.2 require_confirmation_dag_change@2.9.2-3.0.6 run_internal_api@2.7.2-2.11.2
+  secret_key@-2.11.2 session_backend@2.4.3-2.11.2 session_lifetime_days@-1.10.12 session_lifetime_minutes@2.0.2-2.11.2
+  show_recent_stats_for_completed_runs@2.0.2-2.11.2 show_trigger_form_if_no_params@2.7.2-2.11.2
+  update_fab_perms@-2.9.2 warn_deployment_exposure@2.4.3-3.0.6 web_server_host@-2.11.2
+  web_server_master_timeout@-2.11.2 web_server_port@-2.11.2 web_server_ssl_cert@-2.11.2 web_server_ssl_key@-2.11.2
+  web_server_worker_timeout@-2.11.2 worker_class@-2.11.2 worker_refresh_batch_size@-2.11.2
+  worker_refresh_interval@-2.11.2 workers@-2.11.2 x_frame_enabled@-2.11.2
 workers: execution_api_retries@3.0.6- execution_api_retry_wait_max@3.0.6- execution_api_retry_wait_min@3.0.6-
   execution_api_timeout@3.2.1- max_failed_heartbeats@3.0.6- min_heartbeat_interval@3.0.6- missing_dag_retries@3.2.1-
   missing_dag_retry_delay@3.2.1- secrets_backend@3.0.6- secrets_backend_kwargs@3.0.6- socket_cleanup_timeout@3.0.6-
@@ -485,6 +562,12 @@ api.access_logfile api.log_config
 api.auth_backend api.auth_backends fab.auth_backends
 api.auth_backends fab.auth_backends
 api.page_size api.fallback_page_limit
+celery.celery_broker_url celery.broker_url
+celery.celery_result_backend celery.result_backend
+celery.celery_ssl_active celery.ssl_active
+celery.celery_ssl_cert celery.ssl_cert
+celery.celery_ssl_key celery.ssl_key
+celery.celeryd_concurrency celery.worker_concurrency
 celery.default_queue operators.default_queue
 celery.stalled_task_timeout scheduler.task_queued_timeout
 celery.task_adoption_timeout scheduler.task_queued_timeout
@@ -528,6 +611,13 @@ core.task_log_prefix_template logging.task_log_prefix_template
 core.task_log_reader logging.task_log_reader
 core.use_historical_filename_templates logging.use_historical_filename_templates
 core.worker_precheck celery.worker_precheck
+elasticsearch.elasticsearch_end_of_log_mark elasticsearch.end_of_log_mark
+elasticsearch.elasticsearch_frontend elasticsearch.frontend
+elasticsearch.elasticsearch_host elasticsearch.host
+elasticsearch.elasticsearch_json_fields elasticsearch.json_fields
+elasticsearch.elasticsearch_json_format elasticsearch.json_format
+elasticsearch.elasticsearch_log_id_template elasticsearch.log_id_template
+elasticsearch.elasticsearch_write_stdout elasticsearch.write_stdout
 kubernetes.* kubernetes_executor.*
 kubernetes_executor.worker_pods_pending_timeout scheduler.task_queued_timeout
 kubernetes_executor.worker_pods_pending_timeout_check_interval scheduler.task_queued_timeout_check_interval

@@ -16,8 +16,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.mwaa.migration.plugins.module_utils import _versions
-from ansible_collections.mwaa.migration.plugins.module_utils._versions import normal
+from ansible_collections.mwaa.migration.plugins.module_utils._packages import normal, packages
 
 try:
     from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName
@@ -42,7 +41,7 @@ class Requirements:
 
 def derive(distributions: list[dict[str, Any]], source_python: str, target_version: str) -> Requirements:
     """distributions: the agent's list ({"name", "version", "requires", "origin"}). source_python: such as "3.11.7"."""
-    target = _versions.table(target_version)
+    target = packages(target_version)
     result = Requirements("")
     installed = {normal(one["name"]): one for one in distributions}
     lost = {name for name, one in installed.items() if one["origin"]}

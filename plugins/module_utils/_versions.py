@@ -1,1007 +1,108 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Airflow versions that MWAA has: their Python, and what their constraints and images hold. Data, and the reading of it.
+"""The Airflow versions that MWAA has or had, with their Pythons and days.
 
 PRIVATE to the collection: no promise is made to other collections.
 
-PACKAGES is generated (tests/tables/generate.py) from the constraints that MWAA's own images carry. A row is a distribution, a column a
-version of VERSIONS: its pin, `*` when the image brings it, `=` for "as the column before", `-` when it is not constrained.
+Sources: MWAA user guide, "Apache Airflow versions" and its document history. An ended version cannot be created or
+moved to; environments that have it keep running and can be changed otherwise. It is AWS that refuses: here it is only
+said.
 """
-
-# ruff: noqa: E501
 
 from __future__ import annotations
 
-import functools
-import re
+import datetime
 from dataclasses import dataclass
 
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 
-VERSIONS = ("2.7.2", "2.8.1", "2.9.2", "2.10.1", "2.10.3", "2.11.0", "2.11.2", "3.0.6", "3.2.1", "3.3.1")
-# MWAA user guide, "Apache Airflow versions"
-PYTHON = {version: "3.11" if version.startswith(("2.7.", "2.8.", "2.9.", "2.10.")) else "3.12" for version in VERSIONS}
-CONSTRAINTS = "https://raw.githubusercontent.com/apache/airflow/constraints-{version}/constraints-{python}.txt"
-
 
 @dataclass(frozen=True)
-class Version:
-    """What one MWAA version brings. Names are normalised (PEP 503)."""
+class Offer:
+    """An Airflow version of MWAA.
+
+    first: the day from which environments of it could be created. last: the last such day, None while there is no end.
+    """
 
     version: str
     python: str
-    constrained: dict[str, str]  # name -> pin
-    image: frozenset[str]
+    first: datetime.date
+    last: datetime.date | None = None
 
     @property
-    def constraint_line(self) -> str:
-        """The first line of a requirements.txt; without one MWAA forces its own (from 2.7.2 on)."""
-        url = CONSTRAINTS.format(version=self.version, python=self.python)
-        return f'--constraint "{url}"'
+    def numbers(self) -> tuple[int, ...]:
+        return numbers(self.version)
 
 
-def normal(name: str) -> str:
-    """A distribution's name as PEP 503 normalises it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _offer(version: str, python: str, first: str, last: str | None = None) -> Offer:
+    return Offer(
+        version, python, datetime.date.fromisoformat(first), datetime.date.fromisoformat(last) if last else None
+    )
 
 
-def require(version: str) -> None:
-    """MigrationError unless MWAA has this version."""
-    if version not in VERSIONS:
+OFFERS = {
+    offer.version: offer
+    for offer in (
+        _offer("1.10.12", "3.7", "2020-11-24", "2024-02-21"),
+        _offer("2.0.2", "3.7", "2021-05-26", "2024-04-29"),
+        _offer("2.2.2", "3.7", "2022-01-27", "2024-06-27"),
+        _offer("2.4.3", "3.10", "2023-01-05", "2025-12-30"),
+        _offer("2.5.1", "3.10", "2023-04-11", "2025-12-30"),
+        _offer("2.6.3", "3.10", "2023-08-02", "2025-12-30"),
+        _offer("2.7.2", "3.11", "2023-11-06"),
+        _offer("2.8.1", "3.11", "2024-02-23"),
+        _offer("2.9.2", "3.11", "2024-07-09"),
+        _offer("2.10.1", "3.11", "2024-09-26"),
+        _offer("2.10.3", "3.11", "2024-12-18"),
+        _offer("2.11.0", "3.12", "2026-01-07"),
+        _offer("2.11.2", "3.12", "2026-07-21"),
+        _offer("3.0.6", "3.12", "2025-10-01"),
+        _offer("3.2.1", "3.12", "2026-05-19"),
+        _offer("3.3.1", "3.12", "2026-09-01"),
+    )
+}
+VERSIONS = tuple(OFFERS)
+
+# the first Airflow version of MWAA that has it (user guide, the pages of these names)
+STARTUP_SCRIPT = "2.2.2"
+REST_API = "2.4.3"
+IMPORT_ERRORS = "2.6.3"
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """'2.10.3' -> (2, 10, 3), to compare versions; what follows the numbers ('rc1') is left out."""
+    found: list[int] = []
+    for part in version.split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        found.append(int(digits))
+    return tuple(found)
+
+
+def at_least(version: str, first: str) -> bool:
+    return numbers(version) >= numbers(first)
+
+
+def require(version: str) -> Offer:
+    """MigrationError unless MWAA has or had this version."""
+    if version not in OFFERS:
         raise MigrationError(f"MWAA has no Airflow {version}: set target_version to one of {', '.join(VERSIONS)}")
+    return OFFERS[version]
 
 
-@functools.cache
-def table(version: str) -> Version:
-    require(version)
-    column = VERSIONS.index(version)
-    constrained, image = {}, set()
-    for line in PACKAGES.splitlines():
-        name, *cells = line.split()
-        while cells[column] == "=" and column:
-            column -= 1
-        pin = cells[column]
-        column = VERSIONS.index(version)
-        if pin != "-":
-            constrained[name] = pin.rstrip("*")
-            if pin.endswith("*"):
-                image.add(name)
-    return Version(version, PYTHON[version], constrained, frozenset(image))
+def ended(version: str, today: datetime.date | None = None) -> str | None:
+    """A sentence to warn with where AWS takes a version no more; None where it does, or where it is not known."""
+    offer = OFFERS.get(version)
+    day = today or datetime.datetime.now(datetime.timezone.utc).date()
+    if offer is None or offer.last is None or day <= offer.last:
+        return None
+    return f"AWS ended Airflow {version} on {offer.last:%Y-%m-%d}: it refuses to create such an environment"
 
 
-PACKAGES = """\
-a2wsgi - = = = = = = 1.10.10* = =
-adal 1.2.7 = = = = = = = = =
-adbc-driver-manager - = = = = = = = 1.11.0 1.12.0
-adbc-driver-postgresql - = = = = = = = 1.11.0 1.12.0
-adbc-driver-sqlite - = = = = = = = 1.11.0 1.12.0
-adlfs - 2023.12.0 2024.4.1 2024.7.0 = 2024.12.0 2026.2.0 2024.12.0 2026.4.0 2026.5.0
-aenum - = = = = = = = 3.1.17 =
-aiobotocore 2.6.0 2.9.0 2.13.0 2.14.0 2.15.2 2.22.0 3.2.1 2.24.1 3.4.0 3.9.0
-aiofiles 23.2.1 = = = = 24.1.0 = = = =
-aiohappyeyeballs - = = 2.4.0* 2.4.3* 2.6.1* = = = 2.7.1*
-aiohttp 3.8.6* 3.9.1* 3.9.5* 3.10.5* 3.10.10* 3.11.18* 3.13.3* 3.12.15* 3.13.5* 3.14.3*
-aiohttp-cors - = = = = = 0.8.1 = = =
-aiohttp-jinja2 - = = = = = 1.6* - = =
-aioitertools 0.11.0 = = 0.12.0 = = 0.13.0 0.12.0 0.13.0 =
-aiomysql - = = = = 0.2.0 0.3.2 0.2.0 0.3.2 =
-aioresponses 0.7.4 0.7.6 = = = 0.7.8 = = - =
-aiosignal 1.3.1* = = = = 1.3.2* 1.4.0* = = =
-aiosmtplib - = = = = = 5.1.0* - 5.1.0* 5.1.2*
-aiosqlite - = = = = = = 0.21.0* = 0.22.1*
-airbyte-api - = = = 0.52.1 0.52.2 0.53.0 0.52.2 0.53.0 1.0.1
-akeyless - = = = = = = = = 5.0.28
-alabaster 0.7.13 0.7.16 = = = 1.0.0 = = - =
-alembic 1.12.0* 1.13.1* = 1.13.2* 1.14.0* 1.15.2* 1.18.4* 1.16.4* 1.18.4* 1.19.0*
-alibabacloud-adb20211201 1.0.0 1.2.6 1.3.5 2.0.0 = 3.0.3 3.7.1 3.2.0 3.7.1 3.7.0
-alibabacloud-credentials 0.3.2 = 0.3.3 0.3.5 0.3.6 1.0.2 1.0.7 1.0.2 1.0.8 1.0.11
-alibabacloud-credentials-api - = = = = 1.0.0 = = = 1.0.1
-alibabacloud-endpoint-util 0.0.3 = = = = = - 0.0.4 - 0.0.4
-alibabacloud-gateway-spi 0.0.1 = = 0.0.2 = 0.0.3 = = = 0.0.4
-alibabacloud-openapi-util 0.2.1 0.2.2 = = = = - 0.2.2 - 0.2.4
-alibabacloud-oss-v2 - = = = = = = = 1.2.5 1.3.2
-alibabacloud-tea 0.3.3 0.3.5 0.3.6 0.3.9 0.4.0 0.4.3 = = = =
-alibabacloud-tea-openapi 0.3.7 0.3.8 0.3.9 0.3.11 0.3.12 0.3.15 0.4.3 0.4.1 0.4.4 0.3.16
-alibabacloud-tea-util 0.3.11 = 0.3.12 0.3.13 = = 0.3.14 0.3.13 0.3.14 0.3.15
-alibabacloud-tea-xml 0.0.2 = = = = = - 0.0.3 - 0.0.3
-aliyun-python-sdk-core 2.14.0 = 2.15.1 2.15.2 2.16.0 = = = - =
-aliyun-python-sdk-kms 2.16.2 = 2.16.3 2.16.5 = = = = - =
-amqp 5.1.1* 5.2.0* = = = 5.3.1* = = = =
-analytics-python 1.4.post1 1.2.9 = = = = = = - =
-annotated-doc - = = = = = 0.0.4 - 0.0.4* 0.0.5*
-annotated-types 0.6.0* = 0.7.0 = = = = 0.7.0* = 0.8.0*
-ansicolors - = 1.1.8 = = - = 1.1.8 - =
-ansiwrap 0.8.4 - = = = = = = = =
-anyascii 0.3.2 = = = = - = = = =
-anyio 4.0.0* 4.2.0* 4.4.0* = 4.6.2.post1* 4.9.0* 4.12.1* 4.10.0* 4.13.0* 4.14.2*
-apache-airflow - = 2.9.2* 2.10.1* 2.10.3* 2.11.0* 2.11.2* 3.0.6* 3.2.1* 3.3.1*
-apache-airflow-providers-airbyte 3.3.2 3.5.1 3.8.1 3.9.0 4.0.0 5.1.0 5.3.2 5.2.3 5.4.1 6.0.1
-apache-airflow-providers-akeyless - = = = = = = = = 0.3.0
-apache-airflow-providers-alibaba 2.5.3 2.7.1 2.8.1 2.9.0 2.9.1 3.1.0 3.3.4 3.2.2 3.3.7 3.4.0
-apache-airflow-providers-amazon 8.7.1* 8.16.0* 8.24.0* 8.28.0* 9.0.0* 9.8.0* 9.22.0* 9.12.0* 9.25.0* 9.34.0*
-apache-airflow-providers-apache-beam 5.2.3 5.5.0 5.7.1 5.8.0 5.9.0 - = 6.1.3 - =
-apache-airflow-providers-apache-cassandra 3.2.1 3.4.1 3.5.1 3.6.0 = 3.8.0 3.9.2 3.8.2 3.9.4 3.9.5
-apache-airflow-providers-apache-drill 2.4.4 2.6.0 2.7.1 2.8.0 = 3.1.0 3.3.0 3.1.2 3.3.2 3.3.3
-apache-airflow-providers-apache-druid 3.5.0 3.7.0 3.10.1 3.11.0 3.12.0 4.2.0 4.5.0 4.3.0 4.5.2 =
-apache-airflow-providers-apache-flink 1.1.3 1.3.0 1.4.1 1.5.0 1.5.1 1.7.0 1.8.2 1.7.2 1.8.4 1.8.5
-apache-airflow-providers-apache-hdfs 4.1.1 4.3.2 4.4.1 4.5.0 4.6.0 4.9.0 4.11.3 4.10.2 4.11.5 4.12.2
-apache-airflow-providers-apache-hive - 6.4.1 8.1.1 8.2.0 = 9.1.0 9.3.0 9.1.2 9.4.2 9.6.1
-apache-airflow-providers-apache-iceberg - = 1.0.0 1.1.0 = 1.3.0 1.4.1 1.3.2 2.0.2 2.0.3
-apache-airflow-providers-apache-impala 1.1.3 1.3.0 1.4.1 1.5.0 1.5.1 1.7.0 1.9.0 1.7.2 1.9.2 1.9.3
-apache-airflow-providers-apache-kafka 1.1.2 1.3.1 1.4.1 1.6.0 1.6.1 1.9.0 1.12.0 1.10.2 1.13.2 1.15.1
-apache-airflow-providers-apache-kylin 3.2.1 3.5.0 3.6.1 3.7.0 = 3.9.0 3.10.2 3.9.2 3.10.4 3.10.5
-apache-airflow-providers-apache-livy 3.5.4 3.7.1 3.8.1 3.9.0 3.9.2 4.4.0 4.5.3 4.4.2 4.5.5 4.6.0
-apache-airflow-providers-apache-pig 4.1.2 4.3.0 4.4.1 4.5.0 = 4.7.0 4.8.2 4.7.2 4.8.4 4.8.5
-apache-airflow-providers-apache-pinot 4.1.4 4.3.0 4.4.1 4.5.0 = 4.8.0 4.10.0 4.8.2 4.10.2 4.10.3
-apache-airflow-providers-apache-spark 4.1.5 4.7.0 4.8.1 4.10.0 4.11.2 5.3.0 5.5.1 5.3.2 6.0.1 6.3.1
-apache-airflow-providers-apache-sqoop 4.0.0 - = = = = = = = =
-apache-airflow-providers-apache-tinkerpop - = = = = = = = 1.1.3 1.1.4
-apache-airflow-providers-apprise 1.0.2 1.2.1 1.3.1 1.4.0 = 2.1.0 2.3.1 2.1.2 2.3.3 2.3.4
-apache-airflow-providers-arangodb 2.2.2 2.4.1 2.5.1 2.6.0 = 2.8.0 2.9.2 2.8.2 2.9.4 2.9.6
-apache-airflow-providers-asana 2.2.2 2.4.1 2.5.1 2.6.0 = 2.10.0 2.11.1 2.10.2 2.11.3 2.11.4
-apache-airflow-providers-atlassian-jira 2.1.1 2.5.0 2.6.1 2.7.0 = 3.1.0 3.3.1 3.1.2 3.3.3 3.3.5
-apache-airflow-providers-celery 3.3.4* 3.5.1* 3.7.2* 3.8.1* 3.8.3* 3.11.0* 3.15.2* 3.12.2* 3.18.0* 3.23.1*
-apache-airflow-providers-clickhousedb - = = = = = = = = 1.0.0
-apache-airflow-providers-cloudant 3.2.1 3.4.1 3.5.1 3.6.0 4.0.2 4.2.0 4.3.2 4.2.2 4.3.4 4.3.5
-apache-airflow-providers-cncf-kubernetes 7.6.0 7.13.0 8.3.1 8.4.1 9.0.1 10.5.0 10.13.0 10.7.0 10.16.0 10.21.0
-apache-airflow-providers-cohere - 1.1.1 1.2.1 1.3.0 = 1.5.0 1.6.2 1.5.3 1.6.5 1.6.7
-apache-airflow-providers-common-ai - = = = = = = = 0.1.0 0.7.0
-apache-airflow-providers-common-compat - = = 1.2.0* 1.2.1* 1.7.0* 1.14.0* 1.7.3* 1.14.3* 1.18.0*
-apache-airflow-providers-common-io - 1.2.0* 1.3.2* 1.4.0* 1.4.2* 1.6.0* 1.7.1* 1.6.2* 1.7.2* 1.8.0*
-apache-airflow-providers-common-messaging - = = = = = = 1.0.5 2.0.3 2.0.4
-apache-airflow-providers-common-sql 1.7.2* 1.10.0* 1.14.0* 1.16.0* 1.19.0* 1.27.1* 1.32.0* 1.27.5* 1.34.0* 2.1.0*
-apache-airflow-providers-daskexecutor 1.0.1 - = = = = = = = =
-apache-airflow-providers-databricks 4.5.0 6.0.0 6.5.0 6.9.0 6.12.0 7.4.0 7.10.0 7.7.1 7.12.1 7.18.1
-apache-airflow-providers-datadog 3.3.2 3.5.1 3.6.1 3.7.0 3.7.1 3.9.0 3.10.2 3.9.2 3.10.4 3.10.5
-apache-airflow-providers-dbt-cloud 3.3.0 3.5.1 3.8.1 3.10.0 3.11.1 4.4.0 4.6.5 4.4.2 4.8.1 4.9.3
-apache-airflow-providers-dingding 3.2.1 3.4.0 3.5.1 3.6.0 = 3.8.0 3.9.2 3.8.2 3.9.4 3.9.5
-apache-airflow-providers-discord 3.3.1 3.5.0 3.7.1 3.8.0 = 3.10.0 3.12.0 3.10.2 3.12.2 3.12.3
-apache-airflow-providers-docker 3.7.5 3.9.1 3.12.0 3.13.0 3.14.0 4.4.0 4.5.2 4.4.2 4.5.5 4.5.9
-apache-airflow-providers-edge3 - = = = = = = 1.1.3 3.4.0 4.3.0
-apache-airflow-providers-elasticsearch 5.0.2 5.3.1 5.4.1 5.5.0 5.5.2 6.3.0 6.5.0 6.3.2 6.5.2 6.9.0
-apache-airflow-providers-exasol 4.2.5 4.4.1 4.5.1 4.6.0 = 4.8.0 4.10.0 4.8.2 4.10.2 4.10.5
-apache-airflow-providers-fab - = 1.1.1* 1.3.0* 1.5.0* 1.5.3* - 2.4.1* 3.6.1* 3.8.0*
-apache-airflow-providers-facebook 3.2.2 3.4.0 3.5.1 3.6.0 = 3.8.0 3.9.2 3.8.2 3.9.4 3.9.5
-apache-airflow-providers-ftp 3.5.2* 3.7.0* 3.9.1* 3.11.0* 3.11.1* 3.13.0* 3.14.1* 3.13.2 3.14.3 3.15.2
-apache-airflow-providers-git - = = = = = = 0.0.6 0.3.1 0.4.2
-apache-airflow-providers-github 2.3.2 2.5.1 2.6.1 2.7.0 = 2.9.0 2.11.0 2.9.2 2.11.2 2.11.3
-apache-airflow-providers-google 10.9.0 10.13.1 10.19.0 10.22.0 10.25.0 15.1.0 20.0.0 17.1.0 21.1.0 22.3.0
-apache-airflow-providers-grpc 3.2.2 3.4.1 3.5.1 3.6.0 = 3.8.0 3.9.2 3.8.2 3.9.4 3.9.5
-apache-airflow-providers-hashicorp 3.4.3 3.6.1 3.7.1 3.8.0 = 4.2.0 4.5.0 4.3.2 4.5.2 4.8.0
-apache-airflow-providers-http 4.5.2* 4.8.0* 4.11.1* 4.13.0* 4.13.2* 5.3.0* 6.0.0* 5.3.3* 6.0.2* 6.0.5*
-apache-airflow-providers-imap 3.3.2* 3.5.0* 3.6.1* 3.7.0* = 3.9.0* 3.11.0* 3.9.2 3.11.2 3.12.1
-apache-airflow-providers-influxdb 2.2.3 2.4.0 2.5.1 2.7.0 2.7.1 2.9.0 2.10.2 2.9.3 2.10.4 2.11.0
-apache-airflow-providers-informatica - = = = = = = = 0.1.3 0.2.0
-apache-airflow-providers-jdbc 4.0.2 4.2.1 4.3.1 4.5.0 4.5.2 5.2.0 5.4.0 5.2.2 5.4.3 5.5.0
-apache-airflow-providers-jenkins 3.3.2 3.5.1 3.6.1 3.7.0 3.7.2 4.1.0 4.2.2 4.1.2 4.2.5 4.2.6
-apache-airflow-providers-keycloak - = = = = = = = 0.7.1 0.8.2
-apache-airflow-providers-microsoft-azure 7.0.0 8.5.1 10.1.1 10.4.0 11.0.0 12.4.0 13.0.0 12.6.1 13.1.1 14.1.0
-apache-airflow-providers-microsoft-mssql 3.4.2 3.6.0 3.7.1 3.9.0 3.9.1 4.3.0 4.5.0 4.3.2 4.5.2 4.7.0
-apache-airflow-providers-microsoft-psrp 2.3.2 2.5.0 2.7.1 2.8.0 = 3.1.0 3.2.3 3.1.2 3.2.5 3.2.6
-apache-airflow-providers-microsoft-winrm 3.2.2 3.4.0 3.5.1 3.6.0 = 3.10.0 3.14.0 3.11.0 3.14.2 3.14.4
-apache-airflow-providers-mongo 3.2.2 3.5.0 4.1.1 4.2.0 4.2.2 5.1.0 5.3.2 5.2.2 5.3.5 5.4.0
-apache-airflow-providers-mysql 5.3.1 5.5.1 5.6.1 5.7.0 5.7.3 6.3.0 6.5.0 6.3.3 6.5.2 6.6.1
-apache-airflow-providers-neo4j 3.3.3 3.5.0 3.6.1 3.7.0 = 3.9.0 3.11.3 3.10.0 3.11.5 3.12.1
-apache-airflow-providers-odbc 4.0.0 4.4.0 4.6.1 4.7.0 4.8.0 4.10.0 4.12.0 4.10.2 4.12.2 4.12.3
-apache-airflow-providers-openai - 1.1.0 1.2.1 1.3.0 1.4.0 1.6.0 1.7.2 1.6.2 1.7.4 1.8.2
-apache-airflow-providers-openfaas 3.2.1 3.4.0 3.5.1 3.6.0 = 3.8.0 3.9.2 3.8.2 3.9.4 3.9.5
-apache-airflow-providers-openlineage 1.1.0 1.4.0 1.8.0 1.11.0 1.13.0 2.3.0 2.11.0 2.6.1 2.16.0 2.20.0
-apache-airflow-providers-opensearch - 1.1.1 1.2.1 1.4.0 1.5.0 1.7.0 1.8.4 1.7.2 1.9.0 1.12.0
-apache-airflow-providers-opsgenie 5.1.1 5.5.0 5.6.1 5.7.0 = 5.9.0 5.10.1 5.9.2 5.10.3 5.10.4
-apache-airflow-providers-oracle 3.7.4 3.9.1 3.10.1 3.11.0 3.12.0 4.1.0 4.5.0 4.1.3 4.5.3 4.6.2
-apache-airflow-providers-pagerduty 3.3.1 3.6.0 3.7.1 3.8.0 = 5.0.0 5.2.3 5.0.2 5.2.5 5.2.6
-apache-airflow-providers-papermill 3.2.1 3.6.0 3.7.1 3.8.0 3.8.1 - = 3.11.2 3.12.3 3.13.2
-apache-airflow-providers-pgvector - 1.1.0 1.2.1 1.3.0 = 1.5.0 1.7.0 1.5.2 1.7.1 1.7.3
-apache-airflow-providers-pinecone - 1.1.1 2.0.0 2.1.0 = 2.3.0 2.4.2 2.3.3 2.4.4 2.4.5
-apache-airflow-providers-plexus 3.2.2 - = = = = = = = =
-apache-airflow-providers-postgres 5.6.1* 5.10.0* 5.11.1* 5.12.0* 5.13.1* 6.2.0* 6.6.0* 6.2.3* 6.6.3* 7.0.1*
-apache-airflow-providers-presto 5.1.4 5.4.0 5.5.1 5.6.0 = 5.9.0 5.11.0 5.9.2 5.11.2 5.12.1
-apache-airflow-providers-qdrant - = 1.1.1 1.2.0 = 1.4.0 1.5.3 1.4.3 1.5.5 1.5.6
-apache-airflow-providers-redis 3.3.2 3.6.0 3.7.1 3.8.0 = 4.1.0 4.4.2 4.2.0 4.4.4 4.5.0
-apache-airflow-providers-salesforce 5.4.3 5.6.1 5.7.1 5.8.0 = 5.11.0 5.12.2 5.11.2 5.14.0 5.14.2
-apache-airflow-providers-samba 4.2.2 4.5.0 4.7.1 4.8.0 = 4.10.0 4.12.2 4.10.3 4.12.5 4.12.6
-apache-airflow-providers-segment 3.2.1 3.4.0 3.5.1 3.6.0 = 3.8.0 3.9.2 3.8.2 3.9.4 3.9.5
-apache-airflow-providers-sendgrid 3.2.2 3.4.0 3.5.1 3.6.0 = 4.1.0 4.2.1 4.1.3 4.2.2 4.2.4
-apache-airflow-providers-sftp 4.6.1 4.8.1 4.10.1 4.11.0 4.11.1 5.3.0 5.7.0 5.3.4 5.7.3 6.0.1
-apache-airflow-providers-singularity 3.2.2 3.4.0 3.5.1 3.6.0 = 3.8.0 3.9.2 3.8.2 3.9.3 3.9.4
-apache-airflow-providers-slack 8.1.0 8.5.1 8.7.1 8.9.0 8.9.1 9.1.0 9.7.0 9.1.4 9.10.0 9.10.2
-apache-airflow-providers-smtp 1.3.2 1.6.0 1.7.1* 1.8.0* = 2.1.0* 2.4.2* 2.2.0* 2.4.5* 3.0.3*
-apache-airflow-providers-snowflake 5.0.1 5.2.1 5.5.1 5.7.0 5.8.0 6.3.1 6.10.0 6.4.0 6.12.1 6.16.0
-apache-airflow-providers-sqlite 3.4.3* 3.7.0* 3.8.1* 3.9.0* = 4.1.0* 4.3.0* 4.1.2 4.3.2 4.3.3
-apache-airflow-providers-ssh 3.7.3 3.10.0 3.11.1 3.13.1 3.14.0 4.1.0 4.3.1 4.1.3 5.0.0 6.0.1
-apache-airflow-providers-standard - = = = = = = 1.6.0* 1.12.3* 1.17.0*
-apache-airflow-providers-tableau 4.2.2 4.4.0 4.5.1 4.6.0 4.6.1 5.1.0 5.3.3 5.2.0 5.4.0 5.6.0
-apache-airflow-providers-tabular 1.2.1 1.4.1 1.5.1 1.6.1 = = = - = =
-apache-airflow-providers-telegram 4.1.1 4.3.0 4.5.1 4.6.0 = 4.8.0 4.9.2 4.8.2 4.9.4 4.9.6
-apache-airflow-providers-teradata - = 2.2.0 2.6.0 = 3.1.0 3.5.0 3.2.1 3.5.2 3.6.2
-apache-airflow-providers-trino 5.3.1 5.6.0 5.7.1 5.8.0 5.8.1 6.2.0 6.5.0 6.3.3 6.5.2 6.6.1
-apache-airflow-providers-vertica 3.5.2 3.7.0 3.8.1 3.9.0 = 4.1.0 4.3.0 4.1.2 4.3.2 4.4.0
-apache-airflow-providers-vespa - = = = = = = = = 0.1.1
-apache-airflow-providers-weaviate - 1.3.0 1.4.1 2.1.0 = 3.1.0 3.3.1 3.2.2 3.3.3 3.4.1
-apache-airflow-providers-yandex - 3.7.1 3.11.1 3.12.0 = 4.1.0 4.4.0 4.2.0 4.4.2 4.5.1
-apache-airflow-providers-ydb - = = 1.3.0 1.4.0 2.2.0 2.5.0 2.2.2 2.5.2 2.5.3
-apache-airflow-providers-zendesk 4.3.2 4.6.0 4.7.1 4.8.0 = 4.10.0 4.11.1 4.10.2 4.11.3 4.12.0
-apache-beam 2.50.0 2.53.0 2.56.0 = 2.59.0 - = 2.67.0 - =
-apispec 6.3.0* 6.4.0* 6.6.1* = 6.7.1* 6.8.2* 6.10.0* 6.8.2* 6.10.0* =
-apprise 1.5.0 1.7.1 1.8.0 1.8.1 1.9.0 1.9.3 1.9.7 1.9.4 1.9.9 1.12.0
-apscheduler - = = = = 3.10.4 = 3.11.0 3.11.2 3.11.3
-argcomplete 3.1.2* 3.2.1* 3.3.0* 3.5.0* 3.5.1* 3.6.2* 3.6.3* 3.6.2* 3.6.3* 3.7.2*
-arro3-core - = = = = = 0.8.0 0.6.1 - =
-arrow 1.3.0 - = = = = = = = 1.4.0*
-asana 3.2.1 3.2.2 3.2.3 = = 5.1.0 5.2.2 5.2.1 5.2.4 5.2.5
-asgiref 3.7.2* = 3.8.1* = = = 3.11.1* 3.9.1* 3.11.1* 3.12.1*
-asn1crypto 1.5.1* = = = = = = = = =
-astroid 2.15.8 = = = = 3.3.10 3.3.11 = - =
-asttokens 2.4.0 2.4.1 = = = 3.0.0 3.0.1 3.0.0 3.0.1 3.0.2
-async-timeout 4.0.3* - = = = = = = 4.0.3 =
-asyncpg - = = = = 0.30.0* 0.31.0* 0.30.0* 0.31.0* =
-asyncssh - = 2.14.2 2.16.0 2.18.0 2.21.0 2.22.0 2.21.0 2.22.0 2.24.0
-atlasclient 1.0.0 = = = = = = = = =
-atlassian-python-api 3.41.2 3.41.5 3.41.13 3.41.15 3.41.16 4.0.4 4.0.7 = = =
-attrs 23.1.0* 23.2.0* = 24.2.0* = 25.3.0* 25.4.0* 25.3.0* 26.1.0* =
-authlib 1.2.1 1.3.0 1.3.1 1.3.2 = 1.3.1 1.6.9 1.6.2 1.6.11 1.7.2
-aws-embedded-metrics - = = = = = 3.3.1 - = =
-aws-sam-translator - 1.83.0 1.89.0 1.91.0 = 1.97.0 1.107.0 1.99.0 - =
-aws-xray-sdk 2.12.0 2.12.1 2.14.0 = = = 2.15.0 2.14.0 - =
-awswrangler - = = = = = 3.15.1 3.12.1 - =
-azure-ai-projects - = = = = = = = = 2.4.0
-azure-batch 14.0.0 14.1.0 14.2.0 = = = = = = =
-azure-common 1.1.28 = = = = = = = = =
-azure-core 1.29.4 1.29.6 1.30.1 1.30.2 1.32.0 1.34.0 1.38.2 1.35.0 1.39.0 1.41.0
-azure-cosmos 4.5.1 = 4.7.0 = = 4.9.0 4.15.0 4.9.0 4.15.0 4.16.3
-azure-datalake-store 0.0.53 = = = = = = = = =
-azure-identity 1.14.0 1.15.0 1.16.0 1.17.1 1.19.0 1.23.0 1.25.2 1.24.0 1.25.3 =
-azure-keyvault-secrets 4.7.0 = 4.8.0 = 4.9.0 = 4.10.0 = = 4.11.0
-azure-kusto-data 4.2.0 4.3.1 4.4.1 4.5.1 4.6.1 5.0.3 6.0.2 5.0.5 6.0.3 6.0.4
-azure-mgmt-compute - = = = = = = = 37.2.0 38.2.0
-azure-mgmt-containerinstance 8.0.0 10.1.0 = = = = = = = =
-azure-mgmt-containerregistry 10.2.0 10.3.0 = = = 14.0.0 = = 15.0.0 =
-azure-mgmt-core 1.4.0 = = = 1.5.0 = 1.6.0 = = =
-azure-mgmt-cosmosdb 9.3.0 9.4.0 9.5.0 9.5.1 9.6.0 9.8.0 9.9.0 9.8.0 9.9.0 10.0.0
-azure-mgmt-datafactory 1.1.0 4.0.0 7.1.0 9.0.0 = 9.2.0 = = 9.3.0 10.0.0
-azure-mgmt-datalake-nspkg 3.0.1 = = = = = = = = =
-azure-mgmt-datalake-store 0.5.0 = = = = = = = = =
-azure-mgmt-nspkg 3.0.2 = = = = = = = = =
-azure-mgmt-resource 23.0.1 = 23.1.1 = 23.2.0 23.3.0 25.0.0 24.0.0 25.0.0 26.0.0
-azure-mgmt-storage 21.1.0 = = 21.2.1 = 22.2.0 24.0.0 23.0.1 24.0.1 25.1.0
-azure-nspkg 3.0.2 = = = = = = = = =
-azure-servicebus 7.11.2 7.11.4 7.12.2 = 7.12.3 7.14.2 7.14.3 7.14.2 7.14.3 =
-azure-storage-blob 12.18.2 12.19.0 12.20.0 12.22.0 12.23.1 12.25.1 12.28.0 12.26.0 12.28.0 12.30.0
-azure-storage-common 2.1.0 - = = = = = = = =
-azure-storage-file 2.1.0 - = = = = = = = =
-azure-storage-file-datalake 12.13.1 12.14.0 12.15.0 12.16.0 12.17.0 12.20.0 12.23.0 12.21.0 12.23.0 12.25.0
-azure-storage-file-share 12.14.1 12.15.0 12.16.0 12.17.0 12.19.0 12.21.0 12.24.0 12.22.0 12.24.0 12.26.0
-azure-synapse-artifacts - 0.18.0 0.19.0 = = 0.20.0 0.21.0 0.20.0 0.22.0 =
-azure-synapse-spark 0.7.0 = = = = = = = = =
-babel 2.13.0* 2.14.0* 2.15.0* 2.16.0* = 2.17.0* 2.18.0* 2.17.0* 2.18.0* =
-backcall 0.2.0 - = = = = = = = =
-backoff 1.10.0* 2.2.1* 2.2.1 = = = = = = =
-backports-tarfile - = 1.2.0 = = - = = = =
-backports-zstd - = = = = = 1.3.0 - = 1.6.0
-bcrypt 4.0.1 4.1.2 4.1.3 4.2.0 = 4.3.0 5.0.0 4.3.0 5.0.0 =
-beautifulsoup4 4.12.2* = 4.12.3* = = 4.13.4* 4.14.3* 4.13.4* 4.14.3* 4.15.0*
-billiard 4.1.0* 4.2.0* = = 4.2.1* = 4.2.4* 4.2.1* 4.2.4* =
-bitarray 2.8.2 2.9.2 = = 3.0.0 2.9.3 3.8.0 3.6.1 3.8.1 3.10.1
-black 23.9.1 24.1a1 24.4.2 24.8.0 24.10.0 25.1.0 26.3.0 25.1.0 26.3.1 26.5.1
-bleach - = = = = = = 6.2.0 6.3.0 6.4.0
-blinker 1.6.3* 1.7.0* 1.8.2* = = 1.9.0* = = = =
-boto3 1.28.17* 1.33.13* 1.34.106* 1.35.7* 1.35.36* 1.37.3* 1.42.61* 1.39.11* 1.42.84* 1.43.56*
-botocore 1.31.17* 1.33.13* 1.34.106* 1.35.7* 1.35.36* 1.37.3* 1.42.61* 1.39.11* 1.42.84* 1.43.56*
-build - = = = = = = 1.3.0 - =
-cachelib 0.9.0* = = = = 0.13.0* = = = 0.15.2*
-cachetools 5.3.1 5.3.2 5.3.3 5.5.0 = 5.5.2 6.2.6 5.5.2 6.2.6* =
-cadwyn - = = = = = = 5.4.4* 6.2.0* 7.0.0*
-capi-param-builder-python - = = = = = = = = 1.3.0
-cassandra-driver 3.28.0 3.29.0 3.29.1 = 3.29.2 = 3.29.3 3.29.2 3.30.0 3.30.1
-cattrs 23.1.2* 23.2.3 = 24.1.0 24.1.2 24.1.3 26.1.0 25.1.1 26.1.0 =
-celery 5.3.1* = 5.4.0* = = 5.5.2* 5.6.2* 5.5.2* 5.6.3* =
-certifi 2023.7.22* 2023.11.17* 2024.6.2* 2024.8.30* = 2025.4.26* 2026.2.25* 2025.8.3* 2026.2.25* 2026.7.22*
-cffi 1.16.0* = = 1.17.0* 1.17.1* = 2.0.0* 1.17.1* 2.0.0* 2.1.1*
-cfgv 3.4.0 = = = = = 3.5.0 3.4.0 - =
-cfn-lint - 0.83.8 0.87.4 1.11.1 1.18.4 1.35.1 1.46.0 1.39.0 - =
-cgroupspy 0.2.2 = 0.2.3 = = = = - = =
-chardet 5.2.0 = = = = = 6.0.0.post1 5.2.0 6.0.0.post1 7.5.1
-charset-normalizer 3.3.0* 3.3.2* = = 3.4.0* 3.4.2* 3.4.5* 3.4.3* 3.4.7* 3.4.9*
-checksumdir 1.2.0 = = = = = 1.3.0 = - =
-ciso8601 2.3.0 2.3.1 = = = 2.3.2 2.3.3 = = =
-click 8.1.7* = = = = 8.2.0* 8.3.1* 8.2.1* 8.3.2* 8.4.2*
-click-default-group 1.2.4 - = = = = = = = =
-click-didyoumean 0.3.0* = 0.3.1* = = = = = = =
-click-plugins 1.1.1* = = = = = 1.1.1.2* = = =
-click-repl 0.3.0* = = = = = = = = =
-clickclick 20.10.2* = = = = = = = - =
-clickhouse-connect - = = = = = = = = 1.6.0
-cloudant 2.15.0 = = = = = = - = =
-cloudpickle 2.2.1 = = = = 3.1.1 = = = =
-cohere - 4.44 4.57 = = 5.15.0 5.20.7 5.17.0 5.21.1 7.0.8
-colorama 0.4.6* = = = = = = = = =
-colorful - = = = = = 0.5.8 0.5.7 0.5.8 =
-colorlog 4.8.0* = = 6.8.2* 6.9.0* = 6.10.1* 6.9.0* 6.10.1* 6.12.0*
-comm - 0.2.1 0.2.2 = = - = 0.2.3 = =
-configupdater 3.1.1* 3.2* = = = = = - = =
-confluent-kafka 2.2.0 2.3.0 2.4.0 2.5.0 2.6.0 2.10.0 2.13.2 2.11.1 2.14.0 2.15.0
-connexion 2.14.2* = = = = = 2.15.1* 2.14.2* - =
-coverage 7.3.2 7.4.0 7.5.3 7.6.1 7.6.4 7.8.0 7.13.4 7.10.5 - =
-crcmod 1.7 = = = = = = = - =
-crcmod-plus - = = = = = = = 2.3.1 =
-cron-descriptor 1.4.0* = 1.4.3* 1.4.5* = = 2.0.6* 1.4.5* 2.0.8* 2.1.0*
-croniter 1.4.1* 2.0.1* 2.0.5* 3.0.3* 5.0.1* 6.0.0* = = 6.2.2* 6.2.4*
-cryptography 41.0.4* 41.0.7* = 42.0.8* = 45.0.2* 44.0.3* 42.0.8* 46.0.7* 50.0.0*
-curlify 2.2.1 = = = = = 3.0.0 = = =
-darabonba-core - = = = = = 1.0.5 1.0.3 1.0.5 -
-dask 2023.9.3 - = = = = = = = =
-databricks-sql-connector 2.9.3 = 2.9.6 = = 4.0.3 4.2.5 4.1.2 4.2.5 4.4.0
-databricks-sqlalchemy - = = = = 1.0.5 - 1.0.2 - =
-dataclasses-json - = = = 0.6.7 = = = = -
-datadog 0.47.0 = 0.49.1 0.50.0 0.50.1 0.51.0 0.52.1 = = 0.53.0
-db-dtypes 1.1.1 1.2.0 = 1.3.0 = 1.4.3 1.5.0 1.4.3 1.5.1 1.7.1
-debugpy - 1.8.0 1.8.1 1.8.5 1.8.7 - = 1.8.16 1.8.20 1.8.21
-decorator 5.1.1 = = = = 5.2.1 = = = 5.3.1
-defusedxml 0.7.1 = = = = = = = = =
-deltalake - 0.15.1 0.17.4 0.18.2 0.21.0 0.25.5 1.4.2 1.1.4 - =
-deprecated 1.2.14* = = = = 1.2.18* 1.3.1* 1.2.18* 1.3.1* =
-deprecation 2.1.0 - = = = 2.1.0 = = = =
-diagrams - = 0.23.4 = = 0.24.4 0.25.1 0.24.4 - =
-dill 0.3.1.1* = = = = 0.4.0* 0.4.1* 0.3.1.1* 0.4.1* =
-distlib 0.3.7 0.3.8 = = 0.3.9 = 0.4.0 = = 0.4.3
-distributed 2023.9.3 - = = = = = = = =
-distro - 1.9.0 = = = = = = = =
-dnspython 2.4.2* = 2.6.1* = 2.7.0* = 2.8.0* 2.7.0* 2.8.0* =
-docker 6.1.3 7.0.0 7.1.0 = = = = = = 7.2.0
-docopt 0.6.2 = = = = = = = = =
-docstring-parser - = 0.16 = = = 0.17.0 = 0.18.0 =
-docutils 0.20.1* = 0.16* 0.16 = 0.21.2 0.22.4 0.21.2 - =
-duckdb - 0.9.2 1.0.0 = 1.1.3 1.2.2 1.4.4 1.3.2 - =
-durationpy - = = = = = 0.10 = = =
-ecdsa - 0.18.0 - = = 0.19.1 = - 0.19.2 -
-editables - 0.5 - = = = = = = =
-elastic-transport 8.4.1 8.11.0 8.13.1 8.15.0 8.15.1 8.17.1 = = 9.2.1 9.4.2
-elasticsearch 8.10.0 8.11.1 8.13.2 8.15.0 8.15.1 8.18.1 8.19.3 8.19.0 9.3.0 9.5.0
-email-validator 1.3.1* = 2.1.1* 2.2.0* = = 2.3.0* 2.2.0* 2.3.0* =
-entrypoints 0.4 = = = = - = 0.4 = =
-eralchemy2 1.3.7 1.3.8 1.4.1 = = = = = - =
-et-xmlfile 1.1.0 = = = 2.0.0 = = = = =
-eventlet 0.33.3 0.34.3 0.36.1 = 0.37.0 0.40.0 0.40.4 0.40.2 0.41.0 =
-events - = 0.5 = = = = = = =
-execnet 2.0.2 = 2.1.1 = = = 2.1.2 2.1.1 - =
-executing 2.0.0 2.0.1 = 2.1.0 = 2.2.0 2.2.1 2.2.0 2.2.1 =
-facebook-business 18.0.2 18.0.5 19.0.3 20.0.2 21.0.3 22.0.5 24.0.1 23.0.1 25.0.1 26.0.0
-fastapi - = = = = = = 0.116.1* 0.136.0* 0.136.3*
-fastapi-cli - = = = = = = 0.0.8* 0.0.24* 0.0.32*
-fastapi-cloud-cli - = = = = = = 0.1.5* - =
-fastavro 1.8.4 1.9.3 1.9.4 1.9.5 1.9.7 1.11.1 1.12.1 1.12.0 1.12.1 1.12.2
-fastcore - = = = = = = = = 2.2.5
-fasteners 0.19 = = = = - = 0.20 - =
-fastjsonschema 2.18.1 2.19.1 = 2.20.0 = - = 2.21.2 = 2.22.1
-fastuuid - = = = = = 0.14.0 - 0.14.0 =
-filelock 3.12.4 3.13.1 3.14.0 3.15.4 3.16.1 3.18.0 3.25.0 3.19.1 3.28.0 3.32.2
-flask 2.2.5* = = = = = 2.3.3* 2.2.5* 3.1.3* =
-flask-appbuilder 4.3.6* 4.3.10* 4.4.1* 4.5.0* 4.5.2* 4.5.3* 4.5.4* 4.6.3* 5.2.0* 5.2.2*
-flask-babel 2.0.0* = = = = = = = 4.0.0* =
-flask-bcrypt 1.0.1 = 1.0.1* = = = = = = -
-flask-caching 2.0.2* 2.1.0* 2.3.0* = = 2.3.1* = 2.3.0* = -
-flask-jwt-extended 4.5.3* 4.6.0* = = = 4.7.1* = = = 4.7.4*
-flask-limiter 3.5.0* = 3.7.0* 3.8.0* = 3.12* = = = 4.1.1*
-flask-login 0.6.2* 0.6.3* = = = = = = = =
-flask-session 0.5.0* = = = = = 0.8.0* 0.5.0* 0.8.0* =
-flask-sqlalchemy 2.5.1* = = = = = = = 3.1.1* =
-flask-wtf 1.2.1* = = = 1.2.2* = = = = 1.3.0*
-flit - = = = = = = 3.12.0 - =
-flit-core - = = = = = = 3.12.0 - =
-flower 2.0.1* = = = = = = = = =
-fluent-logger - = 0.11.1* = = = = = = =
-frozenlist 1.4.0* 1.4.1* = = 1.5.0* 1.6.0* 1.8.0* 1.7.0* 1.8.0* =
-fsspec 2023.9.2 2023.12.2* = 2024.6.1* 2024.10.0* 2025.3.2* 2026.2.0* 2025.7.0* 2026.3.0* 2026.7.0*
-future 0.18.3 = 1.0.0 = = = = = = =
-gcloud-aio-auth 4.2.3 = = 5.3.2 = 5.4.1 5.4.4 5.4.2 5.4.4 5.5.0
-gcloud-aio-bigquery 7.0.0 = 7.1.0 = = = = = = =
-gcloud-aio-storage 9.0.0 = 9.2.0 9.3.0 = 9.4.0 9.6.4 9.5.0 9.6.4 =
-gcsfs 2023.9.2 2023.12.2.post1 = 2024.6.1 2024.10.0 2025.3.2 2026.2.0 2025.7.0 2026.3.0 2026.7.0
-genai-prices - = = = = = = = 0.0.56 0.1.1
-geomet 0.2.1.post1 = = = = = 1.1.0 0.2.1.post1 1.1.0 =
-gevent 23.9.1 = 24.2.1* = 24.10.3* 25.5.1* 25.9.1* 25.5.1* 26.4.0* 26.7.0*
-gitdb 4.0.10 4.0.11 = = = 4.0.12 = = = =
-gitpython 3.1.37 3.1.41 3.1.43 = = 3.1.44 3.1.46 3.1.45 3.1.46 3.1.58
-google-ads 22.0.0 22.1.0 24.0.0 25.0.0 25.1.0 26.1.0 29.2.0 28.0.0 30.0.0 31.2.0
-google-analytics-admin - 0.22.2 0.22.7 0.23.0 0.23.2 0.24.0 0.27.0 0.24.1 0.28.0 0.30.1
-google-api-core 2.12.0 2.15.0 2.19.0 2.19.2 2.22.0 2.24.2 2.30.0 2.25.1 2.30.3 2.34.0
-google-api-python-client 2.102.0 2.113.0 2.132.0 2.143.0 2.151.0 2.169.0 2.192.0 2.179.0 2.194.0 2.198.0
-google-auth 2.23.2 2.26.2 2.29.0 2.34.0 2.35.0 2.40.1 2.49.0 2.40.3 2.49.2 2.56.3
-google-auth-httplib2 0.1.1 0.2.0 = = = = 0.3.0 0.2.0 0.3.1 0.4.1
-google-auth-oauthlib 1.1.0 1.2.0 = 1.2.1 = 1.2.2 1.3.0 1.2.2 1.3.1 1.4.0
-google-cloud-aiplatform 1.34.0 1.39.0 1.53.0 1.64.0 1.71.1 1.93.0 1.140.0 1.110.0 1.148.0 1.163.0
-google-cloud-alloydb - = = = = 0.4.6 0.8.0 0.4.8 0.9.0 0.11.0
-google-cloud-appengine-logging 1.3.2 1.4.0 1.4.3 1.4.5 1.5.0 1.6.1 1.8.0 1.6.2 1.9.0 1.10.0
-google-cloud-audit-log 0.2.5 = = 0.3.0 = 0.3.2 0.4.0 0.3.2 0.5.0 0.6.1
-google-cloud-automl 2.11.2 2.12.0 2.13.3 2.13.5 2.14.1 2.16.3 2.18.1 2.16.4 2.19.0 2.20.0
-google-cloud-batch 0.17.1 0.17.7 0.17.21 0.17.26 0.17.31 0.17.35 0.20.0 0.17.36 0.21.0 0.22.2
-google-cloud-bigquery 3.12.0 3.16.0 3.20.1 = = = 3.40.1 3.36.0 3.41.0 3.43.0
-google-cloud-bigquery-datatransfer 3.12.1 3.13.0 3.15.3 3.15.6 3.17.1 3.19.1 3.21.0 3.19.2 3.22.0 3.23.0
-google-cloud-bigquery-storage 2.22.0 2.24.0 - = = = 2.36.2 2.32.0 2.37.0 2.40.0
-google-cloud-bigtable 2.21.0 2.22.0 2.23.1 2.26.0 = 2.30.1 2.35.0 2.32.0 2.36.0 2.41.0
-google-cloud-build 3.20.0 3.22.0 3.24.0 3.24.2 3.27.0 3.31.1 3.35.0 3.31.3 3.36.0 3.38.1
-google-cloud-compute 1.14.1 1.15.0 1.19.0 1.19.2 1.20.1 1.30.0 1.45.0 1.35.0 1.47.0 1.50.0
-google-cloud-container 2.32.0 2.37.0 2.46.0 2.50.0 2.53.0 2.56.1 2.63.0 2.59.0 2.64.0 2.65.0
-google-cloud-core 2.3.3 2.4.1 = = = 2.4.3 2.5.0 2.4.3 2.5.1 2.6.1
-google-cloud-datacatalog 3.16.0 3.17.2 3.19.0 3.20.1 3.21.1 3.27.1 3.29.0 3.27.1 3.30.0 3.31.0
-google-cloud-dataflow-client 0.8.4 0.8.6 0.8.10 0.8.12 0.8.13 0.9.0 0.11.0 0.9.0 0.13.0 0.14.0
-google-cloud-dataform 0.5.3 0.5.5 0.5.9 0.5.11 0.5.13 0.6.1 0.9.0 0.6.2 0.10.0 0.11.2
-google-cloud-dataplex 1.6.3 1.11.0 2.0.0 2.2.2 2.3.1 2.10.2 2.16.0 2.11.0 2.18.0 2.20.0
-google-cloud-dataproc 5.6.0 5.8.0 5.9.3 5.10.2 5.15.1 5.18.1 5.25.0 5.21.0 5.27.0 5.30.0
-google-cloud-dataproc-metastore 1.13.0 1.14.0 1.15.3 1.15.5 1.16.0 1.18.2 1.21.0 1.19.0 1.22.0 1.23.0
-google-cloud-dlp 3.12.3 3.14.0 3.18.0 3.22.0 3.25.0 3.29.0 3.34.0 3.31.0 3.36.0 3.38.0
-google-cloud-kms 2.19.1 2.20.0 2.23.0 2.24.2 3.1.0 3.5.0 3.11.0 3.5.1 3.12.0 3.16.0
-google-cloud-language 2.11.1 2.12.0 2.13.3 2.14.0 2.15.0 2.17.1 2.19.0 2.17.2 2.20.0 2.21.0
-google-cloud-logging 3.8.0 3.9.0 3.10.0 3.11.2 3.11.3 3.12.1 3.14.0 3.12.1 3.15.0 3.16.2
-google-cloud-managedkafka - = = = = 0.1.10 0.3.0 0.1.12 0.4.0 0.4.1
-google-cloud-memcache 1.7.3 1.8.0 1.9.3 1.9.5 1.10.0 1.12.1 1.14.0 1.12.2 1.15.0 1.16.0
-google-cloud-monitoring 2.15.1 2.18.0 2.21.0 2.22.2 2.23.0 2.27.1 2.29.1 2.27.2 2.30.0 2.31.0
-google-cloud-orchestration-airflow 1.9.2 1.10.0 1.12.1 1.13.1 1.15.0 1.17.5 1.19.0 1.17.5 1.20.0 1.22.0
-google-cloud-os-login 2.10.0 2.13.0 2.14.3 2.14.6 2.15.0 2.17.1 2.19.0 2.17.2 2.20.0 2.22.0
-google-cloud-pubsub 2.18.4 2.19.0 2.21.2 2.23.0 2.26.1 2.29.0 2.35.0 2.31.1 2.37.0 2.39.1
-google-cloud-redis 2.13.2 2.14.0 2.15.3 2.15.5 2.16.0 2.18.1 2.20.0 2.18.1 2.21.0 2.22.0
-google-cloud-resource-manager 1.10.4 1.11.0 1.12.3 1.12.5 1.13.0 1.14.2 1.16.0 1.14.2 1.17.0 1.18.0
-google-cloud-run 0.9.1 0.10.1 0.10.5 0.10.8 0.10.10 0.10.18 0.15.0 0.10.19 0.16.0 0.16.1
-google-cloud-secret-manager 2.16.4 2.17.0 2.20.0 2.20.2 2.21.0 2.23.3 2.26.0 2.24.0 2.27.0 2.30.0
-google-cloud-spanner 3.40.1 3.41.0 3.47.0 3.48.0 3.49.1 3.54.0 3.63.0 3.57.0 3.65.0 3.69.1
-google-cloud-speech 2.21.0 2.23.0 2.26.0 2.27.0 2.28.0 2.32.0 2.37.0 2.33.0 2.38.0 2.40.0
-google-cloud-storage 2.11.0 2.14.0 2.16.0 2.18.2 = 2.19.0 3.9.0 2.19.0 3.10.1 3.13.1
-google-cloud-storage-control - = = = = = 1.10.0 - 1.11.0 1.13.0
-google-cloud-storage-transfer 1.9.2 1.10.0 1.11.3 1.12.0 1.13.0 1.16.1 1.19.0 1.17.0 1.20.0 1.21.0
-google-cloud-tasks 2.14.2 2.15.0 2.16.3 2.16.5 2.17.0 2.19.2 2.21.0 2.19.3 2.22.0 2.24.0
-google-cloud-texttospeech 2.14.2 2.15.1 2.16.3 2.17.2 2.21.0 2.27.0 2.34.0 2.27.0 2.36.0 2.37.0
-google-cloud-translate 3.12.0 3.14.0 3.15.3 3.16.0 3.17.0 3.20.2 3.24.0 3.21.1 3.26.0 3.27.0
-google-cloud-videointelligence 2.11.4 2.12.0 2.13.3 2.13.5 2.14.0 2.16.1 2.18.0 2.16.2 2.19.0 2.20.0
-google-cloud-vision 3.4.4 3.5.0 3.7.2 3.7.4 3.8.0 3.10.1 3.12.1 3.10.2 3.13.0 3.15.0
-google-cloud-workflows 1.12.1 1.13.0 1.14.3 1.14.5 1.15.0 1.18.1 1.20.0 1.18.2 1.21.0 1.23.0
-google-crc32c 1.5.0 = = = 1.6.0 1.7.1 1.8.0 1.7.1 1.8.0 =
-google-genai - = = = = 1.2.0 1.66.0 1.31.0 1.73.1 2.17.0
-google-re2 1.1* = 1.1.20240601* 1.1.20240702* = = 1.1.20251105* - = =
-google-resumable-media 2.6.0 2.7.0 = 2.7.2 = = 2.8.0 2.7.2 2.8.2 2.10.1
-googleapis-common-protos 1.60.0* 1.62.0* 1.63.1* 1.65.0* = 1.70.0* 1.73.0* 1.70.0* 1.74.0* 1.75.1*
-graphql-core - 3.2.3 = = 3.2.5 3.2.6 3.2.8 3.2.6 - =
-graphviz 0.20.1* 0.20.1 0.20.3 = = = = 0.21 = =
-greenback - = = = = = = = 1.3.0* =
-greenlet 3.0.0* 3.0.3* = = 3.1.1* 3.2.2* 3.3.2* 3.2.4* 3.4.0* 3.5.4*
-gremlinpython - = = = = = = = 3.8.1 =
-griffelib - = = = = = = = 2.0.2 2.1.0
-grpc-google-iam-v1 0.12.6 0.13.0 = 0.13.1 = 0.14.2 0.14.3 0.14.2 0.14.4 0.14.5
-grpc-interceptor - = 0.15.4 = = = = = = =
-grpcio 1.59.0* 1.60.0* 1.64.1* 1.66.1* 1.67.1* 1.71.0* 1.78.0* 1.65.5* 1.80.0* 1.78.0*
-grpcio-gcp 0.2.2 = = = = = = = = =
-grpcio-health-checking - = = 1.62.3 = 1.71.0 - = 1.80.0 -
-grpcio-status 1.59.0 1.60.0 1.62.2 1.62.3 = 1.71.0 1.71.2 1.62.3 1.80.0 1.78.0
-grpcio-tools - = 1.62.2 1.62.3 = 1.71.0 1.71.2 1.62.3 1.80.0 1.78.0
-gssapi 1.8.3 = = = 1.9.0 = 1.11.1 1.9.0 1.11.1 =
-gunicorn 21.2.0* = 22.0.0* 23.0.0* = = 25.1.0* 23.0.0* 25.3.0* 26.0.0*
-h11 0.14.0* = = = = 0.16.0* = = = =
-h2 - = 4.1.0 = = 4.2.0 4.3.0 4.2.0 4.3.0 4.4.1
-hatch - 1.9.1 1.12.0 = 1.13.0 1.14.1 1.16.5 1.14.1 - =
-hatchling - 1.21.0 1.24.2 1.25.0 = 1.27.0 1.29.0 1.27.0 - =
-hdfs 2.7.2 2.7.3 = = = = = = = =
-hf-xet - = = = = = 1.3.2 1.1.8 1.4.3 1.6.0
-hmsclient 0.1.1 = = = = = = = = =
-hpack - = 4.0.0 = = 4.1.0 = = = 4.2.0
-httpcore 0.16.3* = = 1.0.5* 1.0.6* 1.0.9* = = = =
-httpcore2 - = = = = = = = = 2.9.1
-httplib2 0.22.0 = = = = = 0.31.2 0.22.0 0.31.2 0.32.0
-httpr - = = = = = = = = 0.6.0
-httptools - = = = = = = 0.6.4* 0.7.1* 0.8.0*
-httpx 0.23.3* = = 0.27.0* = 0.27.2* 0.28.1* = = =
-httpx-sse - = = = = 0.4.0 - 0.4.0 - =
-httpx2 - = = = = = = = = 2.9.1
-huggingface-hub - = = = = 0.31.4 1.6.0 0.34.4 1.11.0 1.27.0
-humanize 4.8.0* 4.9.0* = 4.10.0* 4.11.0* 4.12.3* 4.15.0* 4.12.3* 4.15.0* 4.16.0*
-hvac 1.2.1 2.1.0 2.2.0 2.3.0 = = 2.4.0 2.3.0 2.4.0 =
-hyperframe - = 6.0.1 = = 6.1.0 = = = =
-hyperlink - 21.0.0 = = = = = = - =
-ibm-cloud-sdk-core - = = = 3.20.3 = 3.24.4 3.24.2 3.24.4 3.25.0
-ibmcloudant - = = = 0.9.1 = 0.11.4 0.10.5 0.11.5 0.11.9
-icdiff - 2.0.7 = = = = 2.0.10 2.0.7 - =
-id - = = = = 1.5.0 1.6.1 1.5.0 - =
-identify 2.5.30 2.5.33 2.5.36 2.6.0 2.6.1 2.6.10 2.6.17 2.6.13 - =
-idna 3.4* 3.6* 3.7* 3.8* 3.10* = 3.11* 3.10* 3.11* 3.18*
-ijson 3.2.3 = = 3.3.0 = 3.4.0 3.4.0.post0 3.4.0 3.4.0.post0 =
-imagesize 1.4.1 = = = = = 2.0.0 1.4.1 - =
-immutabledict - = = = 4.2.0 4.2.1 4.3.1 4.2.1 4.3.1 =
-importlib-metadata 6.8.0* 6.11.0* = = = = = 8.4.0* 8.7.1* 8.9.0*
-importlib-resources 6.1.0* 6.1.1* 6.4.0* 6.4.4* 6.4.5* - = = 7.1.0 =
-impyla 0.18.0 0.19.0 = = = 0.21.0 0.22.0 = = 0.24.0
-incremental 22.10.0 = = 24.7.2 = = 24.11.0 24.7.2 - =
-inflection 0.5.1* = = = = = = = = =
-influxdb-client 1.38.0 1.39.0 1.43.0 1.45.0 1.47.0 1.48.0 1.50.0 1.49.0 1.50.0 =
-influxdb3-python - = = = = = = = = 0.20.0
-iniconfig 2.0.0 = = = = 2.1.0 2.3.0 2.1.0 - =
-inputimeout - = = = = = = 1.0.4 - =
-invoke - = = = = = = = = 3.0.3
-ipdb 0.13.13 = = = = = = = - =
-ipykernel - 6.28.0 6.29.4 6.29.5 = - = 6.30.1 7.2.0 7.3.0
-ipython 8.16.1 8.20.0 8.25.0 8.27.0 8.29.0 9.2.0 9.11.0 9.4.0 9.12.0 9.16.1
-ipython-pygments-lexers - = = = = 1.1.1 = = = =
-isodate 0.6.1 = = 0.6.1* 0.7.2* = 0.7.2 = = =
-isoduration - = = = = = = = = 20.11.0*
-itsdangerous 2.1.2* = 2.2.0* = = = = = = =
-jaraco-classes 3.3.0 = 3.4.0 = = = = = = =
-jaraco-context - = 5.3.0 6.0.1 = = 6.1.1 6.0.1 6.1.2 =
-jaraco-functools - = 4.0.1 4.0.2 4.1.0 = 4.4.0 4.3.0 4.4.0 4.6.0
-jaydebeapi 1.2.3 = = = = = = = = =
-jedi 0.19.1 = = = = 0.19.2 = = = 0.20.0
-jeepney 0.8.0 = = = = 0.9.0 = = = =
-jinja2 3.1.2* 3.1.3* 3.1.4* = = 3.1.6* = = = =
-jiter - = = 0.5.0 0.7.0 0.10.0 0.13.0 0.10.0 0.14.0 0.16.0
-jmespath 0.10.0* = = = = = = = 1.1.0* =
-joblib - = = = = 1.5.0 1.5.3 1.5.1 1.5.3 =
-joserfc - = 0.11.1 1.0.0 = 1.0.4 1.5.0 1.2.2 - 1.7.4
-jpype1 1.4.1 1.5.0 = = = 1.5.2 1.6.0 = 1.7.0 1.7.1
-js2py - 0.74 = = = - = = = =
-jschema-to-python - 1.2.3 = - = = = = = =
-json-merge-patch 0.2 = = = = 0.3.0 = - = =
-jsondiff - 2.0.0 = 2.2.1 = = = - = =
-jsonpatch - 1.33 = = = = = = - =
-jsonpath-ng 1.6.0* 1.6.1* = = 1.7.0* = 1.8.0* 1.7.0* 1.8.0* =
-jsonpath-python - = = = 1.0.6 = 1.1.4 1.0.6 1.1.5 -
-jsonpickle - 3.0.2 3.0.4 3.3.0 = - = 3.4.2 - =
-jsonpointer - 2.4 = 3.0.0 = = = = - =
-jsonschema 4.19.1* 4.20.0* 4.22.0* 4.23.0* = = 4.24.1* 4.25.1* 4.26.0* =
-jsonschema-path - 0.3.2 = 0.3.3 = 0.3.4 0.4.5 0.3.4 - =
-jsonschema-spec 0.2.4 - = = = = = = = =
-jsonschema-specifications 2023.7.1* 2023.12.1* = = = 2025.4.1* 2025.9.1* 2025.4.1* 2025.9.1* =
-junit-xml - 1.9 = - = = = = = =
-jupyter-client 8.3.1 8.6.0 8.6.2 = 8.6.3 - = 8.6.3 8.8.0 8.9.1
-jupyter-core 5.3.2 5.7.1 5.7.2 = = - = 5.8.1 5.9.1 =
-jupyterlab-pygments - = = = = = = 0.3.0 = =
-jwcrypto - = = = = = = = 1.5.7 1.5.8
-kerberos - = = = = = 1.3.1 = - =
-keyring 24.2.0 24.3.0 25.2.1 25.3.0 25.5.0 25.6.0 25.7.0 25.6.0 25.7.0 =
-keyrings-alt - = = = = = = 5.0.2 - =
-kgb - = = = = = = 7.2 - =
-kombu 5.3.1* = 5.3.7* 5.4.0* 5.4.2* 5.5.3* 5.6.2* 5.5.4* 5.6.2* =
-krb5 0.5.1 = = 0.6.0 0.7.0 0.7.1 0.9.0 0.7.1 0.9.0 =
-kubernetes 23.6.0 = 29.0.0 30.1.0 = = 35.0.0 32.0.1 35.0.0 36.0.3
-kubernetes-asyncio 24.2.3 = 29.0.0 30.1.0 = = 34.3.3 32.3.2 35.0.1 36.1.0
-kylinpy 2.8.4 = = = = = = = = =
-lazy-object-proxy 1.9.0* 1.10.0* = = = 1.11.0* 1.12.0* = = =
-ldap3 2.9.1 = = = = = = - = =
-libcst - = = = = = = 1.8.2* 1.8.6* 1.9.0*
-limits 3.6.0* 3.7.0* 3.12.0* 3.13.0* = 5.2.0* 5.8.0* 5.5.0* 5.8.0* =
-linkify-it-py 2.0.2* = 2.0.3* = = = 2.1.0* 2.0.3* 2.1.0* =
-litellm - = = = = = 1.82.0 1.75.9 1.82.6 1.85.7
-locket 1.0.0 - = = = = = = = =
-lockfile 0.12.2* = = = = = = = = =
-logfire-api - = = = = = = = 4.32.1 4.40.0
-loguru - 0.7.2 = - = = = = = =
-looker-sdk 23.16.0 23.20.1 24.8.0 24.14.0 24.18.1 25.8.0 26.2.0 25.10.0 26.6.1 26.12.0
-lxml 4.9.3* 5.1.0* 5.2.2* 5.3.0* = 5.3.2* 5.4.0* = 6.0.2* 6.1.1*
-lz4 4.3.2 4.3.3 = = = 4.4.4 4.4.5 4.4.4 4.4.5 =
-mako 1.2.4* 1.3.0* 1.3.5* = 1.3.6* 1.3.10* = = 1.3.11* 1.4.1*
-markdown 3.5* 3.5.2* 3.6 3.7 = 3.8 3.10.2 3.8.2 3.10.2 3.10.3
-markdown-it-py 3.0.0* = = = = = 4.0.0* = = 4.2.0*
-markupsafe 2.1.3* = 2.1.5* = 3.0.2* = 3.0.3* 3.0.2* 3.0.3* =
-marshmallow 3.20.1* 3.20.2* 3.21.3* 3.22.0* 3.23.1* 3.26.1* 3.26.2* 3.26.1* 3.26.2* 4.3.0*
-marshmallow-oneofschema 3.0.1* = 3.1.1* = = 3.2.0* = - = =
-marshmallow-sqlalchemy 0.26.1* = 0.28.2* = = = = 1.4.2* 1.5.0* =
-matplotlib-inline 0.1.6 = 0.1.7 = = = 0.2.1 0.1.7 0.2.1 0.2.2
-mdit-py-plugins 0.4.0* = 0.4.1* = 0.4.2* = 0.5.0* - 0.5.0 0.6.1
-mdurl 0.1.2* = = = = = = = = =
-memray - = = = = = = = 1.19.3 1.20.0
-mergedeep - = = 1.3.4 = = = = = =
-methodtools - = 0.4.7* = = = = = = =
-microsoft-kiota-abstractions - = 1.3.3 = = 1.9.3 1.9.9 1.9.6 1.10.1 1.11.7
-microsoft-kiota-authentication-azure - = 1.0.0 1.1.0 = 1.9.3 1.9.9 1.9.6 1.10.1 1.11.7
-microsoft-kiota-http - = 1.3.1 1.3.3 = 1.9.3 1.9.9 1.9.6 1.10.1 1.11.7
-microsoft-kiota-serialization-json - = = = 1.0.0 1.9.3 1.9.9 1.9.6 1.10.1 1.11.7
-microsoft-kiota-serialization-text - = = = 1.0.0 1.9.3 1.9.9 1.9.6 1.10.1 1.11.7
-milvus-lite - = = = = = = 2.5.1 - =
-mistune - = = = = = = 3.1.3 3.2.0 3.3.4
-mmh3 - = = 4.1.0 = 5.1.0 5.2.1 5.2.0 5.2.1 =
-mmhash3 - 3.0.1 = - = = = = = =
-mongomock 4.1.2 = = = 4.2.0.post1 4.3.0 = = - =
-monotonic 1.6 - = = = = = = = =
-more-itertools 10.1.0 10.2.0 10.2.0* 10.4.0* 10.5.0* 10.7.0* 10.8.0* 10.7.0* 11.0.2* 11.1.0*
-moto 4.2.5 4.2.13 5.0.9 5.0.11 = = = 5.1.10 - =
-mpmath - 1.3.0 = = = = = = - =
-msal 1.24.1 1.26.0 1.28.0 1.30.0 1.31.0 1.32.3 1.35.1 1.33.0 1.36.0 1.37.0
-msal-extensions 1.0.0 1.1.0 = 1.2.0 = 1.3.1 = = = =
-msgpack 1.0.7 - = = = = 1.1.2 1.1.1 1.1.2* 1.2.1*
-msgraph-core - = 1.0.0 1.1.2 1.1.6 1.3.3 1.3.8 1.3.5 1.3.8 1.5.1
-msgraphfs - = = = = = 0.4 - 0.4 0.5
-msgspec - = = = = = 0.20.0* 0.19.0* 0.21.1* =
-msrest 0.7.1 = = = = = = = = =
-msrestazure 0.6.4 = 0.6.4.post1 = = = = = = =
-multi-key-dict 2.0.3 = = = = = = = = =
-multidict 6.0.4* = 6.0.5* = 6.1.0* 6.4.4* 6.7.1* 6.6.4* 6.7.1* =
-mypy 1.2.0 = 1.9.0 = = = = = - =
-mypy-boto3-appflow 1.28.42 1.34.0 = 1.35.0 1.35.39 1.38.0 1.42.3 1.40.0 - =
-mypy-boto3-rds 1.28.61 1.34.6 1.34.116 1.35.0 1.35.50 1.38.2 1.42.51 1.40.16 - =
-mypy-boto3-redshift-data 1.28.36 1.34.0 = 1.35.10 1.35.51 1.38.0 1.42.3 1.40.0 - =
-mypy-boto3-s3 1.28.55 1.34.14 1.34.120 1.35.2 1.35.46 1.38.0 1.42.37 1.40.0 - =
-mypy-extensions 1.0.0 = = = = 1.1.0 = = = =
-mysql-connector-python 8.1.0 8.0.29 8.4.0 9.0.0 9.1.0 9.3.0 9.6.0 9.4.0 9.6.0 26.7.0
-mysqlclient 2.2.0 2.2.1 2.2.4 = 2.2.5 2.2.7 2.2.8 2.2.7 2.2.8 =
-narwhals - = = = = = = = = 2.24.0
-natsort - = = = = = = = 8.4.0* =
-nbclient 0.8.0 0.9.0 0.10.0 = = - = 0.10.2 0.10.4 0.11.0
-nbconvert - = = = = = = 7.16.6 7.17.1 =
-nbformat 5.9.2 = 5.10.4 = = - = 5.10.4 = 5.11.0
-neo4j 5.13.0 5.16.0 5.20.0 5.24.0 5.26.0 5.28.1 6.1.0 5.28.2 6.1.0 6.2.0
-nest-asyncio - 1.5.9 1.6.0 = = - = 1.6.0 = =
-nest-asyncio2 - = = = = = = = = 1.7.2
-networkx - 3.2.1 3.3 = 3.4.2 = 3.6.1 3.5 - =
-nh3 0.2.14 0.2.15 0.2.17 0.2.18 = 0.2.21 0.3.3 0.3.0 - =
-nodeenv 1.8.0 = 1.9.1 = = = 1.10.0 1.9.1 - =
-numpy 1.24.4 = 1.26.4 = = = = = 2.4.4 2.5.1
-oauthlib 3.2.2 = = = = = 3.3.1 = = =
-objsize 0.6.1 = 0.7.0 = = - = 0.7.1 - =
-openai - 1.7.2 1.31.1 1.43.0 1.54.0 1.79.0 2.26.0 1.101.0 2.32.0 2.53.0
-openapi-schema-validator 0.6.2 = = = = 0.6.3 0.8.1 0.6.3 - =
-openapi-spec-validator 0.6.0 0.7.1 = = = = 0.8.4 0.7.2 - =
-opencensus - = = = = = 0.11.4 = = =
-opencensus-context - = = = = = 0.1.3 = = =
-openlineage-integration-common 1.3.1 1.7.0 1.16.0 1.21.1 1.23.0 1.33.0 1.44.1 1.37.0 1.46.0 1.52.0
-openlineage-python 1.3.1 1.7.0 1.16.0 1.21.1 1.23.0 1.33.0 1.44.1 1.37.0 1.46.0 1.52.0
-openlineage-sql 1.3.1 1.7.0 1.16.0 1.21.1 1.23.0 1.33.0 1.44.1 1.37.0 1.46.0 1.52.0
-openpyxl 3.1.2 = 3.1.3 3.1.5 = = = = = =
-opensearch-protobufs - = = = = = 0.19.0 - 0.19.0 1.2.0
-opensearch-py - 2.4.2 2.6.0 2.7.1 = 2.8.0 3.1.0 3.0.0 3.1.0 3.2.0
-opentelemetry-api 1.20.0* 1.22.0* 1.25.0* 1.27.0* = 1.33.1* 1.40.0* 1.27.0* 1.41.0* 1.44.0*
-opentelemetry-exporter-otlp 1.20.0* 1.22.0* 1.25.0* 1.27.0* = 1.33.1* 1.40.0* 1.27.0* 1.41.0* 1.44.0*
-opentelemetry-exporter-otlp-proto-common 1.20.0* 1.22.0* 1.25.0* 1.27.0* = 1.33.1* 1.40.0* 1.27.0* 1.41.0* 1.44.0*
-opentelemetry-exporter-otlp-proto-grpc 1.20.0* 1.22.0* 1.25.0* 1.27.0* = 1.33.1* 1.40.0* 1.27.0* 1.41.0* 1.44.0*
-opentelemetry-exporter-otlp-proto-http 1.20.0* 1.22.0* 1.25.0* 1.27.0* = 1.33.1* 1.40.0* 1.27.0* 1.41.0* 1.44.0*
-opentelemetry-exporter-prometheus 1.12.0rc1 0.43b0 0.46b0 0.48b0 = 0.54b1 0.61b0 0.48b0 0.62b0 0.65b0
-opentelemetry-proto 1.20.0* 1.22.0* 1.25.0* 1.27.0* = 1.33.1* 1.40.0* 1.27.0* 1.41.0* 1.44.0*
-opentelemetry-resourcedetector-gcp - = = = = = 1.11.0a0 - 1.11.0a0 1.14.0
-opentelemetry-sdk 1.20.0* 1.22.0* 1.25.0* 1.27.0* = 1.33.1* 1.40.0* 1.27.0* 1.41.0* 1.44.0*
-opentelemetry-semantic-conventions 0.41b0* 0.43b0* 0.46b0* 0.48b0* = 0.54b1* 0.61b0* 0.48b0* 0.62b0* 0.65b0*
-opsgenie-sdk 2.1.5 = = = = = = = = =
-oracledb 1.4.1 2.0.1 2.2.1 2.4.1 = 3.1.1 3.4.2 3.3.0 3.4.2 4.0.2
-ordered-set 4.1.0* = = = = = = = = =
-orjson 3.9.7 3.9.10 3.10.3 3.10.7 3.10.11 - 3.11.7 3.11.2 3.11.8 3.11.9
-oscrypto 1.3.0 - = = = = = = = =
-oss2 2.18.2 2.18.4 2.18.5 2.19.0 2.19.1 = = = - =
-outcome - = = = = = = = 1.3.0.post0* =
-packaging 23.2* = 24.0* 24.1* = 25.0* 26.0* 25.0* 26.1* 26.3*
-pagerduty - = = = = 2.1.1 6.2.1 4.0.1 6.2.1 7.0.0
-pandas 2.1.1 2.1.4 = = = = = = 2.3.3 3.0.5
-pandas-gbq 0.19.2 0.20.0 0.23.0 0.23.1 0.24.0 0.29.0 0.34.0 0.29.2 0.35.0 0.35.1
-pandas-stubs - 2.0.2.230605 2.2.2.240603 2.2.2.240807 2.2.3.241009 2.2.3.250308 3.0.0.260204 2.3.0.250703 3.0.0.260204 -
-pandocfilters - = = = = = = 1.5.1 = =
-papermill 2.4.0 2.5.0 2.6.0 = = - = 2.6.0 2.7.0 =
-paramiko 3.3.1 3.4.0 = 3.4.1 3.5.0 3.5.1 = = = 5.0.0
-parso 0.8.3 = 0.8.4 = = = 0.8.6 0.8.5 0.8.6 0.8.7
-partd 1.4.1 - = = = = = = = =
-pathable 0.4.3 = = = = 0.4.4 0.5.0 0.4.4 - =
-pathlib-abc - = = = = = = = 0.5.2* =
-pathspec 0.11.2* 0.12.1* = = = = 1.0.4* 0.12.1* 1.0.4* 1.1.1*
-pbr 5.11.1 6.0.0 = 6.1.0 = 6.1.1 7.0.3 7.0.1 7.0.3 =
-pdbr - = = = = = = 0.9.2 - =
-pdpyras 5.1.2 5.2.0 = = 5.3.0 5.4.0 5.4.1 = - =
-pendulum 2.1.2* 3.0.0* = = = 3.1.0* 3.2.0* 3.1.0* 3.2.0* =
-pexpect 4.8.0 4.9.0 = = = = = = = =
-pgvector - 0.2.4 0.2.5 0.3.2 0.3.6 0.4.1 0.4.2 0.4.1 0.4.2 0.5.0
-pickleshare 0.7.5 - = = = = = = = =
-pinecone - = = = = 6.0.2 7.0.1 = 8.1.2 9.1.0
-pinecone-client - 2.2.4 4.1.1 5.0.1 = - = = = =
-pinecone-plugin-assistant - = = = = = = 1.7.0 3.0.3 -
-pinecone-plugin-inference - = = 1.0.3 1.1.0 - = = = =
-pinecone-plugin-interface - = 0.0.7 = = = = = = -
-pinotdb 5.1.0 5.1.2 5.2.0 5.6.0 = = 9.0.0 5.7.0 9.1.1 9.1.2
-pipdeptree 2.13.0 2.13.2 2.22.0 2.23.1 2.23.4 2.26.1 2.31.0 2.28.0 - =
-pipx 1.2.0 1.4.2 1.6.0 1.7.1 = - = = = =
-pkginfo 1.9.6 = 1.11.0 1.10.0 = - = = = =
-platformdirs 3.11.0 = 4.2.2 = 4.3.6 4.3.8 4.9.4 4.3.8 4.9.6 4.11.1
-pluggy 1.3.0* = 1.5.0* = = 1.6.0* = = = =
-ply 3.11* = = = = = - 3.11* - =
-plyvel 1.5.0 1.5.1 = = = = = = - =
-polars - = = = = = = 1.32.3 1.39.3 1.43.2
-polars-runtime-32 - = = = = = = = 1.39.3 1.43.2
-portalocker 2.8.2 = = 2.10.1 = = 3.2.0 = = =
-pprintpp - 0.4.0 = = = = = = - =
-pre-commit 3.4.0 3.6.0 3.7.1 3.8.0 4.0.1 4.2.0 4.5.1 4.3.0 - =
-prek - = = = = = 0.3.4 0.1.2 - =
-presto-python-client 0.8.4 = = = = = = = = =
-prison 0.2.1* = = = = = = = = =
-prometheus-client 0.17.1* 0.19.0* 0.20.0* = 0.21.0* 0.22.0* 0.24.1* 0.22.1* 0.25.0* 0.26.0*
-prompt-toolkit 3.0.39* 3.0.43* 3.0.46* 3.0.47* 3.0.48* 3.0.51* 3.0.52* 3.0.51* 3.0.52* 3.0.53*
-propcache - = = = 0.2.0* 0.3.1* 0.4.1* 0.3.2* 0.4.1* 0.5.2*
-proto-plus 1.22.3 1.23.0 = 1.24.0 1.25.0 1.26.1 1.27.1 1.26.1 1.27.2 1.28.3
-protobuf 4.21.12* 4.25.2* 4.25.3* 4.25.4* 4.25.5* 5.29.4* 5.29.6* 4.25.8* 6.33.6* =
-psutil 5.9.5* 5.9.7* 5.9.8* 6.0.0* 6.1.0* 7.0.0* 7.2.2* 7.0.0* 7.2.2* =
-psycopg - = = = = = = = = 3.3.4*
-psycopg-binary - = = = = = = = = 3.3.4*
-psycopg2-binary 2.9.9* = = = 2.9.10* = 2.9.11* 2.9.10* 2.9.11* 2.9.12*
-ptyprocess 0.7.0 = = = = = = = = =
-pure-eval 0.2.2 = = 0.2.3 = = = = = =
-pure-sasl 0.6.2 = = = = = = = = =
-py-partiql-parser - 0.5.0 0.5.5 = = = = 0.6.1 - =
-py-spy - = = = = = 0.4.1 = = 0.4.2
-py4j 0.10.9.7 = = = = = 0.10.9.9 = - =
-pyarrow 11.0.0 14.0.2 = = 16.1.0 = 22.0.0 18.1.0 23.0.1 25.0.0
-pyarrow-hotfix - 0.6 = = = - = 0.7 - =
-pyasn1 0.5.0 0.5.1 = 0.6.0 0.6.1 = 0.6.2 0.6.1 0.6.3 0.6.4
-pyasn1-modules 0.3.0 = = 0.4.0 = 0.4.1 0.4.2 0.4.1 0.4.2 =
-pyathena - = 3.8.3* 3.9.0* = 3.14.0* 3.30.0* 3.17.1* 3.30.1* 3.35.4*
-pybreaker - = = = = = 1.4.1 - 1.4.1 =
-pycountry 22.3.5 23.12.11 24.6.1 = = = 26.2.16 24.6.1 26.2.16 =
-pycparser 2.21* = 2.22* = = = 3.0* 2.22* 3.0* =
-pycryptodome 3.19.0 3.20.0 = = 3.21.0 3.23.0 = = = =
-pycryptodomex 3.19.0 - = = = = = = = =
-pydantic 2.4.2* 2.5.3* 2.7.3 2.8.2 2.9.2 2.11.4 2.12.5 2.11.7* 2.13.1* 2.13.4*
-pydantic-ai-slim - = = = = = = = 1.84.0 2.27.0
-pydantic-core 2.10.1* 2.14.6* 2.18.4 2.20.1 2.23.4 2.33.2 2.41.5 2.33.2* 2.46.1* 2.46.4*
-pydantic-extra-types - = = = = = = = 2.11.1* =
-pydantic-graph - = = = = = = = 1.84.0 2.27.0
-pydantic-settings - = = = = = 2.13.1 - 2.13.1* 2.15.0*
-pydata-google-auth 1.8.2 = = = = 1.9.1 = = = =
-pydot 1.4.2 = = = = - = 1.4.2 - =
-pydruid 0.6.5 0.6.6 0.6.9 = = = = = = =
-pydynamodb - = = = = = 0.8.1 - = =
-pyenchant 3.2.2 = = = = = 3.3.0 3.2.2 - =
-pyexasol 0.25.2 = = 0.26.0 0.27.0 = 1.1.0 0.27.0 1.3.0 =
-pygithub 2.1.1 = 2.3.0 2.4.0 = 2.6.1 2.8.1 2.7.0 2.9.1 =
-pygments 2.16.1* 2.17.2* 2.18.0* = = 2.19.1* 2.19.2* = 2.20.0* =
-pygraphviz 1.11 1.12 1.13 = 1.14 = = = - =
-pygtrie - = = = = = = = 2.5.0* =
-pyhcl 0.4.5 - = = = = = = = =
-pyhive 0.7.0 = = = = = = = = =
-pyiceberg - 0.5.1 0.6.1 0.7.1 = 0.9.1 0.11.1 0.9.1 0.11.1 =
-pyjsparser - 2.7.1 = = = - = = = =
-pyjwt 2.8.0* = = 2.9.0* = 2.10.1* 2.11.0* 2.10.1* 2.12.1* 2.13.0*
-pykerberos 1.2.4 = = = = = = = = =
-pymilvus - = = = = = = 2.5.15 - =
-pymongo 4.5.0 4.6.1 4.7.3 4.8.0 4.10.1 = 4.16.0 4.14.1 4.16.0 4.17.0
-pymssql 2.2.8 2.2.11 2.3.0 2.3.1 = 2.3.4 2.3.13 2.3.7 2.3.13 =
-pymysql - = = = = 1.1.1 1.1.2 1.1.1 1.1.2 1.1.3
-pynacl 1.5.0 = = = = = 1.6.2 1.5.0 1.6.2 =
-pyodbc 4.0.39 5.0.1 5.1.0 = 5.2.0 = 5.3.0 5.2.0 5.3.0 =
-pyodps - = = = = = 0.12.5.1 0.12.4.1 0.12.6 0.13.0
-pyopenssl 23.2.0 23.3.0 24.1.0 24.2.1 = 25.1.0 = = 26.0.0 26.4.0
-pyparsing 3.1.1 = 3.1.2 3.1.4 3.2.0 3.2.3 3.3.2 3.2.3 3.3.2 =
-pyproject-hooks - = = = = = 1.2.0 = - =
-pypsrp 0.8.1 = = = = = 0.9.0 0.8.1 0.9.1 =
-pyroaring - = = = = = 1.0.3 - 1.0.4 1.1.0
-pyspark 3.5.0 = 3.5.1 3.5.2 3.5.3 3.5.5 4.1.1 4.0.0 - =
-pyspark-client - = = = = = = = 4.1.1 4.2.0
-pyspnego 0.10.2 = = 0.11.1 = 0.11.2 0.12.1 0.11.2 0.12.1 =
-pytest 7.4.2 7.4.4 = 8.3.2 8.3.3 8.3.5 8.2.1 8.4.1 - =
-pytest-asyncio 0.21.1 0.23.3 0.23.7 0.24.0 = 0.26.0 1.3.0 0.25.0 - =
-pytest-capture-warnings 0.0.4 - = = = = = = = =
-pytest-cov 4.1.0 = 5.0.0 = 6.0.0 6.1.1 7.0.0 6.2.1 - =
-pytest-custom-exit-code - = 0.3.0 = = = = = - =
-pytest-httpx 0.21.3 = - = = = = = = =
-pytest-icdiff - 0.9 = = = = = = - =
-pytest-instafail 0.5.0 = = = = = = = - =
-pytest-mock 3.11.1 3.12.0 3.14.0 = = = 3.15.1 3.14.1 - =
-pytest-rerunfailures 12.0 13.0 14.0 = = 15.1 16.1 15.1 - =
-pytest-timeouts 1.2.1 = = = = = = = - =
-pytest-unordered - = = = = = = 0.7.0 - =
-pytest-xdist 3.3.1 3.5.0 3.6.1 = = = 3.8.0 = - =
-python-arango 7.7.0 7.9.0 8.0.0 8.1.0 8.1.2 8.1.6 8.3.0 8.2.2 8.3.2 8.3.3
-python-daemon 3.0.1* = = = 3.1.0* 3.1.2* = = = =
-python-dateutil 2.8.2* = 2.9.0.post0* = = = = = = =
-python-discovery - = = = = = 1.1.1 - 1.2.2 1.5.1
-python-dotenv 1.0.0 = 1.0.1 = = 1.1.0 1.2.2 1.1.1* 1.2.2* =
-python-http-client 3.3.7 = = = = = = = = =
-python-jenkins 1.7.0 1.8.2 = = = = 1.8.3 = = =
-python-jose - 3.3.0 - = = = = = = =
-python-keycloak - = = = = = = = 7.1.1 =
-python-ldap 3.4.3 3.4.4 = = = = 3.4.5 3.4.4 3.4.5 3.4.7
-python-multipart - = = = = = 0.0.22* 0.0.20* 0.0.26* 0.0.32*
-python-nvd3 0.15.0* = 0.16.0* = = = = - = =
-python-on-whales - = = = = = = 0.78.0 - =
-python-slugify 8.0.1* = 8.0.4* = = = = = = =
-python-telegram-bot 20.2 = = 21.5 21.7 22.1 22.6 22.3 22.7 22.8
-python3-saml - 1.16.0 = 1.16.0* = = 1.16.0 = = =
-pytokens - = = = = = 0.4.1 - 0.4.1 =
-pytz 2023.3.post1* = 2024.1* = 2024.2* 2025.2* 2026.1.post1* 2025.2* 2026.1.post1* 2026.3.post1*
-pytzdata 2020.1* - = = = = = = = =
-pyvespa - = = = = = = = = 1.2.4
-pywinrm 0.4.3 = = 0.5.0 = = = = = =
-pyyaml 6.0.1* = = 6.0.2* = = 6.0.3* 6.0.2* 6.0.3* =
-pyzmq 25.1.1 25.1.2 26.0.3 26.2.0 = - = 27.0.2 27.1.0 =
-qdrant-client - = 1.9.1 1.11.1 1.12.1 1.14.2 1.16.2 1.15.1 1.17.1 1.19.0
-ray - = = = = = 2.54.0 2.47.1 2.55.0 2.56.1
-reactivex 4.0.4 = = = = = 4.1.0 4.0.4 4.1.0 5.1.0
-readme-renderer 42.0 = 43.0 = = 44.0 = = - =
-redis 4.6.0 = 5.0.4* 5.0.8* 5.2.0* 5.2.1* 6.4.0* 5.3.1* 6.4.0* =
-redshift-connector 2.0.914* 2.0.918* 2.1.1* 2.1.3* = 2.1.6* 2.1.12* 2.1.8* 2.1.13* 2.1.16*
-referencing 0.30.2* 0.32.1* 0.31.1* 0.35.1* = 0.36.2* 0.37.0* 0.36.2* 0.37.0* =
-regex 2023.10.3 2023.12.25 2024.5.15 2024.7.24 2024.9.11 2024.11.6 2026.2.28 2025.7.34 2026.4.4 2026.7.19
-requests 2.31.0* = = 2.32.3* = = 2.32.5* = 2.33.1* 2.34.2*
-requests-file 1.5.1 = 2.1.0 = = = 3.0.1 2.1.0 3.0.1 =
-requests-kerberos 0.14.0 = 0.15.0 = = = = = = =
-requests-mock 1.11.0 = 1.12.1 = = = = = - =
-requests-ntlm 1.2.0 = = 1.3.0 = = = = = =
-requests-oauthlib 1.3.1 = = = = = = 2.0.0 = =
-requests-toolbelt 1.0.0* = = = = = = = = =
-responses 0.23.3 0.24.1 0.25.0 0.25.3 = 0.25.7 0.26.0 0.25.8 - =
-restructuredtext-lint - 1.4.0 = = = = 2.0.2 1.4.0 - =
-retryhttp - = = = = = = 1.3.3* 1.4.0 1.5.0
-rfc3339-validator 0.1.4* = = = = = = 0.1.4 - =
-rfc3986 1.5.0* = = 2.0.0 = = = = - =
-rich 13.6.0* 13.7.0* 13.7.1* 13.8.0* 13.9.4* = = = = 14.3.4*
-rich-argparse 1.3.0* 1.4.0* 1.5.0* 1.5.2* 1.6.0* 1.7.0* 1.7.2* 1.7.1* 1.7.2* 1.8.0*
-rich-click 1.6.1 1.7.3 1.8.2 1.8.3 = 1.8.9 = = - =
-rich-toolkit - = = = = = = 0.15.0* 0.19.7* 0.20.3*
-rignore - = = = = = = 0.6.4* - =
-roman-numerals - = = = = = 4.1.0 - = =
-roman-numerals-py - = = = = 3.1.0 - 3.1.0 - =
-rpds-py 0.10.4* 0.17.1* 0.18.1* 0.20.0* 0.20.1* 0.25.0* 0.30.0* 0.27.0* 0.30.0* 2026.6.3*
-rsa 4.9 = = = = 4.9.1 = = = =
-ruamel-yaml - = = = = 0.18.10 0.19.1 0.18.15 0.19.1 =
-ruamel-yaml-clib - = = = = 0.2.12 - 0.2.12 - =
-ruff 0.0.292 0.1.11 0.3.3 0.5.5 = = = 0.12.1 - =
-s3fs - 2023.12.2 = 2024.6.1 2024.10.0 2025.3.2 2026.2.0 2025.7.0 2026.3.0 2026.7.0
-s3transfer 0.6.2* 0.8.2* 0.10.1* 0.10.2* 0.10.3* 0.11.3* 0.16.0* 0.13.1* 0.16.0* 0.19.2*
-sagemaker-studio - = = = = 1.0.14* 1.0.26* 1.0.21* 1.0.26* 1.0.27*
-sarif-om - 1.0.4 = - = = = = = =
-scikit-learn - = = = = 1.6.1 1.8.0 1.7.1 1.8.0 1.9.0
-scipy - = = = = 1.15.3 1.17.1 1.16.1 1.17.1 1.18.0
-scramp 1.4.4* = 1.4.5* = = = 1.4.8* 1.4.6* 1.4.8* 1.4.17*
-scrapbook 0.5.0 = = = = - = 0.5.0 = =
-secretstorage 3.3.3 = = = = = 3.5.0 3.3.3 3.5.0 =
-segment-analytics-python - = = = = = 2.3.3 2.3.4 2.3.6 =
-semver 3.0.1 3.0.2 = = = 3.0.4 = = - =
-sendgrid 6.10.0 6.11.0 = = = = 6.12.2 6.11.0 6.12.2 6.12.5
-sentinels 1.0.0 = = = = = 1.1.1 = - =
-sentry-sdk 1.31.0 1.39.2 2.4.0 2.13.0 2.18.0 2.29.1 2.54.0 2.35.0* 2.58.0 2.66.1
-setproctitle 1.3.3* = = = = 1.3.6* 1.3.7* 1.3.6* 1.3.7* =
-setuptools - = = = = 80.7.1* 81.0.0* 80.9.0* 82.0.1* 83.0.0*
-shapely 1.8.5.post1 2.0.2 2.0.4 2.0.6 = 2.1.1 - 2.1.1 - =
-shellingham - 1.5.4 = = = = = 1.5.4* = =
-simple-salesforce 1.12.5 = 1.12.6 = = = 1.12.9 = = 1.12.10
-six 1.16.0* = = = = 1.17.0* = = = =
-slack-sdk 3.23.0 3.26.2 3.27.2 3.31.0 3.33.3 3.35.0 3.40.1 3.36.0 3.41.0 3.43.0
-smart-open - = = = = = 7.5.1 7.3.0.post1 7.6.0 8.0.1
-smbprotocol 1.11.0 1.12.0 1.13.0 1.14.0 = 1.15.0 1.16.0 1.15.0 1.16.1 1.17.0
-smmap 5.0.1 = = = = 5.0.2 = = 5.0.3 =
-sniffio 1.3.0* = 1.3.1* = = = 1.3.1 1.3.1* = =
-snowballstemmer 2.2.0 = = = = 3.0.1 = = - =
-snowflake-connector-python 3.2.1 3.6.0 3.10.1 3.12.1 3.12.3 3.15.0 4.3.0 3.17.2 4.4.0 4.7.2
-snowflake-snowpark-python - = = = 1.24.0 - 1.47.0 - 1.49.0 1.54.0
-snowflake-sqlalchemy 1.5.0 1.5.1 1.5.3 1.6.1 = 1.7.3 1.9.0 1.7.6 1.9.0 1.11.0
-sortedcontainers 2.4.0 = = = = = = = = =
-soupsieve 2.5* = = 2.6* = 2.7* 2.8.3* 2.7* 2.8.3* 2.9.2*
-sphinx 5.3.0 = = = = 8.2.3 9.1.0 8.2.3 - =
-sphinx-airflow-theme 0.0.12 = = = = 0.2.2 = - = =
-sphinx-argparse 0.4.0 = = 0.5.0 = 0.5.2 = = - =
-sphinx-autoapi 2.1.1 = = = = 3.6.0 3.8.0 3.6.0 - =
-sphinx-autobuild - = = = = = = 2024.10.3 - =
-sphinx-copybutton 0.5.2 = = = = = = = - =
-sphinx-design - 0.5.0 0.6.0 = = 0.6.1 0.7.0 0.6.1 - =
-sphinx-jinja 2.0.2 = = = = = = = - =
-sphinx-rtd-theme 1.3.0 2.0.0 = = = 3.0.2 3.1.0 3.0.2 - =
-sphinxcontrib-applehelp 1.0.7 1.0.8 = 2.0.0 = = = = - =
-sphinxcontrib-devhelp 1.0.5 1.0.6 = 2.0.0 = = = = - =
-sphinxcontrib-htmlhelp 2.0.4 2.0.5 = 2.1.0 = = = = - =
-sphinxcontrib-httpdomain 1.8.1 = = = = = 2.0.0 1.8.1 - =
-sphinxcontrib-jquery 4.1 = = = = = = = - =
-sphinxcontrib-jsmath 1.0.1 = = = = = = = - =
-sphinxcontrib-qthelp 1.0.6 1.0.7 = 2.0.0 = = = = - =
-sphinxcontrib-redoc 1.6.0 = = = = = = = - =
-sphinxcontrib-serializinghtml 1.1.9 1.1.5 = = = 2.0.0 = = - =
-sphinxcontrib-spelling 8.0.0 = = = = 8.0.1 8.0.2 8.0.1 - =
-spython 0.3.0 0.3.13 = = 0.3.14 = = = = =
-sqlalchemy 1.4.49* 1.4.51* 1.4.52* 1.4.53* 1.4.54* = = = 2.0.49* 2.0.51*
-sqlalchemy-bigquery 1.8.0 1.9.0 1.11.0 = 1.12.0 1.14.1 1.16.0 1.15.0 1.16.0 1.17.2
-sqlalchemy-drill 1.1.2 1.1.4 = 1.1.5 = 1.1.8 1.1.10 1.1.9 1.1.10 =
-sqlalchemy-jsonfield 1.0.1.post0* 1.0.2* = = = = = = - =
-sqlalchemy-redshift 0.8.14* = = = = 0.8.14 = - = =
-sqlalchemy-spanner 1.6.2 = 1.7.0 = = 1.11.0 1.17.2 1.15.0 1.17.3 1.19.0
-sqlalchemy-utils 0.41.1* = 0.41.2* = = = 0.42.1* 0.41.2* 0.42.1* =
-sqlglot - = = = = = = = = 30.15.0
-sqlparse 0.4.4* = 0.5.0* 0.5.1* = 0.5.3* 0.5.5* 0.5.3* 0.5.5* =
-sshpubkeys - 3.3.1 - = = = = = = =
-sshtunnel 0.4.0 = = = = = = = - =
-stack-data 0.6.3 = = = = = = = = =
-starkbank-ecdsa 2.2.0 = = = = = - 2.2.0 - =
-starlette - = = = = = = 0.47.2* 0.52.1* 1.5.0*
-statsd 4.0.1* = = = = = = = = =
-std-uritemplate - = 0.0.57 1.0.6 2.0.0 2.0.5 2.0.8 2.0.5 2.0.8 2.0.12
-strictyaml - 1.7.3 = = = = = = = =
-structlog - = = = = = = 25.4.0* 25.5.0* 26.1.0*
-svcs - = = = = = = 25.1.0* = 26.1.0*
-sympy - 1.12 1.12.1 1.13.2 1.13.3 1.14.0 = = - =
-tableauserverclient 0.25 0.29 0.19.0 0.32 0.34 0.38 0.40 0.38 0.40 0.41
-tabulate 0.9.0* = = = = = 0.10.0* 0.9.0* 0.10.0* =
-tblib 2.0.0 - = = = = = = = =
-tenacity 8.2.3* = 8.3.0* 8.5.0* = 9.1.2* 9.1.4* 9.1.2* 9.1.4* =
-teradatasql - = 20.0.0.12 20.0.0.15 20.0.0.20 20.0.0.30 20.0.0.52 20.0.0.37 20.0.0.56 20.0.0.64
-teradatasqlalchemy - = 20.0.0.1 = 20.0.0.3 20.0.0.5 20.0.0.9 20.0.0.6 20.0.0.9 =
-termcolor 2.3.0* 2.4.0* = = 2.5.0* 3.1.0* 3.3.0* 3.1.0* 3.3.0* =
-text-unidecode 1.3* = = = = = = = = =
-textual - = = = = = = = 6.2.1 8.2.8
-textwrap3 0.9.2 - = = = = = = = =
-threadpoolctl - = = = = 3.6.0 = = = =
-thrift 0.16.0 = = = = = = = = 0.24.0
-thrift-sasl 0.4.3 = = = = = = = = =
-tiktoken - = = = = = 0.12.0 0.11.0 0.12.0 0.13.0
-time-machine 2.13.0 2.13.0* 2.14.1* 2.15.0* 2.16.0* 2.16.0 2.19.0 = - =
-tinycss2 - = = = = = = 1.4.0 = 1.5.1
-tokenizers - = = = = 0.21.1 0.22.2 0.21.4 0.22.2 0.23.1
-tomli-w - 1.0.0 = = 1.1.0 1.2.0 = = - =
-tomlkit 0.12.1 0.12.3 0.12.5 0.13.2 = = 0.14.0 0.13.3 0.14.0 0.15.1
-toolz 0.12.0 - = = = = = = = =
-tornado 6.3.3* 6.4* = 6.4.1* = 6.5* 6.5.4* 6.5.2* 6.5.5* 6.5.8*
-towncrier 23.6.0 23.11.0 = 24.8.0 = = 25.8.0 24.8.0 - =
-tqdm 4.66.1 = 4.66.4 4.66.5 4.66.6 4.67.1 4.67.3 4.67.1 4.67.3 4.70.0
-traitlets 5.11.2 5.14.1 5.14.3 = = = = = = 5.16.1
-trino 0.327.0 = 0.328.0 0.329.0 0.330.0 0.334.0 0.337.0 0.336.0 0.337.0 0.338.0
-trove-classifiers - 2024.1.8 2024.5.22 2024.7.2 2024.10.21.16 2025.5.9.12 2026.1.14.14 2025.8.6.13 - =
-truststore - = = = = = = = = 0.10.4
-twine 4.0.2 = 5.1.0 5.1.1 = 6.1.0 6.2.0 6.1.0 - =
-typed-ast - = 1.5.5 = = - = = = =
-typer - = = = = = 0.24.1 0.16.1* 0.24.1* 0.27.1*
-types-aiofiles - 23.2.0.20240106 23.2.0.20240403 24.1.0.20240626 = 24.1.0.20250516 25.1.0.20251011 24.1.0.20250822 - =
-types-certifi 2021.10.8.3 = = = = = = = - =
-types-cffi - = 1.16.0.20240331 = = 1.17.0.20250516 1.17.0.20260307 1.17.0.20250822 - =
-types-croniter 1.4.0.1 2.0.0.20240106 2.0.0.20240423 3.0.3.20240731 4.0.0.20241030 6.0.0.20250411 6.0.0.20250809 = - =
-types-deprecated 1.2.9.3 1.2.9.20240106 1.2.9.20240311 = = 1.2.15.20250304 1.3.1.20260130 1.2.15.20250304 - =
-types-docutils 0.20.0.3 0.20.0.20240106 0.21.0.20240423 0.21.0.20240724 0.21.0.20241005 0.21.0.20250516 0.21.0.20250809 0.22.0.20250822 - =
-types-markdown 3.5.0.0 3.5.0.20240106 3.6.0.20240316 3.7.0.20240822 = 3.8.0.20250415 3.10.2.20260211 3.8.0.20250809 - =
-types-paramiko 3.3.0.0 3.4.0.20240106 3.4.0.20240423 = 3.5.0.20240928 3.5.0.20250516 3.5.0.20250801 = - =
-types-protobuf 4.24.0.2 4.24.0.20240106 5.26.0.20240422 5.27.0.20240626 5.28.3.20241030 6.30.2.20250516 6.32.1.20260221 6.30.2.20250822 \
-7.34.1.20260408 7.34.1.20260518
-types-pymysql 1.1.0.1 = 1.1.0.20240524 = 1.1.0.20241103 1.1.0.20250516 1.1.0.20251220 1.1.0.20250822 - =
-types-pyopenssl 23.2.0.2 23.3.0.20240106 24.1.0.20240425 24.1.0.20240722 = = = = - =
-types-python-dateutil 2.8.19.14 2.8.19.20240106 2.9.0.20240316 2.9.0.20240821 2.9.0.20241003 2.9.0.20250516 2.9.0.20260305 2.9.0.20250822 - =
-types-python-slugify 8.0.0.3 = 8.0.2.20240310 = = = = = - =
-types-pytz 2023.3.1.1 = 2024.1.0.20240417 = 2024.2.0.20241003 2025.2.0.20250516 2026.1.1.20260304 2025.2.0.20250809 - =
-types-pyyaml 6.0.12.12 = 6.0.12.20240311 6.0.12.20240808 6.0.12.20240917 6.0.12.20250516 6.0.12.20250915 6.0.12.20250822 - =
-types-redis 4.6.0.7 4.6.0.20240106 4.6.0.20240425 4.6.0.20240819 4.6.0.20241004 = = = - =
-types-requests 2.31.0.6 2.31.0.20240106 2.32.0.20240602 2.32.0.20240712 2.32.0.20241016 2.32.0.20250515 2.32.4.20260107 2.32.4.20250809* \
-2.33.0.20260408 2.33.0.20260712
-types-setuptools 68.2.0.0 69.0.0.20240115 70.0.0.20240524 74.0.0.20240831 75.3.0.20241105 80.7.0.20250516 82.0.0.20260210 80.9.0.20250822 - =
-types-tabulate 0.9.0.3 0.9.0.20240106 = = = 0.9.0.20241207 0.10.0.20260308 0.9.0.20241207 - =
-types-termcolor 1.1.6.2 = = = = = = - = =
-types-toml 0.10.8.7 = 0.10.8.20240310 = = = = = - =
-types-urllib3 1.26.25.14 - = = = = = = = =
-typing-extensions 4.8.0* 4.9.0* 4.12.1* 4.12.2* = 4.13.2* 4.15.0* 4.14.1* 4.15.0* 4.16.0*
-typing-inspect - = = = 0.9.0 = = = = -
-typing-inspection - = = = = 0.4.0 0.4.2 0.4.1* 0.4.2* =
-tzdata 2023.3* 2023.4* 2024.1* = 2024.2* 2025.2* 2025.3* 2025.2* 2026.1* 2026.3*
-tzlocal 5.1 5.2 = = = 5.3.1 5.3.1* 5.3.1 5.3.1* 5.4.4*
-uc-micro-py 1.0.2* = 1.0.3* = = = 2.0.0* 1.0.3* 2.0.0* =
-ujson - = = = = = = 5.11.0 - =
-unicodecsv 0.14.1* = = 0.14.1 - = = = = =
-universal-pathlib - 0.1.4* 0.2.2* 0.2.3* 0.2.5* 0.2.6* = = 0.3.10* =
-uritemplate 4.1.1 = = = = = 4.2.0 = = =
-urllib3 1.26.17* 2.0.7* 2.2.1* 2.2.2* 2.2.3* 2.4.0* 2.6.3* 2.5.0* 2.6.3* 2.7.0*
-userpath 1.9.1 = 1.9.2 = = = = = - =
-uuid6 - = = = = = = 2025.0.1* = =
-uv - = 0.2.2 0.4.1 = 0.7.3 0.10.7 0.8.13 0.11.7 0.12.3
-uvicorn - = = = = = = 0.35.0* 0.44.0* 0.52.1*
-uvloop - = = = = = = 0.21.0* 0.22.1* =
-validators - 0.22.0 0.28.3 0.33.0 = 0.34.0 0.35.0 = = =
-vertica-python 1.3.5 1.3.8 = 1.4.0 = = = = = =
-vine 5.0.0* 5.1.0* = = = = = = = =
-virtualenv 20.24.5 20.25.0 20.26.2 20.26.3 20.27.1 20.31.2 21.1.0 20.34.0 21.2.4 21.7.2
-watchfiles - = = = = = = 1.1.0* 1.1.1* 1.2.0*
-watchtower 2.0.1* 3.0.1* 3.2.0* 3.3.1* = 3.4.0* = = = =
-wcwidth 0.2.8* 0.2.13* = = = = 0.6.0* 0.2.13* 0.6.0* 0.8.2*
-weaviate-client - 3.26.1 3.26.2 4.7.1 4.8.0 4.14.4 4.20.3 4.16.9 4.16.2 4.22.0
-webencodings - = = = = = = 0.5.1 = =
-websocket-client 1.6.4 1.7.0 1.8.0 = = = 1.9.0 1.8.0 = =
-websockets - = = = = 14.2 16.0 15.0.1* 16.0* 16.1.1*
-werkzeug 2.2.3* = = = = = 3.1.6* 2.2.3* 3.1.8* =
-wheel - = = = = 0.45.1 0.46.3 0.45.1 0.46.3 0.47.0
-wirerope - = 0.4.7* = = 1.0.0* = = = =
-wrapt 1.15.0* 1.16.0* = = = 1.17.2* 2.1.2* 1.17.3* 2.1.2* 2.3.0*
-wtforms 3.0.1* 3.1.2* = = 3.2.1* = = = = 3.2.2*
-xmlsec - 1.3.13 = 1.3.14* = = 1.3.17 1.3.16 1.3.17 =
-xmltodict 0.13.0 = = = 0.14.2 = 1.0.4 0.14.2 1.0.4 =
-yamllint 1.32.0 1.33.0 1.35.1 = = 1.37.1 1.38.0 1.37.1 - =
-yandex-query-client - = 0.1.4 = = = = = = =
-yandexcloud - 0.253.0 0.291.0 0.315.0 0.324.0 0.345.0 0.380.0 0.328.0 0.386.0 0.402.0
-yarl 1.9.2* 1.9.4* = 1.9.7* 1.17.1* 1.20.0* 1.23.0* 1.20.1* 1.23.0* 1.24.5*
-ydb - = = 3.16.0 3.18.8 3.21.2 3.26.6 3.21.8 3.28.0 3.31.2
-ydb-dbapi - = = = = 0.1.11 0.1.19 0.1.14 0.1.20 0.1.22
-zeep 4.2.1 = = = 4.3.1 = 4.3.2 4.3.1 4.3.2 4.3.3
-zenpy 2.0.40 2.0.45 2.0.49 2.0.50 2.0.54 2.0.56 2.0.57 2.0.56 2.0.57 =
-zict 3.0.0 - = = = = = = = =
-zipp 3.17.0* = 3.19.2* 3.20.1* 3.20.2* 3.21.0* 3.23.0* = 3.23.1* 4.1.0*
-zope-event 5.0 = = = = = 6.1 5.1.1 6.1 6.2
-zope-interface 6.1 = 6.4.post2 7.0.3 7.1.1 7.2 8.2 7.2 8.3 8.5
-zstandard 0.21.0 0.22.0 = 0.23.0 = = 0.25.0 0.24.0 0.25.0 =
-"""
+def offered(today: datetime.date) -> tuple[str, ...]:
+    """The versions that an environment can be created with on a day, oldest first."""
+    return tuple(
+        version for version, one in OFFERS.items() if one.first <= today and (one.last is None or today <= one.last)
+    )

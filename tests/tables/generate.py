@@ -1,14 +1,15 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Generates the tables of plugins/module_utils/_versions.py and _options.py: the Airflow versions that MWAA has.
+"""Generates the tables of plugins/module_utils/_packages.py and _options.py: the Airflow versions that MWAA has or had.
 
     generate.py packages --constraints DIR --locks DIR
     generate.py options PYTHON...
 
 `packages` prints PACKAGES. DIR/mwaa-VERSION.txt are the constraints and DIR/mwaa-VERSION*.txt the locks (what an
 environment of that version has installed), as amazon-mwaa-docker-images carries them
-(images/airflow/VERSION/etc/airflow_constraints.txt and mwaa_essential_constraints.txt).
+(images/airflow/VERSION/etc/airflow_constraints.txt and mwaa_essential_constraints.txt), those of 2.8.1 and before as
+aws-mwaa-local-runner does (DIR/localrunner-VERSION.txt).
 
 `options` prints OPTIONS and RENAMED. PYTHON are interpreters of virtual environments with Airflow, oldest version
 first, each installed from MWAA's constraints.
@@ -23,7 +24,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-VERSIONS = ("2.7.2", "2.8.1", "2.9.2", "2.10.1", "2.10.3", "2.11.0", "2.11.2", "3.0.6", "3.2.1", "3.3.1")
+VERSIONS = (
+    *("1.10.12", "2.0.2", "2.2.2", "2.4.3", "2.5.1", "2.6.3", "2.7.2", "2.8.1", "2.9.2", "2.10.1", "2.10.3", "2.11.0"),
+    *("2.11.2", "3.0.6", "3.2.1", "3.3.1"),
+)
 
 DUMP = r"""
 import json, sys, warnings
@@ -68,6 +72,8 @@ def packages(constraints: Path, locks: Path) -> None:
         constrained[version] = pins(next(path for path in names if path.exists()))
         installed: set[str] = {"psycopg2", "pycurl"}  # MWAA's images build these two; the locks have psycopg2-binary
         candidates = sorted(locks.glob(f"mwaa-{version}-py*.txt"))
+        if version == "1.10.12":  # locked by its day, not by MWAA's constraints
+            candidates = sorted(locks.glob("airflow-1.10.12-py*.txt"))
         if version == "2.10.1":  # no lock of its own: the same image with other pins
             candidates = sorted(locks.glob("mwaa-2.10.3-py*.txt"))
         if version.startswith("3.") and not any("-fab" in path.name for path in candidates):

@@ -116,11 +116,28 @@ def test_the_tables_read() -> None:
     for version in _versions.VERSIONS:
         known = known_options(version)
         assert {"core.parallelism", "celery.worker_concurrency", "smtp.smtp_host"} <= known
-        assert ("webserver.navbar_color" in known) == version.startswith("2.")
+        assert ("webserver.navbar_color" in known) == (version.startswith("2.") and version != "2.0.2")
+        assert ("core.sql_alchemy_conn" in known) == (version in ("1.10.12", "2.0.2", "2.2.2"))
         assert ("dag_processor.refresh_interval" in known) == version.startswith("3.")
     assert OPTIONS
     assert renamed()["core.sql_alchemy_conn"] == ["database.sql_alchemy_conn"]
     assert "2.11.2" in option_versions()
+
+
+def test_an_old_airflow_into_an_old_and_into_a_new_one() -> None:
+    old = [
+        option("core.dag_concurrency", "5"),
+        option("core.sql_alchemy_pool_size", "5"),  # reserved by the name of today too
+        option("celery.celeryd_concurrency", "4"),
+        option("scheduler.statsd_host", "h"),
+        option("webserver.rbac", "True"),
+    ]
+    for target, name in (("2.0.2", "core.dag_concurrency"), ("2.5.1", "core.max_active_tasks_per_dag")):
+        result = classify(old, "1.10.15", target)
+        assert result["portable"][name] == "5"
+        assert result["portable"]["celery.worker_concurrency"] == "4"
+        assert [one["name"] for one in result["reserved"]] == ["core.sql_alchemy_pool_size", "scheduler.statsd_host"]
+        assert [one["name"] for one in result["unknown"]] == ["webserver.rbac"]
 
 
 @settings(max_examples=60, deadline=None)

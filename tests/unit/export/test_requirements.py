@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils import _versions
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._packages import packages
 from ansible_collections.mwaa.migration.plugins.module_utils._requirements import derive, needs
 
 
@@ -47,7 +48,7 @@ def test_what_nothing_requires_is_the_users() -> None:
 
 def test_changes_of_version_are_listed() -> None:
     result = derive([installed("pandas", "1.0"), installed("boto3", "1.0")], "3.12.1", "2.11.2")
-    pins = _versions.table("2.11.2").constrained
+    pins = packages("2.11.2").constrained
     assert result.changed == [
         {"name": "boto3", "source": "1.0", "target": pins["boto3"]},
         {"name": "pandas", "source": "1.0", "target": pins["pandas"]},
@@ -102,9 +103,11 @@ def test_markers_and_extras() -> None:
 
 def test_every_version_has_its_table() -> None:
     for version in _versions.VERSIONS:
-        table = _versions.table(version)
-        assert {"boto3", "apache-airflow-providers-amazon", "celery"} <= table.image <= set(table.constrained)
-        assert len(table.constrained) > 500
-    assert _versions.table("2.10.3").constrained["apache-airflow-providers-amazon"] == "9.0.0"
-    with pytest.raises(MigrationError, match="MWAA has no Airflow 2.4.3"):
-        _versions.table("2.4.3")
+        table = packages(version)
+        web = "fastapi" if version.startswith("3.") else "flask"
+        assert {"boto3", "celery", web} <= table.image <= set(table.constrained)
+        assert len(table.constrained) > 300
+    assert packages("2.10.3").constrained["apache-airflow-providers-amazon"] == "9.0.0"
+    assert packages("2.0.2").constrained["boto3"] == "1.17.54"
+    with pytest.raises(MigrationError, match="MWAA has no Airflow 2.4.2"):
+        packages("2.4.2")
