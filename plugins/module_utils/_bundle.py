@@ -97,6 +97,10 @@ class Store(ABC):
     def read(self, path: str, version_id: str | None = None) -> bytes:
         """Raises MigrationError (code NotFound where there is no such file)."""
 
+    def stream(self, path: str, version_id: str | None = None) -> Iterator[bytes]:
+        """The same in chunks, so that memory does not grow with the size."""
+        yield self.read(path, version_id)
+
     @abstractmethod
     def write_stream(self, path: str, chunks: Iterable[bytes]) -> StoredFile:
         """Write what the chunks make up; all of it or nothing. Memory does not grow with the size."""
@@ -135,8 +139,13 @@ class LocalStore(Store):
         self.url = str(folder)
 
     def read(self, path: str, version_id: str | None = None) -> bytes:
+        return b"".join(self.stream(path, version_id))
+
+    def stream(self, path: str, version_id: str | None = None) -> Iterator[bytes]:
         try:
-            return (self.folder / check_path(path)).read_bytes()
+            with (self.folder / check_path(path)).open("rb") as opened:
+                while chunk := opened.read(PART):
+                    yield chunk
         except FileNotFoundError:
             raise MigrationError(f"{self.url}/{path} does not exist", code="NotFound") from None
         except OSError as error:
@@ -227,11 +236,16 @@ class S3Store(Store):
         return f"{self.prefix}/{check_path(path)}" if self.prefix else check_path(path)
 
     def read(self, path: str, version_id: str | None = None) -> bytes:
+        return b"".join(self.stream(path, version_id))
+
+    def stream(self, path: str, version_id: str | None = None) -> Iterator[bytes]:
         arguments = {"Bucket": self.bucket, "Key": self.key(path)}
         if version_id:
             arguments["VersionId"] = version_id
         try:
-            return self._s3.get_object(**arguments)["Body"].read()
+            body = self._s3.get_object(**arguments)["Body"]
+            while chunk := body.read(PART):
+                yield chunk
         except Exception as exception:
             if not is_aws_error(exception):
                 raise
@@ -546,20 +560,32 @@ class Bundle:
 
     def read(self, path: str) -> bytes:
         """A file of the manifest, as it was exported; MigrationError naming it where it is missing or differs."""
+        return b"".join(self.stream(path))
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """The same in chunks. It raises before the last chunk where the file differs: what stops there has no file."""
         file = self.files.get(path)
         if file is None:
             raise MigrationError(f"the bundle {self.store.url} has no file {path}")
+        hasher, size, last = hashlib.sha256(), 0, b""
         try:
-            data = self.store.read(path, file.version_id)
+            for chunk in self.store.stream(path, file.version_id):
+                hasher.update(chunk)
+                size += len(chunk)
+                if size > file.size:
+                    break
+                if last:
+                    yield last
+                last = chunk
         except MigrationError as error:
             if error.code == "NotFound":
                 raise MigrationError(
                     f"{self.store.url}/{path} is missing although the manifest names it: export again"
                 ) from None
             raise
-        if len(data) != file.size or sha256(data) != file.sha256:
+        if size != file.size or hasher.hexdigest() != file.sha256:
             raise MigrationError(f"{self.store.url}/{path} does not match the bundle's manifest: export again")
-        return data
+        yield last
 
     def check(self, paths: Iterable[str] | None = None) -> None:
         """Read all files (or these) and refuse the bundle when one does not match; every such file is named."""
