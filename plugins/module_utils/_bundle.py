@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import fcntl
 import hashlib
 import hmac
 import json
@@ -23,10 +24,12 @@ import os
 import re
 import secrets
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,15 @@ class StoredFile:
     content: str | None = None
 
 
+@dataclass(frozen=True)
+class Tagged:
+    """A file as it is now. tag: another one for every content. age: seconds, by the store's clock."""
+
+    data: bytes
+    tag: str
+    age: float
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -112,6 +124,14 @@ class Store(ABC):
     @abstractmethod
     def delete(self, path: str) -> None:
         """Nothing happens where there is no such file."""
+
+    @abstractmethod
+    def read_tagged(self, path: str) -> Tagged | None:
+        """None where there is no such file."""
+
+    @abstractmethod
+    def write_if(self, path: str, data: bytes, tag: str | None) -> bool:
+        """Write in one step, but only while the file has this tag (None: while there is none); whether it was done."""
 
     @abstractmethod
     def holds(self, file: StoredFile, listing: dict[str, tuple[int, str | None]]) -> bool:
@@ -187,6 +207,33 @@ class LocalStore(Store):
             with contextlib.suppress(OSError):  # not empty
                 (self.folder / parent).rmdir()
 
+    def read_tagged(self, path: str) -> Tagged | None:
+        target = self.folder / check_path(path)
+        try:
+            data = target.read_bytes()
+            return Tagged(data, sha256(data), max(0.0, time.time() - target.stat().st_mtime))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise MigrationError(f"{self.url}/{path} cannot be read: {error.strerror}") from None
+
+    def write_if(self, path: str, data: bytes, tag: str | None) -> bool:
+        target = self.folder / check_path(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)  # nobody else looks or writes between our two steps
+                now = self.read_tagged(path)
+                if (now.tag if now else None) != tag:
+                    return False
+                self.write(path, data)
+                return True
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise MigrationError(f"{self.url}/{path} cannot be written: {error.strerror}") from None
+
     def holds(self, file: StoredFile, listing: dict[str, tuple[int, str | None]]) -> bool:
         if listing.get(file.path, (None,))[0] != file.size:
             return False
@@ -200,6 +247,14 @@ class LocalStore(Store):
         size = self.list(path).get(path, (None,))[0]
         file = None if size is None else StoredFile(path, size, sha256_hex)
         return file if file and self.holds(file, {path: (file.size, None)}) else None
+
+
+def url_signer(aws: Any) -> Any:
+    """The S3 client that signs URLs for others. aws: _aws.Aws."""
+    # The default signs URLs in the old way in some regions, without headers. And presigned URLs name S3's global
+    # endpoint, which a new bucket of another region does not have yet (307), unless the style says otherwise.
+    real = ".amazonaws." in aws.client("s3").meta.endpoint_url
+    return aws.client("s3", signature_version="s3v4", **({"s3": {"addressing_style": "virtual"}} if real else {}))
 
 
 class S3Store(Store):
@@ -297,6 +352,34 @@ class S3Store(Store):
         with aws_errors(f"delete {self.url}/{path}"):
             self._s3.delete_object(Bucket=self.bucket, Key=self.key(path))
 
+    def read_tagged(self, path: str) -> Tagged | None:
+        try:
+            reply = self._s3.get_object(Bucket=self.bucket, Key=self.key(path))
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            if is_missing(exception) and "Bucket" not in str(getattr(exception, "response", {}).get("Error", {})):
+                return None
+            raise aws_error(exception, f"read {self.url}/{path}") from exception
+        date = reply["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(date) if date else datetime.datetime.now(datetime.timezone.utc)
+        age = (now - reply["LastModified"]).total_seconds()
+        return Tagged(reply["Body"].read(), reply["ETag"], max(0.0, age))
+
+    def write_if(self, path: str, data: bytes, tag: str | None) -> bool:
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        try:
+            self._s3.put_object(Bucket=self.bucket, Key=self.key(path), Body=data, **condition)
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            error = aws_error(exception, f"write {self.url}/{path}")
+            # another one was faster, or is at it, or has taken the file away
+            if error.code in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409"):
+                return False
+            raise error from exception
+        return True
+
     def holds(self, file: StoredFile, listing: dict[str, tuple[int, str | None]]) -> bool:
         size, etag = listing.get(file.path, (None, None))
         return size == file.size and (file.etag is None or etag == file.etag)
@@ -327,10 +410,7 @@ class S3Store(Store):
             "ChecksumSHA256": checksum,
             **{name: value for name, (_header, value) in encryption.items()},
         }
-        # The default signs URLs in the old way in some regions, without headers. And presigned URLs name S3's global
-        # endpoint, which a new bucket of another region does not have yet (307), unless the style says otherwise.
-        own = {} if ".amazonaws." not in self._s3.meta.endpoint_url else {"s3": {"addressing_style": "virtual"}}
-        client = self._aws.client("s3", signature_version="s3v4", **own)
+        client = url_signer(self._aws)
         with aws_errors(f"sign an upload to {self.url}"):
             url = client.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
         headers = {"x-amz-checksum-sha256": checksum, **dict(encryption.values())}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import io
 import json
@@ -45,6 +46,10 @@ class FakeKms:
         return {"Plaintext": key, "KeyId": self.arn}
 
 
+def _etag(body: bytes) -> str:
+    return f'"{hashlib.md5(body).hexdigest()}"'  # noqa: S324
+
+
 class FakeS3:
     """One versioned bucket."""
 
@@ -55,9 +60,16 @@ class FakeS3:
         self.writes: list[str] = []
         self.uploads: dict[str, list[bytes]] = {}
         self.fail_after: int | None = None  # writes until the network goes
+        self.now = datetime.datetime(2026, 11, 21, 7, tzinfo=datetime.timezone.utc)
+        self.ages: dict[str, float] = {}  # seconds
 
     def put_object(self, **params: Any) -> dict[str, Any]:
         check_input("s3", "PutObject", params)
+        versions = self.objects.get(params["Key"])
+        if params.get("IfNoneMatch") == "*" and versions:
+            raise aws_failure("PreconditionFailed", status=412)
+        if params.get("IfMatch") and (not versions or _etag(versions[-1][1]) != params["IfMatch"]):
+            raise aws_failure("PreconditionFailed" if versions else "NoSuchKey", status=412 if versions else 404)
         return self._store(params["Key"], params["Body"])
 
     def _store(self, key: str, body: bytes) -> dict[str, Any]:
@@ -66,7 +78,7 @@ class FakeS3:
         self.writes.append(key)
         version = f"v{len(self.writes)}"
         self.objects.setdefault(key, []).append((version, body))
-        return {"VersionId": version, "ETag": f'"{hashlib.md5(body).hexdigest()}"'}  # noqa: S324
+        return {"VersionId": version, "ETag": _etag(body)}
 
     def head_bucket(self, **params: Any) -> dict[str, Any]:
         return {"BucketRegion": FakeAws.region}
@@ -75,7 +87,11 @@ class FakeS3:
         check_input("s3", "GetObject", params)
         for version, body in reversed(self.objects.get(params["Key"], [])):
             if params.get("VersionId") in (None, version):
-                return {"Body": io.BytesIO(body)}
+                modified = self.now - datetime.timedelta(seconds=self.ages.get(params["Key"], 0))
+                date = self.now.strftime("%a, %d %b %Y %H:%M:%S GMT")
+                metadata = {"HTTPHeaders": {"date": date}}
+                reply = {"ETag": _etag(body), "LastModified": modified, "ResponseMetadata": metadata}
+                return {"Body": io.BytesIO(body), **reply}
         raise aws_failure("NoSuchKey", operation="GetObject", status=404)
 
     def head_object(self, **params: Any) -> dict[str, Any]:
@@ -84,7 +100,7 @@ class FakeS3:
             raise aws_failure("404", operation="HeadObject", status=404)
         version, body = self.objects[params["Key"]][-1]
         checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
-        etag = f'"{hashlib.md5(body).hexdigest()}"'  # noqa: S324
+        etag = _etag(body)
         return {"ContentLength": len(body), "VersionId": version, "ETag": etag, "ChecksumSHA256": checksum}
 
     def delete_object(self, **params: Any) -> dict[str, Any]:

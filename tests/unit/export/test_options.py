@@ -116,7 +116,7 @@ def test_the_tables_read() -> None:
     for version in _versions.VERSIONS:
         known = known_options(version)
         assert {"core.parallelism", "celery.worker_concurrency", "smtp.smtp_host"} <= known
-        assert ("webserver.navbar_color" in known) == (version.startswith("2.") and version != "2.0.2")
+        assert ("webserver.navbar_color" in known) != version.startswith("3.")
         assert ("core.sql_alchemy_conn" in known) == (version in ("1.10.12", "2.0.2", "2.2.2"))
         assert ("dag_processor.refresh_interval" in known) == version.startswith("3.")
     assert OPTIONS

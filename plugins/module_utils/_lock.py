@@ -1,0 +1,228 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One operator at a time: a lock in the bundle's store, per environment, and one for the export.
+
+PRIVATE to the collection: no promise is made to other collections.
+
+Its owner is a run of ansible-playbook. Modules take it as they begin to write and keep it fresh while they work; the
+run keeps it between its tasks, and migrate.yml gives it back at its end. A run that has died on this very machine is
+replaced at once; one elsewhere, of which nothing is to be seen, after STALE seconds without a sign of life.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import getpass
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Store, Tagged
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._progress import span
+
+VARIABLE = "MWAA_MIGRATION_RUN"  # set for modules by the action plugins: run_variable()
+EXPORT = "export"
+STALE = 600.0  # seconds
+REFRESH = 60.0  # seconds
+ATTEMPTS = 5  # when others write at the same moment
+
+
+@dataclass(frozen=True)
+class Run:
+    """Who works: a person, a machine, a process there.
+
+    place: the machine since its last start, and its space of process ids: two containers may bear one name.
+    born: what tells the process from a later one with the same pid. passing: the run is this call and no more.
+    """
+
+    user: str
+    host: str
+    place: str
+    pid: int
+    born: str
+    breaks: bool = False
+    passing: bool = False
+
+    def __str__(self) -> str:
+        return f"{_printable(self.user)} on {_printable(self.host)} (process {self.pid})"
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        return self.host, self.place, self.pid, self.born
+
+    def is_dead(self, here: Run) -> bool:
+        """Known to have ended, as seen from `here`."""
+        return (self.host, self.place) == (here.host, here.place) and _born(self.pid) != self.born
+
+
+def run_of(pid: int, breaks: bool = False, passing: bool = False) -> Run:
+    """The run that a process of this machine is."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return Run(user, socket.gethostname(), _place(), pid, _born(pid), breaks, passing)
+
+
+def run_variable(pid: int, breaks: bool = False) -> dict[str, str]:
+    """For the environment of a module. pid: ansible-playbook's. breaks: migration_break_lock was said."""
+    return {VARIABLE: json.dumps(asdict(run_of(pid, breaks)))}
+
+
+def this_run() -> Run:
+    """The run that started this module; the module alone where no action plugin says."""
+    try:
+        return Run(**json.loads(os.environ[VARIABLE]))
+    except (KeyError, ValueError, TypeError):
+        return run_of(os.getpid(), passing=True)
+
+
+def breaks_lock(task_vars: dict[str, Any] | None) -> bool:
+    """Whether the user said -e migration_break_lock=true."""
+    return str((task_vars or {}).get("migration_break_lock", "")).lower() in ("true", "yes", "1", "on")
+
+
+class Lock:
+    """A lock that is held. check() raises MigrationError where it was lost."""
+
+    def __init__(self, store: Store, name: str, run: Run):
+        self.store, self.name, self.run = store, name, run
+        self.path = f"locks/{name}.json"
+        self._lost: MigrationError | None = None
+
+    def take(self) -> None:
+        """Raises MigrationError where another one works."""
+        for _attempt in range(ATTEMPTS):
+            there = self.store.read_tagged(self.path)
+            owner, since = _read(there)
+            mine = owner is not None and owner.key == self.run.key
+            if mine and there is not None and there.age < REFRESH:
+                return
+            if there is not None and not mine and self._respects(owner, there.age):
+                raise self._refusal(owner, since, there.age)
+            document = {"owner": asdict(self.run), "since": since if mine else _now()}
+            text = json.dumps(
+                {**document, "nonce": os.urandom(8).hex()}
+            )  # every writing is another content, so another tag
+            if self.store.write_if(self.path, text.encode(), there.tag if there else None):
+                return
+        raise MigrationError(f"{self.store.url}/{self.path} changes all the time: others are at work there, try later")
+
+    def refresh(self) -> None:
+        try:
+            self.take()
+        except MigrationError as error:
+            if error.code == "Locked":
+                self._lost = error
+
+    def check(self) -> None:
+        if self._lost is not None:
+            raise MigrationError(f"the lock was taken away while this ran: {self._lost.message}", code="Locked")
+
+    def release(self) -> bool:
+        """Whether there was one of ours."""
+        owner, _since = _read(self.store.read_tagged(self.path))
+        if owner is None or owner.key != self.run.key:
+            return False
+        self.store.delete(self.path)
+        return True
+
+    def _respects(self, owner: Run | None, age: float) -> bool:
+        if owner is None:
+            return age < STALE and not self.run.breaks  # not readable: of another version of the collection, perhaps
+        return not (self.run.breaks or age >= STALE or owner.is_dead(self.run))
+
+    def _refusal(self, owner: Run | None, since: str, age: float) -> MigrationError:
+        what = "exporting into it" if self.name == EXPORT else f"migrating into {self.name}"
+        return MigrationError(
+            f"{self.store.url} is locked: {owner or 'someone'} has been {what} since {since}, last seen {span(age)}"
+            " ago; wait for that to end, or, if it does not run any more, say -e migration_break_lock=true",
+            code="Locked",
+        )
+
+
+@contextlib.contextmanager
+def held(store: Store, name: str, run: Run | None = None) -> Iterator[Lock]:
+    """Hold a lock while a module works, and keep it fresh. name: the environment's, or EXPORT.
+
+    It stays with the run afterwards; release() gives it back. Raises MigrationError where another run has it, also at
+    the end, where it was taken away meanwhile.
+    """
+    lock = Lock(store, name, run or this_run())
+    lock.take()
+    done = threading.Event()
+
+    def keep() -> None:
+        while not done.wait(REFRESH):
+            with contextlib.suppress(Exception):  # the network's moods: the next time, or the next call
+                lock.refresh()
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield lock
+        lock.check()
+    finally:
+        done.set()
+        if lock.run.passing:
+            with contextlib.suppress(MigrationError):
+                lock.release()
+
+
+def release(store: Store, names: list[str] | None = None, run: Run | None = None) -> list[str]:
+    """Give back what this run holds (of these names, or all); the names that it held."""
+    owner = run or this_run()
+    found = names or [path[len("locks/") : -len(".json")] for path in store.list("locks/") if path.endswith(".json")]
+    return [name for name in sorted(found) if Lock(store, name, owner).release()]
+
+
+def _read(there: Tagged | None) -> tuple[Run | None, str]:
+    """(owner, since when) of a lock; (None, '') where there is none or it is not readable."""
+    if there is None:
+        return None, ""
+    try:
+        document = json.loads(there.data)
+        known = {field.name for field in fields(Run)}
+        owner = Run(**{name: value for name, value in document["owner"].items() if name in known})
+        return owner, _printable(document["since"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, "a time that is not readable"
+
+
+def _born(pid: int) -> str:
+    """When a process began, in whatever the system counts; '' where there is none."""
+    try:
+        # after the name in parentheses, which may hold anything: the 20th cell (proc(5), starttime)
+        cells = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if cells[0] in "ZX" else cells[19]
+    except (OSError, IndexError):
+        pass
+    if Path("/proc/self/stat").exists():
+        return ""
+    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(int(pid))], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _place() -> str:
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _printable(text: Any) -> str:
+    """Who can write to the bucket writes these names: nothing of theirs steers a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))[:80]

@@ -1,0 +1,176 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two operators, one bundle: exactly one goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils import _lock
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import LocalStore, S3Store, Store
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import Lock, held, release, run_of
+from export_fakes import FakeAws, FakeS3
+
+HERE = run_of(os.getpid())
+ELSEWHERE = dataclasses.replace(HERE, user="ada", host="ctl-2", place="another boot", pid=4242, born="1")
+PATH = "locks/demo.json"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def aged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, Callable[[float], None]]:
+    """A store, and a way to let time pass over its lock."""
+    if request.param == "folder":
+        store = LocalStore(tmp_path)
+
+        def age(seconds: float) -> None:
+            moment = (tmp_path / PATH).stat().st_mtime - seconds
+            os.utime(tmp_path / PATH, (moment, moment))
+
+        return store, age
+    aws = FakeAws()
+    return S3Store("bucket", "b", aws), lambda seconds: aws.s3.ages.update({f"b/{PATH}": seconds})
+
+
+@pytest.fixture
+def store(aged: Any) -> Store:
+    return aged[0]
+
+
+def owner(store: Store) -> str:
+    return json.loads(store.read(PATH))["owner"]["user"]
+
+
+def test_a_run_keeps_the_lock_between_its_tasks_and_gives_it_back(store: Store) -> None:
+    for _task in range(2):
+        with held(store, "demo", HERE):
+            assert owner(store) == HERE.user
+    with pytest.raises(MigrationError, match="is locked"), held(store, "demo", ELSEWHERE):
+        pytest.fail("two at once")
+    assert release(store, run=ELSEWHERE) == []
+    assert release(store, run=HERE) == ["demo"]
+    with held(store, "demo", ELSEWHERE):
+        assert owner(store) == "ada"
+
+
+def test_the_other_one_reads_who_where_since_when_and_how_to_break_it(store: Store) -> None:
+    Lock(store, "demo", ELSEWHERE).take()
+    with pytest.raises(MigrationError) as caught, held(store, "demo", HERE):
+        pass
+    sentence = caught.value.message
+    assert "ada on ctl-2 (process 4242) has been migrating into demo since 20" in sentence
+    assert "last seen 0 s ago" in sentence
+    assert "-e migration_break_lock=true" in sentence
+    with held(store, "demo", dataclasses.replace(HERE, breaks=True)):
+        assert owner(store) == HERE.user
+
+
+def test_exactly_one_of_many_gets_it(store: Store) -> None:
+    def attempt(number: int) -> bool:
+        try:
+            Lock(store, "demo", dataclasses.replace(ELSEWHERE, place=f"boot {number}")).take()
+        except MigrationError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, range(8))) == 1
+
+
+def test_a_run_that_was_killed_here_is_replaced_at_once(store: Store) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    Lock(store, "demo", run_of(process.pid)).take()
+    with pytest.raises(MigrationError, match="is locked"), held(store, "demo", HERE):
+        pass
+    process.kill()
+    process.wait()
+    with held(store, "demo", HERE):
+        assert json.loads(store.read(PATH))["owner"]["pid"] == HERE.pid
+
+
+def test_one_elsewhere_counts_as_dead_after_ten_silent_minutes(aged: Any) -> None:
+    store, age = aged
+    Lock(store, "demo", ELSEWHERE).take()
+    age(_lock.STALE - 5)
+    with pytest.raises(MigrationError, match="last seen 9 min 55 s ago"), held(store, "demo", HERE):
+        pass
+    age(_lock.STALE + 5)
+    with held(store, "demo", HERE):
+        assert owner(store) == HERE.user
+
+
+def test_it_is_kept_fresh_and_keeps_its_beginning(aged: Any) -> None:
+    store, age = aged
+    lock = Lock(store, "demo", HERE)
+    lock.take()
+    before = json.loads(store.read(PATH))
+    lock.take()
+    assert json.loads(store.read(PATH)) == before  # fresh enough: no write
+    age(_lock.REFRESH + 1)
+    lock.take()
+    after = json.loads(store.read(PATH))
+    assert after["since"] == before["since"]
+    assert after != before
+
+
+def test_a_lock_that_was_broken_meanwhile_is_told(store: Store) -> None:
+    with pytest.raises(MigrationError, match="taken away while this ran: .* ada on ctl-2"):  # noqa: SIM117
+        with held(store, "demo", HERE) as lock:
+            Lock(store, "demo", dataclasses.replace(ELSEWHERE, breaks=True)).take()
+            lock.refresh()
+    assert release(store, run=HERE) == []  # the new owner's stays
+    assert owner(store) == "ada"
+
+
+def test_a_module_that_runs_by_itself_leaves_no_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(_lock.VARIABLE, raising=False)
+    with held(store, "demo"):
+        assert store.exists(PATH)
+    assert not store.exists(PATH)
+
+
+def test_the_run_reaches_the_module_through_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in _lock.run_variable(HERE.pid, breaks=True).items():
+        monkeypatch.setenv(name, value)
+    assert _lock.this_run() == dataclasses.replace(HERE, breaks=True)
+    assert _lock.breaks_lock({"migration_break_lock": "true"})
+    assert not _lock.breaks_lock({})
+
+
+def test_an_unreadable_lock_is_respected_until_it_is_stale(aged: Any) -> None:
+    store, age = aged
+    store.write(PATH, b"\x1b[2Jnonsense")
+    with pytest.raises(MigrationError, match="someone has been migrating") as caught, held(store, "demo", HERE):
+        pass
+    assert "\x1b" not in caught.value.message
+    age(_lock.STALE + 1)
+    with held(store, "demo", HERE):
+        assert owner(store) == HERE.user
+
+
+def test_names_in_a_lock_do_not_steer_the_terminal(store: Store) -> None:
+    Lock(store, "demo", dataclasses.replace(ELSEWHERE, user="\x1b[31meve\n")).take()
+    with pytest.raises(MigrationError) as caught, held(store, "demo", HERE):
+        pass
+    assert caught.value.message.isprintable()
+
+
+def test_s3_says_its_own_time(tmp_path: Path) -> None:
+    aws = FakeAws()
+    store = S3Store("bucket", "b", aws)
+    Lock(store, "demo", ELSEWHERE).take()
+    aws.s3.ages[f"b/{PATH}"] = 30
+    tagged = store.read_tagged(PATH)
+    assert tagged is not None
+    assert tagged.age == 30
+    assert isinstance(aws.s3, FakeS3)
