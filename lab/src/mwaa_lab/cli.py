@@ -26,6 +26,7 @@ from mwaa_lab.aws import limits
 from mwaa_lab.labdir import LabDir, LabError, write_json
 
 SERVER = "server"
+DOOR = "door"
 ACCOUNT = "000000000000"
 # Unlike any name: Ansible masks a secret key wherever its text stands, in buckets and paths too.
 SECRET_KEY = "lab+only/no-secret+at-all"
@@ -92,7 +93,9 @@ def _dead(lab: LabDir) -> list[str]:
     """Parts that should run and do not."""
     asked = lab.read()["asked"]
     parts = [SERVER]
-    if asked["source"] != "none":
+    if asked["source"] == "none":
+        parts += [DOOR]
+    else:
         parts += ["host"] if asked.get("source_database") == "sqlite" else ["postgres", "host"]
     return [f"{part} is dead" for part in parts if not processes.alive(lab, part)]
 
@@ -132,8 +135,10 @@ def _start_aws(lab: LabDir, asked: dict[str, Any], say: Progress) -> dict[str, A
 
 
 def _start_source(lab: LabDir, source: str, seed_data: str, engine: str, say: Progress) -> None:
-    if source == "none" and engine == "stub":
-        return
+    if source == "none":
+        _start_door(lab)
+        if engine == "stub":
+            return
     if engine == "airflow" or lab.read()["asked"].get("source_database") != "sqlite":
         from mwaa_lab.airflow.postgres import Postgres
 
@@ -148,6 +153,18 @@ def _start_source(lab: LabDir, source: str, seed_data: str, engine: str, say: Pr
     say("source: SSH answers")
     if seed_data != "none":
         host.wait_for_runs(lab, say)
+
+
+def _start_door(lab: LabDir) -> None:
+    """The SSH server of a lab without a source: there is still a host inside the VPC."""
+    door, log = lab.ssh / "server.json", lab.logs / "door.log"
+    argv = [sys.executable, "-m", "mwaa_lab.ssh", "--dir", str(lab.path)]
+    process = processes.spawn(lab, DOOR, argv, {**install.installer_environment(), **lab.environment()}, log)
+    deadline = time.monotonic() + 60
+    while not door.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise LabError(f"The lab's SSH server does not start: {log.read_text(errors='replace')[-1500:].strip()}")
+        time.sleep(0.05)
 
 
 def endpoints(lab: LabDir) -> dict[str, Any]:
@@ -285,6 +302,8 @@ def env(lab: LabDir) -> dict[str, str]:
         "MWAA_LAB_SECURITY_GROUP_IDS": ",".join(base["security_group_ids"]),
         "MWAA_LAB_KMS_KEY_ID": base["kms_key_id"],
     }
+    door = known["ssh"]
+    values |= {f"MWAA_LAB_SSH_{name.upper()}": str(door[name]) for name in ("host", "port", "key")}
     if source:
         values |= {
             f"MWAA_LAB_SOURCE_{name.upper()}": str(source["ssh"][name]) for name in ("host", "port", "user", "key")
@@ -305,6 +324,7 @@ def status(lab: LabDir) -> dict[str, Any]:
         "as_of": lab.read()["asked"].get("as_of"),
         "base": lab.read().get("base", {}),
         "source": host.Source(lab).describe(),
+        "ssh": json.loads((lab.ssh / "server.json").read_text()),
         "environments": [
             {
                 "name": found["Name"],
@@ -336,6 +356,8 @@ def print_status(known: dict[str, Any], lab: LabDir) -> None:
     row("web server", f"https://{known['endpoints']['webserver']}", f"CA {known['endpoints']['ca']}")
     row("buckets", known["base"].get("bucket", ""), known["base"].get("bundle_bucket", ""))
     row("journal", known["journal"])
+    door = known["ssh"]
+    row("ssh", f"{door['host']}:{door['port']}", f"users {' '.join(door['users'])}", f"key {door['key']}")
     if known["as_of"]:
         row("as of", known["as_of"], "what AWS offered on that day")
     if source := known["source"]:

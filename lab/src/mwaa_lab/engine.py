@@ -20,6 +20,9 @@ from botocore.config import Config
 EnvSpec = dict[str, Any]
 """An environment as GetEnvironment shows it, plus ``account`` and ``region``. Engines read it and never change it."""
 
+PRIVATE_DOMAIN = "mwaa-lab.invalid"
+"""Of private web servers' names: it exists nowhere, so they lead nowhere but through the lab's SSH server."""
+
 SERVICE_KEY_PREFIX = "LABSERVICE-"
 ROLE_KEY_PREFIX = "LABROLE-"
 

@@ -1,27 +1,60 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The door to the source: an SSH server on 127.0.0.1 that runs commands as the source's host would.
+"""The door to the lab's hosts: an SSH server on 127.0.0.1 that runs commands as they would.
 
-One user, one key. Commands, standard streams, exit codes, SFTP and SCP work, so any SSH client and Ansible's ssh
-connection do. There is no terminal and no sudo behind it: the commands run as whoever started the lab, in a home of
-their own.
+One key for all, and each host is a user name: ``airflow`` is the source, ``bastion`` a host with nothing on it.
+Commands, standard streams, exit codes, SFTP and SCP work, so any SSH client and Ansible's ssh connection do. There is
+no terminal behind it: the commands run as whoever started the lab, in a home of their own.
+
+All hosts stand inside the environments' VPC: TCP that is forwarded through them (``ssh -W``) arrives at AWS and at the
+web servers from inside, and they alone know the names of private web servers.
+
+``python -m mwaa_lab.ssh --dir DIR`` is the door of a lab without a source.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
+from collections.abc import Awaitable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
+from mwaa_lab import processes
+from mwaa_lab.engine import PRIVATE_DOMAIN
 from mwaa_lab.labdir import LabDir, write_json
 
 USER = "airflow"
+BASTION = "bastion"
 HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Login:
+    """What a user name stands for: the home and the environment of a host's login."""
+
+    home: Path
+    environ: dict[str, str]
+
+
+def inside(lab: LabDir, host: str, port: int) -> tuple[str, int] | None:
+    """Where a connection leads from a host in the VPC; None: nowhere that the lab knows."""
+    server = json.loads((lab.path / "aws" / "server.json").read_text())
+    if host.endswith(f"-vpce.{PRIVATE_DOMAIN}"):
+        return HOST, int(server["inside"]["webserver"].rpartition(":")[2])
+    if host not in (HOST, "localhost"):
+        return None
+    if str(port) == server["aws"].rpartition(":")[2]:
+        return HOST, int(server["inside"]["aws"].rpartition(":")[2])
+    return HOST, port
 
 
 def make_keys(lab: LabDir) -> None:
@@ -45,16 +78,33 @@ def write_known_hosts(lab: LabDir, port: int) -> Path:
 
 
 class _Server(asyncssh.SSHServer):
+    def __init__(self, lab: LabDir, logins: dict[str, Login]) -> None:
+        self.lab = lab
+        self.logins = logins
+        self.known = asyncssh.read_public_key(lab.ssh / "id_ed25519.pub")
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self.connection = conn
+
     def begin_auth(self, username: str) -> bool:
         return True  # nobody comes in without the key
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        return username == USER and key == self.known
+        return username in self.logins and key == self.known
 
     def public_key_auth_supported(self) -> bool:
         return True
 
-    known: asyncssh.SSHKey
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Awaitable[Any]:
+        try:
+            place = inside(self.lab, dest_host, dest_port)
+        except (OSError, ValueError):
+            place = None
+        if place is None:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_CONNECT_FAILED, f"nothing in the lab has the address {dest_host}:{dest_port}"
+            )
+        return self.connection.forward_connection(*place)
 
 
 async def _run(process: asyncssh.SSHServerProcess, home: Path, environ: dict[str, str]) -> None:
@@ -130,18 +180,29 @@ async def _feed(source: asyncssh.SSHReader, sink: asyncio.StreamWriter) -> None:
 
 
 async def serve(lab: LabDir, port: int, home: Path, environ: dict[str, str]) -> asyncssh.SSHAcceptor:
+    """Listen for the source's host, whose login finds ``home`` and ``environ``, and for the bastion."""
+    return await listen(lab, port, {USER: Login(home, environ), BASTION: bastion(lab)})
+
+
+def bastion(lab: LabDir) -> Login:
+    home = lab.path / "hosts" / BASTION
+    home.mkdir(parents=True, exist_ok=True)
+    return Login(home, lab.environment(HOME=str(home), USER=BASTION, LOGNAME=BASTION, SHELL="/bin/sh"))
+
+
+async def listen(lab: LabDir, port: int, logins: dict[str, Login]) -> asyncssh.SSHAcceptor:
     """Listen. ``DIR/ssh/server.json`` says how to get in."""
     make_keys(lab)
-    _Server.known = asyncssh.read_public_key(lab.ssh / "id_ed25519.pub")
 
     async def handle(process: asyncssh.SSHServerProcess) -> None:
-        await _run(process, home, environ)
+        login = logins[process.get_extra_info("username")]
+        await _run(process, login.home, login.environ)
 
     def sftp(channel: asyncssh.SSHServerChannel) -> asyncssh.SFTPServer:
-        return _Sftp(channel, home)
+        return _Sftp(channel, logins[channel.get_extra_info("username")].home)
 
     acceptor = await asyncssh.create_server(
-        _Server,
+        lambda: _Server(lab, logins),
         HOST,
         port,
         server_host_keys=[lab.ssh / "host_ed25519"],
@@ -156,7 +217,14 @@ async def serve(lab: LabDir, port: int, home: Path, environ: dict[str, str]) -> 
     known_hosts = write_known_hosts(lab, port)
     write_json(
         lab.ssh / "server.json",
-        {"host": HOST, "port": port, "user": USER, "key": str(lab.ssh / "id_ed25519"), "known_hosts": str(known_hosts)},
+        {
+            "host": HOST,
+            "port": port,
+            "user": next(iter(logins)),
+            "users": list(logins),
+            "key": str(lab.ssh / "id_ed25519"),
+            "known_hosts": str(known_hosts),
+        },
     )
     return acceptor
 
@@ -176,3 +244,22 @@ class _Sftp(asyncssh.SFTPServer):
 
     async def realpath(self, path: bytes) -> bytes:
         return os.fsencode((self.home / os.fsdecode(path)).resolve())
+
+
+async def _door(lab: LabDir) -> None:
+    stopping = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+    acceptor = await listen(lab, processes.free_port(), {BASTION: bastion(lab)})
+    await stopping.wait()
+    acceptor.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="mwaa_lab.ssh", description="The door of a lab without a source.")
+    parser.add_argument("--dir", required=True)
+    asyncio.run(_door(LabDir(parser.parse_args().dir)))
+
+
+if __name__ == "__main__":
+    main()

@@ -148,6 +148,7 @@ class Base:
             "ExecutionRoleArn": self.role,
             "SourceBucketArn": f"arn:aws:s3:::{self.bucket}",
             "DagS3Path": "dags",
+            "WebserverAccessMode": "PUBLIC_ONLY",
             "NetworkConfiguration": {"SubnetIds": self.subnets, "SecurityGroupIds": [self.group]},
             **changes,
         }

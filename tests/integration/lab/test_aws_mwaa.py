@@ -24,7 +24,7 @@ def refused(call: Any, **arguments: Any) -> tuple[str, str]:
 
 
 def test_an_environment_lives_from_creating_to_gone(lab, base, mwaa):
-    settings = base.settings(AirflowVersion="2.11.2", Tags={"team": "data"}, MaxWorkers=5)
+    settings = base.settings(AirflowVersion="2.11.2", Tags={"team": "data"}, MaxWorkers=5, WebserverAccessMode=None)
     lab.admin("POST", "stub", {"hold": True})
     arn = mwaa.create_environment(**settings)["Arn"]
     name = settings["Name"]

@@ -81,7 +81,7 @@ def test_awscli(base, aws):
     made = aws(
         "mwaa", "create-environment", "--name", name, "--execution-role-arn", base.role, "--airflow-version", "2.11.2",
         "--source-bucket-arn", settings["SourceBucketArn"], "--dag-s3-path", "dags",
-        "--network-configuration", f"SubnetIds={subnets},SecurityGroupIds={groups}",
+        "--network-configuration", f"SubnetIds={subnets},SecurityGroupIds={groups}", "--webserver-access-mode", "PUBLIC_ONLY",
     )  # fmt: skip
     base.settled(name)
     shown = aws("mwaa", "get-environment", "--name", name)["Environment"]

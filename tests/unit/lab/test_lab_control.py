@@ -56,6 +56,7 @@ class Plane:
             "Arn": "arn:aws:airflow:us-east-1:000000000000:environment/e",
             "Status": "AVAILABLE",
             "AirflowVersion": version,
+            "WebserverAccessMode": "PUBLIC_ONLY",
             "EnvironmentClass": "mw1.small",
             "MinWorkers": 1,
             "MaxWorkers": 10,

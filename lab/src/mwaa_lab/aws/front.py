@@ -83,7 +83,16 @@ class Identity:
 class Front:
     """The ASGI application that ``server.py`` serves over HTTP."""
 
-    def __init__(self, ministack: App, control: ControlPlane, journal: Journal, faults: Faults, pool: Executor) -> None:
+    def __init__(
+        self,
+        ministack: App,
+        control: ControlPlane,
+        journal: Journal,
+        faults: Faults,
+        pool: Executor,
+        inside: bool = False,
+    ) -> None:
+        self._inside = inside
         self._ministack = ministack
         self._control = control
         self._journal = journal
@@ -91,7 +100,9 @@ class Front:
         self._pool = pool
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan" and self._inside:
+            await lifespan(receive, send)  # ministack starts once, with the listener outside
+        elif scope["type"] != "http":
             await self._ministack(scope, receive, send)
         elif scope["path"].startswith("/_lab/"):
             await self._admin(scope, receive, send)
@@ -120,6 +131,7 @@ class Front:
             principal=who.principal,
             caller=who.caller,
             region=who.region,
+            inside=self._inside,
         )
         call.keys = names(operation, call.service, labels, headers, body)
         call.classify()
@@ -195,7 +207,7 @@ class Front:
 
         def work() -> dict[str, Any]:
             values = model.parse_input(service.operation_model(call.operation), labels, query, body)
-            return self._control.handle(call.operation, values, account, region, who.principal)
+            return self._control.handle(call.operation, values, account, region, who.principal, self._inside)
 
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -306,6 +318,15 @@ class Answer:
             return str(document.get("__type") or document.get("code") or self.status).rpartition("#")[2]
         except (ValueError, AttributeError):
             return str(self.status)
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    """An application that has nothing to start and nothing to stop."""
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
 
 
 async def before(rule: Rule) -> None:

@@ -98,6 +98,8 @@ class Call:
     region: str = ""
     keys: dict[str, Any] = field(default_factory=dict)
     access: str = ""
+    inside: bool = False
+    """Came in from inside the VPC."""
 
     def classify(self) -> None:
         """Set ``access``: read when nothing can be different afterwards, else write."""
@@ -188,6 +190,7 @@ class Journal:
             "principal": call.principal,
             "caller": call.caller,
             "region": call.region,
+            "inside": call.inside,
             "keys": call.keys,
             "status": status,
             "error": error,

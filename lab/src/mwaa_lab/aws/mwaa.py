@@ -20,6 +20,7 @@ import secrets
 import shlex
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ import botocore.exceptions
 
 from mwaa_lab.aws import limits
 from mwaa_lab.aws.model import ApiError
-from mwaa_lab.engine import AwsAccess, Engine, EngineError, EnvSpec
+from mwaa_lab.engine import PRIVATE_DOMAIN, AwsAccess, Engine, EngineError, EnvSpec
 
 _LOG_MODULES = {
     "DagProcessingLogs": "DAGProcessing",
@@ -71,6 +72,15 @@ class Environment:
     @property
     def version(self) -> str:
         return self.shown["AirflowVersion"]
+
+    @property
+    def private_only(self) -> bool:
+        return self.shown["WebserverAccessMode"] == "PRIVATE_ONLY"
+
+    @property
+    def private_name(self) -> str:
+        """The web server's name in its VPC, like AWS's, and under a domain that exists nowhere."""
+        return f"{uuid.uuid5(uuid.NAMESPACE_URL, self.shown['Arn'])}-vpce.{PRIVATE_DOMAIN}"
 
     def spec(self) -> EnvSpec:
         with self.lock:
@@ -123,9 +133,18 @@ class ControlPlane:
     # --- the API -----------------------------------------------------------------------------------------------------
 
     def handle(
-        self, operation: str, values: dict[str, Any], account: str, region: str, principal: str
+        self,
+        operation: str,
+        values: dict[str, Any],
+        account: str,
+        region: str,
+        principal: str,
+        inside: bool = False,
     ) -> dict[str, Any]:
-        """Run one operation on input that ``model.parse_input`` has let through; the output's members, or ApiError."""
+        """Run one operation on input that ``model.parse_input`` has let through; the output's members, or ApiError.
+
+        ``inside``: the caller stands in the environment's VPC, which matters for a private web server.
+        """
         if operation == "ListEnvironments":
             return self._list(values, account, region)
         if operation == "CreateEnvironment":
@@ -145,16 +164,24 @@ class ControlPlane:
             self.delete(environment)
             return {}
         if operation == "CreateCliToken":
-            return {"CliToken": self._token(environment, "cli", principal), "WebServerHostname": self._webserver}
+            token = self._token(environment, "cli", principal)
+            return {"CliToken": token, "WebServerHostname": self.hostname(environment, inside)}
         if operation == "CreateWebLoginToken":
             identity = principal.split(":", 5)[-1]
             return {
                 "WebToken": self._token(environment, "web", principal),
-                "WebServerHostname": self._webserver,
+                "WebServerHostname": self.hostname(environment, inside),
                 "IamIdentity": identity,
                 "AirflowIdentity": identity[:64],
             }
         if operation == "InvokeRestApi":
+            if not inside and environment.private_only:
+                raise ApiError(  # U: that it cannot be invoked from outside a VPC is documented, the answer is not
+                    403,
+                    "AccessDeniedException",
+                    f"The web server of environment {environment.name} is private: "
+                    "InvokeRestApi cannot be invoked from outside of a VPC.",
+                )
             return self._invoke(environment, values)
         raise ApiError(404, "UnknownOperationException", f"The lab does not know the operation {operation}.")
 
@@ -164,6 +191,15 @@ class ControlPlane:
         if found is None:
             raise ApiError(404, "ResourceNotFoundException", f"Environment {name} not found.")
         return found
+
+    def hostname(self, environment: Environment, inside: bool) -> str:
+        """Where the web server is reached: a private name resolves nowhere but inside (the lab's SSH server maps it).
+
+        U: which name is told where there are both; here the one that fits where the caller stands.
+        """
+        if environment.shown["WebserverAccessMode"] == "PUBLIC_ONLY":
+            return self._webserver
+        return environment.private_name if inside or environment.private_only else self._webserver
 
     def all(self) -> list[Environment]:
         with self._lock:
@@ -228,7 +264,6 @@ class ControlPlane:
             "Status": "CREATING",
             "Arn": f"arn:aws:airflow:{region}:{account}:environment/{name}",
             "CreatedAt": now,
-            "WebserverUrl": self._webserver,
             "ServiceRoleArn": (
                 f"arn:aws:iam::{account}:role/aws-service-role/airflow.amazonaws.com/AWSServiceRoleForAmazonMWAA"
             ),
@@ -238,15 +273,23 @@ class ControlPlane:
             "LastUpdate": {"Status": "PENDING", "CreatedAt": now},
             "Tags": dict(values.get("Tags") or {}),
         }
-        if shown["WebserverAccessMode"] != "PUBLIC_ONLY":
-            shown["WebserverVpcEndpointService"] = f"com.amazonaws.vpce.{region}.vpce-svc-{secrets.token_hex(8)}"
         environment = Environment(account, region, shown)
+        self._name_web_server(environment)
         with self._lock:
             if (account, region, name) in self._environments:
                 raise invalid(f"Environment {name} already exists.")
             self._environments[account, region, name] = environment
         self._background(environment, lambda: self._create(environment))
         return environment
+
+    def _name_web_server(self, environment: Environment) -> None:
+        shown = environment.shown
+        shown["WebserverUrl"] = self.hostname(environment, inside=False)
+        if shown["WebserverAccessMode"] == "PUBLIC_ONLY":
+            shown.pop("WebserverVpcEndpointService", None)
+        else:
+            service = f"com.amazonaws.vpce.{environment.region}.vpce-svc-{secrets.token_hex(8)}"
+            shown.setdefault("WebserverVpcEndpointService", service)
 
     def _create(self, environment: Environment) -> None:
         try:
@@ -293,6 +336,7 @@ class ControlPlane:
                 pending["WorkerReplacementStrategy"] = strategy
             merged.update(Status="UPDATING", LastUpdate=pending)
             environment.shown = merged
+            self._name_web_server(environment)
         self._background(environment, lambda: self._update(environment, old, changes))
 
     def _update(self, environment: Environment, old: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -424,11 +468,14 @@ class ControlPlane:
             self._tokens[token] = _Token(environment, kind, self.now() + seconds, principal)
         return token
 
-    def _redeem(self, token: str, kind: str) -> _Token:
+    def _redeem(self, token: str, kind: str, inside: bool) -> _Token:
         with self._lock:
             found = self._tokens.get(token)
         if found is None or found.kind != kind or found.expires <= self.now():
             raise Reply(403, {"message": "Forbidden"})
+        if found.environment.private_only and not inside:
+            # At AWS there is nothing to connect to; the lab's environments share one public address.
+            raise Reply(403, {"message": f"The web server of {found.environment.name} is private."})
         return found
 
     def _invoke(self, environment: Environment, values: dict[str, Any]) -> dict[str, Any]:
@@ -478,12 +525,14 @@ class ControlPlane:
             return 503, {"detail": f"The Apache Airflow web server did not answer ({type(error).__name__})."}
         return status, {} if answer is None else answer
 
-    def cli(self, token: str, command_line: str) -> tuple[Environment, Callable[[], dict[str, str]]]:
+    def cli(
+        self, token: str, command_line: str, inside: bool = False
+    ) -> tuple[Environment, Callable[[], dict[str, str]]]:
         """Check token, allow-list and concurrency; the environment and what runs the command.
 
         Raises Reply 403 (token), 400 (unreadable), 500 (a command that MWAA does not run) or 503 (four already run).
         """
-        environment = self._redeem(token, "cli").environment
+        environment = self._redeem(token, "cli", inside).environment
         try:
             argv = shlex.split(command_line)
         except ValueError:
@@ -506,14 +555,14 @@ class ControlPlane:
 
         return environment, run
 
-    def login(self, web_token: str) -> tuple[Environment, str]:
+    def login(self, web_token: str, inside: bool = False) -> tuple[Environment, str]:
         """A web login token exchanged for a session of 12 hours. Raises Reply 403."""
-        found = self._redeem(web_token, "web")
+        found = self._redeem(web_token, "web", inside)
         return found.environment, self._token(found.environment, "session", found.principal)
 
-    def session(self, session: str) -> Environment:
+    def session(self, session: str, inside: bool = False) -> Environment:
         try:
-            return self._redeem(session, "session").environment
+            return self._redeem(session, "session", inside).environment
         except Reply:
             raise Reply(401, {"detail": "Unauthorized", "status": 401, "title": "Unauthorized"}) from None
 

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``python -m mwaa_lab.aws.server``: the emulated AWS of one lab, as one process.
 
-Serves AWS over HTTP and the environments' web server over TLS, both on 127.0.0.1 only. Writes ``aws/server.json`` in
-the lab's folder when both answer, ``journal.jsonl`` while it runs, and stops its environments when it is told to stop.
+Serves AWS over HTTP and the environments' web server over TLS, on 127.0.0.1 only and each twice: as seen from outside
+and from inside of the environments' VPC. Writes ``aws/server.json`` in
+the lab's folder when all answer, ``journal.jsonl`` while it runs, and stops its environments when it is told to stop.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mwaa_lab.processes import free_port
+
 HOST = "127.0.0.1"
 
 
@@ -30,11 +33,16 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dir", type=Path, required=True, help="the lab's folder")
     parser.add_argument("--http-port", type=int, required=True, help="AWS's endpoint")
     parser.add_argument("--tls-port", type=int, required=True, help="the environments' web server")
+    parser.add_argument("--inside-http-port", type=int, help="AWS's endpoint as seen from inside the VPC")
+    parser.add_argument("--inside-tls-port", type=int, help="the web servers as seen from inside the VPC")
     parser.add_argument("--engine", choices=("stub", "airflow"), default="stub")
     parser.add_argument("--account", default="000000000000", help="account of access keys that name none")
     parser.add_argument("--as-of", type=datetime.date.fromisoformat, help="the day whose versions AWS offers (today)")
     parser.add_argument("--log-level", default="WARNING")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.inside_http_port = options.inside_http_port or free_port()
+    options.inside_tls_port = options.inside_tls_port or free_port()
+    return options
 
 
 def prepare_ministack(options: argparse.Namespace) -> None:
@@ -119,15 +127,16 @@ async def serve(options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     certificates = make_certificates(folder)
     webserver = f"{HOST}:{options.tls_port}"
-    aws = AwsAccess(f"http://{HOST}:{options.http_port}")
+    # MWAA itself and what runs in its environments stand inside.
+    aws = AwsAccess(f"http://{HOST}:{options.inside_http_port}")
     engine = make_engine(options.engine, EngineSettings(dir=options.dir, aws=aws, webserver=webserver))
     control = ControlPlane(engine, aws, webserver, as_of=options.as_of)
     cloudformation.install(control, aws)
     journal, faults = Journal(options.dir / "journal.jsonl"), Faults()
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=128, thread_name_prefix="lab")
     # hypercorn types ASGI more narrowly than the protocol is.
-    front: Any = Front(hooks.application(), control, journal, faults, pool)
-    web: Any = WebServer(control, journal, faults, pool)
+    fronts: list[Any] = [Front(hooks.application(), control, journal, faults, pool, inside) for inside in (False, True)]
+    webs: list[Any] = [WebServer(control, journal, faults, pool, inside) for inside in (False, True)]
     _remember_connections()
 
     stopping = asyncio.Event()
@@ -137,13 +146,14 @@ async def serve(options: argparse.Namespace) -> None:
     async def trigger() -> None:
         await stopping.wait()
 
-    tls = _config(
-        options.tls_port, certfile=str(certificates.chain), keyfile=str(certificates.key), alpn_protocols=["http/1.1"]
-    )
-    servers = [
-        asyncio.create_task(hypercorn(front, _config(options.http_port), shutdown_trigger=trigger)),
-        asyncio.create_task(hypercorn(web, tls, shutdown_trigger=trigger)),
+    tls = {"certfile": str(certificates.chain), "keyfile": str(certificates.key), "alpn_protocols": ["http/1.1"]}
+    places = [
+        (fronts[0], _config(options.http_port)),
+        (fronts[1], _config(options.inside_http_port)),
+        (webs[0], _config(options.tls_port, **tls)),
+        (webs[1], _config(options.inside_tls_port, **tls)),
     ]
+    servers = [asyncio.create_task(hypercorn(app, config, shutdown_trigger=trigger)) for app, config in places]
     try:
         announce = asyncio.create_task(_announce(options, certificates.ca, journal.path))
         done, _ = await asyncio.wait([*servers, announce], return_when=asyncio.FIRST_EXCEPTION)
@@ -159,8 +169,8 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 async def _announce(options: argparse.Namespace, ca: Path, journal: Path) -> None:
-    """Write ``aws/server.json`` as soon as both ports answer."""
-    for port in (options.http_port, options.tls_port):
+    """Write ``aws/server.json`` as soon as all ports answer."""
+    for port in (options.http_port, options.tls_port, options.inside_http_port, options.inside_tls_port):
         while True:
             try:
                 _, writer = await asyncio.open_connection(HOST, port)
@@ -176,6 +186,10 @@ async def _announce(options: argparse.Namespace, ca: Path, journal: Path) -> Non
                 "pid": os.getpid(),
                 "aws": f"http://{HOST}:{options.http_port}",
                 "webserver": f"{HOST}:{options.tls_port}",
+                "inside": {
+                    "aws": f"http://{HOST}:{options.inside_http_port}",
+                    "webserver": f"{HOST}:{options.inside_tls_port}",
+                },
                 "ca": str(ca),
                 "journal": str(journal),
                 "account": options.account,

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 
 from mwaa_lab.aws import limits
 from mwaa_lab.aws.faults import Faults
-from mwaa_lab.aws.front import Answer, Gone, Receive, Send, before, drop, log, read, respond
+from mwaa_lab.aws.front import Answer, Gone, Receive, Send, before, drop, lifespan, log, read, respond
 from mwaa_lab.aws.journal import Call, Journal
 from mwaa_lab.aws.mwaa import ControlPlane, Environment, Reply
 
@@ -27,7 +27,10 @@ from mwaa_lab.aws.mwaa import ControlPlane, Environment, Reply
 class WebServer:
     """The ASGI application that ``server.py`` serves over TLS."""
 
-    def __init__(self, control: ControlPlane, journal: Journal, faults: Faults, pool: Executor) -> None:
+    def __init__(
+        self, control: ControlPlane, journal: Journal, faults: Faults, pool: Executor, inside: bool = False
+    ) -> None:
+        self._inside = inside
         self._control = control
         self._journal = journal
         self._faults = faults
@@ -35,16 +38,14 @@ class WebServer:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                await send({"type": message["type"] + ".complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
+            await lifespan(receive, send)
         if scope["type"] != "http":
             return
         started, clock = time.time(), time.monotonic()
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        call = Call(service="webserver", operation=f"{scope['method']} {scope['path']}", access="read")
+        call = Call(
+            service="webserver", operation=f"{scope['method']} {scope['path']}", access="read", inside=self._inside
+        )
 
         def note(answer: Answer) -> None:
             error = answer.error or (str(answer.status) if answer.status >= 400 else None)
@@ -111,7 +112,7 @@ class WebServer:
         if path == "/aws_mwaa/cli" and environment is not None and environment.version.startswith("3."):
             # From Airflow 3 on the endpoint is a mounted application, which redirects to its own root.
             return 307, {}, {"location": "/aws_mwaa/cli/"}
-        _, run = self._control.cli(token, text)
+        _, run = self._control.cli(token, text, self._inside)
         try:
             answer = await self._in_thread(run)
         except Exception as error:  # a web server that is being replaced
@@ -130,7 +131,7 @@ class WebServer:
         lose = await self._fault(call)
         if environment is not None and environment.version.startswith("3.") != path.startswith("/pluginsv2/"):
             return 404, {"detail": "Not Found"}, {}
-        _, session = self._control.login(token)
+        _, session = self._control.login(token, self._inside)
         if lose:
             drop()
         name = "_token" if path.startswith("/pluginsv2/") else "session"
@@ -145,7 +146,7 @@ class WebServer:
         call.access = "read" if method == "GET" or path.endswith("/list") else "write"
         call.keys = {"method": method, "path": path[:512]}
         credential = _bearer(headers) if prefix == "/api/v2" else _cookie(headers, "session")
-        environment: Environment = self._control.session(credential)
+        environment: Environment = self._control.session(credential, self._inside)
         call.keys["environment"] = environment.name
         if environment.version.startswith("3.") != (prefix == "/api/v2"):
             return 404, {"detail": "Not Found"}, {}
