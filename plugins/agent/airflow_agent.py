@@ -20,6 +20,7 @@ None.
 import base64
 import configparser
 import errno
+import glob
 import hashlib
 import hmac
 import io
@@ -117,18 +118,9 @@ def main(stdin, stdout_fd):
     body = zlib.compress(json.dumps(answer).encode("utf-8"), 6)
     if key:
         try:
-            from cryptography.fernet import Fernet
-
-            body = Fernet(key.encode("ascii")).encrypt(body)
-        except ImportError:
-            answer = {
-                "ok": False,
-                "error": {
-                    "code": "no_cryptography",
-                    "message": "%s has no cryptography package, so nothing can be sealed there:"
-                    " install apache-airflow[crypto] on the source" % sys.executable,
-                },
-            }
+            body = fernet(key.encode("ascii")).encrypt(body)
+        except AgentError as error:
+            answer = {"ok": False, "error": {"code": error.code, "message": error.message}}
             body = zlib.compress(json.dumps(answer).encode("utf-8"))
     # the connection plugins split lines and some add their own: keep ours short and marked
     text = base64.b64encode(body).decode("ascii")
@@ -137,15 +129,20 @@ def main(stdin, stdout_fd):
         out.write("\n".join(lines).encode("ascii"))
 
 
-def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, kms_key_id, now=time.time):
+REQUEST_ID = re.compile(r"^r[0-9a-f]{32}$")
+
+
+def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, kms_key_id, now=time.time, put=None):
     """The request of this id, if it is genuine, ours, fresh and used for the first time. For mwaa_agent_dag.py.
 
-    s3, kms: boto3 clients. kms_key_id: the key that requests are sealed with.
-    Answers as handle() does; the codes of refusals are replayed, tampered, foreign, expired,
-    missing.
+    s3, kms: boto3 clients. kms_key_id: the key that requests are sealed with. put: function (url, body) that leaves the
+    answer, which is sealed for who sent the request.
+    Returns None when it did; otherwise the refusal {"id", "code", "message"}, for who looks at the run: id is None when
+    the run names no request. Codes: replayed, tampered, foreign, expired, missing, outdated, unanswered.
     """
+    known = identifier if isinstance(identifier, str) and REQUEST_ID.match(identifier) else None
     try:
-        if not isinstance(identifier, str) or not re.match(r"^r[0-9a-z]{7}$", identifier):
+        if known is None:
             raise AgentError("tampered", "the request's id is malformed")
         if try_number != 1:
             raise AgentError("replayed", "a request is served at its first try only, this is try %s" % try_number)
@@ -156,15 +153,79 @@ def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, 
             raise AgentError(
                 "foreign", "this agent was installed for environment %s, it runs in %s" % (environment, name)
             )
-        request = _open_request(identifier, bucket, prefix, environment, s3, kms, kms_key_id, now())
+        request, key = _open_request(identifier, bucket, prefix, environment, s3, kms, kms_key_id)
+        try:
+            _check_request(request, identifier, environment, now())
+        except AgentError as error:
+            answer = {"ok": False, "error": {"code": error.code, "message": error.message}}
+        else:
+            answer = handle(request)
+        answer["id"] = identifier
+        _deliver(request["answer_url"], _seal_answer(answer, identifier, key), put or _put_answer)
     except AgentError as error:
-        return {"ok": False, "id": identifier, "error": {"code": error.code, "message": error.message}}
-    answer = handle(request)
-    answer["id"] = identifier
-    return answer
+        return {"id": known, "code": error.code, "message": error.message}
+    return None
 
 
-def _open_request(identifier, bucket, prefix, environment, s3, kms, kms_key_id, now):
+def _answer_key(identifier, key):
+    """The Fernet key of a request's answer: another one than the request's, so that neither passes for the other."""
+    digest = hmac.new(key, b"mwaa-migration answer " + identifier.encode("ascii"), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest)
+
+
+def _seal_answer(answer, identifier, key):
+    from cryptography.fernet import Fernet
+
+    body = zlib.compress(json.dumps(answer).encode("utf-8"), 6)
+    return Fernet(_answer_key(identifier, key)).encrypt(body)
+
+
+def open_answer(sealed, identifier, key):
+    """The other end of _seal_answer; None for what was not sealed with this request's key."""
+    from cryptography.fernet import Fernet, InvalidToken
+
+    try:
+        answer = json.loads(zlib.decompress(Fernet(_answer_key(identifier, key)).decrypt(sealed)).decode("utf-8"))
+    except (InvalidToken, ValueError, zlib.error):
+        return None
+    return answer if isinstance(answer, dict) and answer.get("id") == identifier else None
+
+
+ANSWER_PAUSES = (1.0, 3.0, 9.0)  # seconds between attempts to leave an answer
+
+
+def _deliver(url, body, put):
+    """Leave the answer where the request says. Putting the same object twice does no harm."""
+    for pause in ANSWER_PAUSES + (None,):
+        reason, repeat = put(url, body)
+        if not reason:
+            return
+        if not repeat or pause is None:
+            break
+        time.sleep(pause)
+    raise AgentError("unanswered", "the request was served, but its answer could not be put into S3: %s" % reason)
+
+
+def _put_answer(url, body):
+    """("", False), or (why not, whether another attempt may help). Never the URL, which is a permission."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, build_opener
+
+    try:
+        with build_opener().open(Request(url, data=body, method="PUT"), timeout=60) as response:
+            response.read()
+        return "", False
+    except HTTPError as error:
+        code = re.search(r"<Code>([^<]{1,60})</Code>", error.read(4096).decode("utf-8", "replace"))
+        return "HTTP %d %s" % (error.code, code.group(1) if code else ""), error.code >= 500
+    except URLError as error:
+        return type(error.reason).__name__, True
+    except Exception as error:
+        return type(error).__name__, True
+
+
+def _open_request(identifier, bucket, prefix, environment, s3, kms, kms_key_id):
+    """(the request, its key), both known to come from who may use the KMS key."""
     from cryptography.fernet import Fernet, InvalidToken
 
     key = "%s/requests/%s.json" % (prefix, identifier)
@@ -204,6 +265,12 @@ def _open_request(identifier, bucket, prefix, environment, s3, kms, kms_key_id, 
         request = json.loads(Fernet(base64.urlsafe_b64encode(data_key)).decrypt(sealed).decode("utf-8"))
     except (InvalidToken, ValueError, KeyError, AttributeError, TypeError):
         raise AgentError("tampered", "request %s was altered after it was sealed" % identifier) from None
+    if not isinstance(request.get("answer_url"), str):
+        raise AgentError("tampered", "request %s does not say where its answer goes" % identifier)
+    return request, data_key
+
+
+def _check_request(request, identifier, environment, now):
     if request.get("id") != identifier:
         raise AgentError("tampered", "the sealed part of request %s carries another id" % identifier)
     if request.get("environment") != environment:
@@ -217,7 +284,6 @@ def _open_request(identifier, bucket, prefix, environment, s3, kms, kms_key_id, 
         raise AgentError("outdated", "the environment still has the agent's file of before")
     if request.get("op") not in IN_ENVIRONMENT:
         raise AgentError("unknown_operation", "operation %r is not served inside an environment" % (request.get("op"),))
-    return request
 
 
 def _own_sha256():
@@ -295,61 +361,121 @@ def process_environment(pid):
     return {name: value for name, _sign, value in pairs if name}
 
 
+UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
+UNREADABLE = []  # files that a unit takes its environment from, and that we may not read
+
+
 def unit_environment(path):
-    """The variables of a systemd unit: Environment= and EnvironmentFile= lines, later ones win (systemd.exec(5))."""
-    variables = {}
-    folder = path + ".d"
-    files = [path] + sorted(
-        os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])
-    )
-    environment_files = []
-    for file in files:
-        for line in _lines(file):
+    """The variables of a systemd unit and its drop-ins, as systemd.exec(5) puts them together: Environment=, over it the
+    files of EnvironmentFile=, later ones win; an empty assignment forgets those before it; UnsetEnvironment= is last.
+    """
+    variables, files, unset = {}, [], []
+    for file in [path] + _drop_ins(path):
+        for line in _unit_lines(file):
             name, _sign, value = line.partition("=")
-            if name.strip() == "Environment":
-                if not value.strip():
+            name, value = name.strip(), value.strip()
+            if name == "Environment":
+                if not value:
                     variables = {}
-                for word in _words(value):
+                for word in unit_words(value):
                     key, _sign, content = word.partition("=")
                     variables[key] = content.replace("%%", "%")
-            elif name.strip() == "EnvironmentFile":
-                if not value.strip():
-                    environment_files = []
-                else:
-                    environment_files.append(value.strip().lstrip("-"))
-    for file in environment_files:
-        variables.update(environment_file(file))
+            elif name == "EnvironmentFile":
+                files = files + [unit_words(value)[0] if value[0] in "\"'" else value] if value else []
+            elif name == "UnsetEnvironment":
+                unset = unset + unit_words(value) if value else []
+    for pattern in files:
+        pattern = pattern.lstrip("-").replace("%%", "%")
+        for file in sorted(glob.glob(pattern)) or [pattern]:
+            variables.update(environment_file(file))
+    for word in unset:
+        name, sign, value = word.partition("=")
+        if not sign or variables.get(name) == value:
+            variables.pop(name, None)
     return variables
+
+
+def _drop_ins(path):
+    """NAME.service.d/*.conf of all unit folders, in the order in which systemd reads them: by name, and of two with one
+    name that of the folder that comes first.
+    """
+    unit = os.path.basename(path)
+    told = [folder for folder in os.environ.get("SYSTEMD_UNIT_PATH", "").split(":") if folder]
+    found = {}
+    for folder in reversed([os.path.dirname(path)] + told + list(UNIT_FOLDERS)):
+        for drop_in in glob.glob(os.path.join(glob.escape(folder), glob.escape(unit) + ".d", "*.conf")):
+            found[os.path.basename(drop_in)] = drop_in
+    return [found[name] for name in sorted(found)]
 
 
 def environment_file(path):
-    variables = {}
-    for line in _lines(path):
-        if line.startswith("export "):
-            line = line[len("export ") :]
-        name, separator, value = line.partition("=")
-        if not separator or not re.match(r"^[A-Za-z_][A-Za-z0-9_]*$", name.strip()):
-            continue
-        words = _words(value)
-        variables[name.strip()] = words[0] if len(words) == 1 else value.strip().strip("\"'")
+    """The variables of an EnvironmentFile= (systemd.exec(5)); `export ` before a name is taken as well."""
+    variables, text, at = {}, _text_of(path), 0
+    while at < len(text):
+        match = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*").match(text, at)
+        if match:
+            variables[match.group(1)], at = _unquoted(text, match.end())
+        else:  # a comment, an empty line or what no variable is
+            end = re.compile(r"(?:\\\n|[^\n])*\n?").match(text, at).end()
+            at = end if end > at else len(text)
     return variables
 
 
-def _words(text):
+def _unquoted(text, at):
+    """(value, where the next line begins) of an assignment whose value begins at `at`.
+
+    Quotes may span lines, and are quotes only where a value or what follows another quoted part begins.
+    """
+    value, kept, quote, begun = [], 0, None, False
+    while at < len(text):
+        character, following = text[at], text[at + 1 : at + 2]
+        at += 1
+        if quote is None and character == "\n":
+            break
+        if character == quote:
+            quote, begun = None, False
+            continue
+        if quote != "'" and character == "\\" and following:
+            at += 1
+            if following != "\n":
+                value += character + following if quote and following not in '"\\`$' else following
+                kept = len(value)
+            begun = True
+            continue
+        if quote is None and not begun:
+            if character in "\"'":
+                quote = character
+                continue
+            if character in " \t\r":
+                continue
+            begun = True
+        value.append(character)
+        if quote or character not in " \t\r":
+            kept = len(value)
+    return "".join(value[:kept]), at  # without the blanks at the end that were not quoted
+
+
+def unit_words(text):
+    """The words of Environment=: parted by blanks, in quotes of either kind, with the escapes of C."""
     try:
         return shlex.split(text)
     except ValueError:
         return text.split()
 
 
-def _lines(path):
-    try:
-        with io.open(path, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
-    except (IOError, OSError):
-        return []
-    text = text.replace("\\\n", " ")
+def _unit_lines(path):
+    text = _text_of(path).replace("\\\n", " ")
     return [line.strip() for line in text.splitlines() if line.strip() and line.strip()[0] not in "#;"]
+
+
+def _text_of(path):
+    try:
+        with io.open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            return file.read().replace("\r\n", "\n")
+    except (IOError, OSError) as error:
+        if error.errno in (errno.EACCES, errno.EPERM) and path not in UNREADABLE:
+            UNREADABLE.append(path)
+        return ""
 
 
 def _check_home():
@@ -419,6 +545,99 @@ def _quiet_logging():
 
     logging.config.dictConfig = silent
     logging.disable(logging.CRITICAL)
+
+
+# --------------------------------------------------------------------------------------------------------------- sealing
+
+
+def fernet(key):
+    """Something with encrypt(bytes) -> bytes. Airflow 1.10 ships the cryptography package only with its extra `crypto`;
+    where it is missing, OpenSSL's AES is called as it is: Python's own hashlib brings it.
+    """
+    try:
+        from cryptography.fernet import Fernet
+    except ImportError:
+        return SystemFernet(key)
+    return Fernet(key)
+
+
+def _has_cryptography():
+    try:
+        import cryptography.fernet  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+class SystemFernet(object):
+    """Fernet (github.com/fernet/spec): 0x80, time, IV, AES-128-CBC with PKCS7 padding by libcrypto, HMAC-SHA256."""
+
+    def __init__(self, key):
+        raw = base64.urlsafe_b64decode(key)
+        self._sign, self._encrypt = raw[:16], raw[16:]
+        self._crypto = _libcrypto()
+
+    def encrypt(self, data):
+        vector = os.urandom(16)
+        body = b"\x80" + int(time.time()).to_bytes(8, "big") + vector + self._cbc(vector, data)
+        return base64.urlsafe_b64encode(body + hmac.new(self._sign, body, hashlib.sha256).digest())
+
+    def _cbc(self, vector, data):
+        import ctypes
+
+        crypto = self._crypto
+        context = crypto.EVP_CIPHER_CTX_new()
+        if not context:
+            raise MemoryError()
+        try:
+            out = ctypes.create_string_buffer(len(data) + 32)
+            written, last = ctypes.c_int(0), ctypes.c_int(0)
+            done = (
+                crypto.EVP_EncryptInit_ex(context, crypto.EVP_aes_128_cbc(), None, self._encrypt, vector)
+                and crypto.EVP_EncryptUpdate(context, out, ctypes.byref(written), data, len(data))
+                and crypto.EVP_EncryptFinal_ex(
+                    context, ctypes.byref(out, written.value), ctypes.byref(last)
+                )
+            )
+        finally:
+            crypto.EVP_CIPHER_CTX_free(context)
+        if done != 1:
+            raise AgentError("no_cryptography", "OpenSSL on this host does not encrypt (AES-128-CBC)")
+        return out.raw[: written.value + last.value]
+
+
+def _libcrypto():
+    import ctypes
+    import ctypes.util
+
+    try:
+        import _hashlib as linked
+    except ImportError:  # a Python that was built without OpenSSL
+        linked = None
+    pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+    signatures = {
+        "EVP_CIPHER_CTX_new": (pointer, []),
+        "EVP_CIPHER_CTX_free": (None, [pointer]),
+        "EVP_aes_128_cbc": (pointer, []),
+        "EVP_EncryptInit_ex": (number, [pointer, pointer, pointer, text, text]),
+        "EVP_EncryptUpdate": (number, [pointer, pointer, pointer, text, number]),
+        "EVP_EncryptFinal_ex": (number, [pointer, pointer, pointer]),
+    }
+    # what hashlib is linked with is what this Python trusts
+    for place in (getattr(linked, "__file__", None), ctypes.util.find_library("crypto"), None):
+        try:
+            library = ctypes.CDLL(place)
+            for name in signatures:
+                function = getattr(library, name)
+                function.restype, function.argtypes = signatures[name]
+            return library
+        except (OSError, AttributeError, TypeError):
+            continue
+    raise AgentError(
+        "no_cryptography",
+        "%s has neither the cryptography package nor a libcrypto, so nothing can be sealed there:"
+        " install apache-airflow[crypto] on the source" % sys.executable,
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- the metadata
@@ -631,6 +850,11 @@ class Cipher(object):
         used = "the Fernet key from %s" % origin_of("core", "fernet_key")
         if self.status == "invalid":
             return "%s is not a valid Fernet key: put Airflow's own key there" % _capital(used)
+        if self.status == "missing" and not _has_cryptography():
+            return (
+                "%d stored values are encrypted, and %s has no cryptography package to open them with:"
+                " install apache-airflow[crypto] there, nothing was exported" % (self.encrypted, sys.executable)
+            )
         if self.status == "missing":
             return (
                 "No Fernet key is set (%s), but %d stored values are encrypted:"
@@ -826,8 +1050,6 @@ def export_state(request):
 
     Fails as a whole when the Fernet key is missing or wrong; single unreadable rows and untouched defaults are listed.
     """
-    from cryptography.fernet import Fernet
-
     data_key = base64.b64decode(request["data_key"])
     state, cipher, faults = read_state()
     if cipher.status in ("invalid", "missing", "wrong"):
@@ -843,7 +1065,7 @@ def export_state(request):
         if state["variables"][key]["value"] is None:
             del state["variables"][key]
             faults.append(_fault("variables", key, "has no value (NULL)"))
-    seal = Fernet(base64.urlsafe_b64encode(data_key))
+    seal = fernet(base64.urlsafe_b64encode(data_key))
     sealed, content = {}, {}
     key = hmac.new(data_key, b"digest", hashlib.sha256).digest()
     for kind in KINDS:

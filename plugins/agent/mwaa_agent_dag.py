@@ -3,15 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The agent as a DAG of an MWAA environment, Airflow 2.0 to 3.x: a shell around airflow_agent.py, which lies beside it.
 
-It is uploaded as mwaa_migration/mwaa_agent.py with the four constants filled in, and removed by the cleanup. A run
-takes nothing but a request id from its conf; the request itself is sealed in the bucket, bound to this environment,
-expires and is served once. The short names keep the path of its result,
-/dags/mwaa_agent/dagRuns/<id>/taskInstances/t/xcomEntries/r, within InvokeRestApi's 64 characters.
+It is uploaded as mwaa_migration/mwaa_agent.py with the constants filled in, and removed by the cleanup. A run takes
+nothing but a request id from its conf; the request itself is sealed in the bucket, bound to this environment, expires
+and is served once. Its answer goes back to the bucket, sealed too: nothing of it is logged, returned or an XCom.
 """
 
 import datetime
 import inspect
-import json
 import os
 
 try:
@@ -27,10 +25,14 @@ BUCKET = "@BUCKET@"
 PREFIX = "@PREFIX@"
 ENVIRONMENT = "@ENVIRONMENT@"
 KMS_KEY = "@KMS_KEY@"
+STAMP = "@STAMP@"  # of these files' content: the owner that Airflow shows says which of them it has read
 
 DAG_ID = "mwaa_agent"
 TASK_ID = "t"
-XCOM_KEY = "r"
+
+
+class Refused(Exception):
+    """The sentence is all that the task's log gets."""
 
 
 def load_agent():
@@ -44,11 +46,11 @@ def load_agent():
 
 
 def serve(**context):
-    """Pushes the answer as the XCom `r`: ids, statuses, digests and reasons. Nothing is logged and nothing returned."""
+    """Serve the run's request. A refusal fails the run; the name of an XCom says which, as names can be listed."""
     import boto3
 
     run, instance = context["dag_run"], context["ti"]
-    answer = load_agent().serve(
+    refusal = load_agent().serve(
         (run.conf or {}).get("request"),
         run_id=run.run_id,
         try_number=instance.try_number,
@@ -59,7 +61,10 @@ def serve(**context):
         kms=boto3.client("kms"),
         kms_key_id=KMS_KEY,
     )
-    instance.xcom_push(key=XCOM_KEY, value=json.dumps(answer))
+    if refusal:
+        if refusal["id"]:
+            instance.xcom_push(key="%s.%s" % (refusal["id"], refusal["code"]), value=refusal["message"])
+        raise Refused(refusal["message"])
 
 
 def build():
@@ -70,7 +75,7 @@ def build():
         "catchup": False,
         "is_paused_upon_creation": False,
         "max_active_runs": 1,
-        "default_args": {"retries": 0, "owner": "mwaa_migration"},
+        "default_args": {"retries": 0, "owner": "mwaa_migration_" + STAMP},
         "tags": ["mwaa_migration"],
         "access_control": {"Admin": {"can_read", "can_edit", "can_delete"}},
     }

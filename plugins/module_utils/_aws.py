@@ -12,9 +12,11 @@ here as there. The switch that the lab needs (AWS_DISABLE_HOST_PREFIX_INJECTION)
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Callable, NoReturn
 
 from ansible.module_utils.basic import env_fallback
@@ -42,6 +44,7 @@ except ImportError:
 COLLECTION_VERSION = "0.1.0"
 BOTOCORE_FLOOR = "1.38.0"  # AWS_DISABLE_HOST_PREFIX_INJECTION; InvokeRestApi came with 1.36
 MAX_ATTEMPTS = 10
+TUNNEL = "MWAA_MIGRATION_TUNNEL"  # names the file with the URL that Aws.tunnel returns
 MAX_CONNECT_ATTEMPTS = 3  # an endpoint that nobody answers at is not worth ten attempts (about a minute)
 
 
@@ -112,6 +115,19 @@ class Aws:
                 self._region = region
             return self._region
 
+    @functools.cached_property
+    def tunnel(self) -> str | None:
+        """URL of the proxy that reaches inside, of a task with api_host; None without one.
+
+        The action plugin `progress` leaves it, with its credential, in a file of this user's alone.
+        """
+        path = os.environ.get(TUNNEL) if self.params.get("api_host") else None
+        if path is None:
+            if self.params.get("api_host"):
+                raise MigrationError("api_host works where the task runs on the controller: set connection to local")
+            return None
+        return Path(path).read_text(encoding="utf-8").strip()
+
     @property
     def account_id(self) -> str:
         """The 12 digits of the caller's account."""
@@ -161,6 +177,8 @@ class Aws:
             "tcp_keepalive": True,
             "max_pool_connections": 32,
         }
+        if service == "mwaa" and self.tunnel:  # AWS's other services are reached from here
+            settings["proxies"] = {"http": self.tunnel, "https": self.tunnel}
         settings.update(config)
         client = boto3_conn(
             self,

@@ -152,12 +152,7 @@ def body(ctx):
             "subcommand": subcommand,
             "msg": f"check mode: airflow {subcommand} was not run",
         }
-    client = cli.Cli(
-        ctx.aws.client("mwaa"),
-        params["environment"],
-        ca_path=params["ca_path"] or params["aws_ca_bundle"],
-        timeout=params["timeout"],
-    )
+    client = cli.Cli.of(ctx.aws, params["environment"], ca_path=params["ca_path"], timeout=params["timeout"])
     answer = client.run(command)
     result = {
         "changed": changed and not cli.did_nothing(answer.stdout),

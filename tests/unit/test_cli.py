@@ -218,7 +218,7 @@ def cli_module(
     run_module: Any, monkeypatch: pytest.MonkeyPatch, command: str, *answers: Any, check: bool = False
 ) -> tuple[dict[str, Any], Web]:
     web = Web(*answers)
-    monkeypatch.setattr(cli, "_poster", lambda _ca_path, _timeout: web)
+    monkeypatch.setattr(cli, "_poster", lambda *_settings: web)
     options = {"environment": "demo", "command": command}
     return run_module("mwaa_cli_exec", options, {"mwaa": FakeMwaa()}, check=check), web
 

@@ -60,13 +60,21 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class CliError(MigrationError):
+    """A command without a result. maybe_done: it may have taken effect all the same, and was not repeated."""
+
+    def __init__(self, message: str, *, maybe_done: bool = False):
+        super().__init__(message)
+        self.maybe_done = maybe_done
+
+
 class _Failure:
     """An attempt that brought no result. repeats: how often one of this kind is repeated."""
 
-    def __init__(self, kind: str, repeats: int, sentence: str):
+    def __init__(self, kind: str, repeats: int, sentence: str, *, maybe_done: bool = False):
         self.kind = kind
         self.repeats = repeats
-        self.error = MigrationError(sentence)
+        self.error = CliError(sentence, maybe_done=maybe_done)
 
 
 class NotSent(Exception):
@@ -77,7 +85,8 @@ class Cli:
     """Commands of one environment, at most four at once. Thread-safe.
 
     client: boto3 'mwaa' client. environment: its name. ca_path: PEM file with certificate authorities that are trusted
-    besides the system's, for TLS-inspecting proxies. post, clock: tests bring their own.
+    besides the system's, for TLS-inspecting proxies. tunnel: URL of the proxy that reaches inside (Aws.tunnel).
+    post, clock: tests bring their own.
     """
 
     def __init__(
@@ -87,14 +96,29 @@ class Cli:
         *,
         ca_path: str | None = None,
         timeout: float = TIMEOUT,
+        tunnel: str | None = None,
         post: Callable[[str, dict[str, str], bytes], Answer] | None = None,
         clock: Any = time,
     ):
         self.client = client
         self.environment = environment
-        self._post = post or _poster(ca_path, timeout)
+        self._post = post or _poster(ca_path, timeout, tunnel)
         self._clock = clock
         self._slots = threading.BoundedSemaphore(limits.CLI_AT_ONCE)
+
+    @classmethod
+    def of(cls, aws: Any, environment: str, *, ca_path: str | None = None, timeout: float = TIMEOUT) -> Cli:
+        """With the settings of a module: its authorities, and its way in. aws: _aws.Aws."""
+        authorities = ca_path or aws.params.get("aws_ca_bundle")
+        return cls(aws.client("mwaa"), environment, ca_path=authorities, timeout=timeout, tunnel=aws.tunnel)
+
+    def unreachable(self) -> str:
+        """Why the web server does not answer from here, as a sentence; '' when it does. Tried once."""
+        try:
+            outcome = self._attempt("version", f"airflow version in environment {self.environment}", True)
+        except MigrationError as error:
+            return error.message
+        return outcome.error.message if isinstance(outcome, _Failure) and outcome.kind == "connect" else ""
 
     def run(self, command: str) -> CliResult:
         """Run one command, without the leading 'airflow': 'version', 'variables get name', 'dags list -o json'.
@@ -144,6 +168,7 @@ class Cli:
                 "broken",
                 0,
                 f"{broke} and the command may have taken effect, so it was not repeated: look, then run again",
+                maybe_done=True,
             )
         return self._read(command, what, reads, answer)
 
@@ -181,7 +206,7 @@ class Cli:
         if status >= 500 and reads:
             return _Failure("server", 3, f"{what}: the web server answered {status}{said}; run again")
         doubt = " and the command may have taken effect: look, then run again" if status >= 500 else ""
-        return _Failure("server", 0, f"{what}: the web server answered {status}{said}{doubt}")
+        return _Failure("server", 0, f"{what}: the web server answered {status}{said}{doubt}", maybe_done=bool(doubt))
 
     def _follow(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
         """POST, following redirects (Airflow 3's web server makes them) only to the same host over https, and only as
@@ -354,8 +379,8 @@ def _excerpt(body: bytes) -> str:
 
 def _unreachable(host: str) -> str:
     if "-vpce" in host or "vpce" in host.split(".")[0]:
-        return "the environment is PRIVATE_ONLY: run this from inside its VPC"
-    return "check DNS, the proxy and, for a PRIVATE_ONLY environment, that this runs inside its VPC"
+        return "the web server is private: run this from inside its VPC, or set api_host to a host that is inside"
+    return "check DNS, the proxy and, for a PRIVATE_ONLY environment, that this runs inside its VPC or api_host does"
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -384,14 +409,33 @@ class _Https(urllib.request.HTTPSHandler):
 _UNREACHED = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
-def _poster(ca_path: str | None, timeout: float) -> Callable[[str, dict[str, str], bytes], Answer]:
+class _Tunnel(urllib.request.BaseHandler):
+    """Sends everything through one proxy, whatever the environment's variables say."""
+
+    handler_order = 100  # before urllib's own ProxyHandler
+
+    def __init__(self, url: str):
+        parts = urllib.parse.urlsplit(url)
+        self.address = f"{parts.hostname}:{parts.port}"
+        self.credential = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
+
+    def https_open(self, req: urllib.request.Request) -> None:
+        req.add_header("Proxy-authorization", f"Basic {self.credential}")  # goes into CONNECT, not beyond
+        req.set_proxy(self.address, "http")
+
+
+def _poster(ca_path: str | None, timeout: float, tunnel: str | None) -> Callable[[str, dict[str, str], bytes], Answer]:
     context = ssl.create_default_context()
     if ca_path:
         try:
             context.load_verify_locations(cafile=ca_path)
         except OSError as exception:
             raise MigrationError(f"ca_path {ca_path} cannot be read as PEM certificates: {exception}") from exception
-    opener = urllib.request.build_opener(_Https(context), _NoRedirect())
+    opener = urllib.request.build_opener(
+        _Https(context),
+        _NoRedirect(),
+        *([urllib.request.ProxyHandler({}), _Tunnel(tunnel)] if tunnel else []),
+    )
 
     def post(url: str, headers: dict[str, str], body: bytes) -> Answer:
         request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310

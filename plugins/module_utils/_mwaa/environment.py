@@ -70,6 +70,11 @@ def major(environment: dict[str, Any]) -> int:
     return int(str(environment.get("AirflowVersion") or "2").partition(".")[0])
 
 
+def version(environment: dict[str, Any]) -> tuple[int, ...]:
+    """Airflow's version as numbers: (2, 10, 3)."""
+    return tuple(int(part) for part in str(environment.get("AirflowVersion") or "2").split(".")[:3])
+
+
 def shown(environment: dict[str, Any] | None, secret: set[str] | None = None) -> dict[str, Any] | None:
     """What a module returns of an environment: snake_case, times as text, values of secret Airflow options masked."""
     if environment is None:

@@ -6,23 +6,25 @@
 PRIVATE to the collection: no promise is made to other collections.
 
 A request is sealed with a KMS data key that is bound to its id and environment, lies in the environment's bucket
-while it is served, expires, and is deleted whatever happens. What triggers the run carries its id only. The answer
-(ids, statuses, digests; never values) is read as an XCom. Writes happen in Airflow's own process, so nothing of
-them reaches its audit log.
+while it is served, expires, and is deleted whatever happens. What starts the run carries its id only. The answer (ids,
+statuses, digests; never values) comes back to the bucket, sealed for this request, by a URL that lets the agent put
+this one object. Writes happen in Airflow's own process, so nothing of them reaches its audit log.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
+import functools
 import hashlib
 import json
 import pkgutil
+import re
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any
 
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import url_signer
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     DENIED,
     MigrationError,
@@ -31,23 +33,26 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_aws_error,
     is_missing,
 )
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access, reach
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import Cli
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import major
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient, RestError
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, wait_until
+from ansible_collections.mwaa.migration.plugins.module_utils._state import agent_starts
+from ansible_collections.mwaa.migration.plugins.module_utils._state.airflow_agent import open_answer
 
 try:
     from cryptography.fernet import Fernet
 except ImportError:  # ansible-core brings it; run() says so where it is missing
     Fernet = None  # type: ignore[assignment,misc]
 
-DAG_ID = "mwaa_agent"
-TASK_ID = "t"
-XCOM_KEY = "r"
-PREFIX = "mwaa-migration"  # of requests, outside of the DAG folder: they are no code
+PREFIX = "mwaa-migration"  # of requests and answers, outside of the DAG folder: they are no code
+REQUESTS = f"{PREFIX}/requests/"
 FOLDER = "mwaa_migration"  # in the DAG folder
-AGENT_FILE, DAG_FILE = "airflow_agent.py", "mwaa_agent.py"
+AGENT_FILE, DAG_FILE, POLL_FILE = "airflow_agent.py", "mwaa_agent.py", "mwaa_agent_poll.py"
 PARSE_SECONDS = 600.0  # MWAA sees a new DAG file after about 300 s [UG mwaa-faqs]
 CHANGE_SECONDS = 300.0  # and a changed one after about 30 s [UG mwaa-faqs]
+POLL_SECONDS = 3600  # that the polling DAG is good for beyond the wait it was made for
 INTERVAL = 5.0
 MARGIN = 300.0  # a request outlives the wait for it: the clocks of two machines differ
 
@@ -56,7 +61,7 @@ class AgentLane:
     """The agent in one environment.
 
     environment: GetEnvironment's Environment. kms_key_id: the key that seals requests; None where nothing will be run.
-    clock: has time(), monotonic() and sleep(); tests bring their own.
+    access: what can be called, where that is known. clock: has time(), monotonic() and sleep(); tests bring their own.
     """
 
     name = "agent"
@@ -68,6 +73,7 @@ class AgentLane:
         kms_key_id: str | None,
         *,
         rest: RestClient | None = None,
+        access: Access | None = None,
         clock: Any = time,
     ):
         self.aws, self.environment, self.kms_key_id = aws, environment, kms_key_id
@@ -76,44 +82,88 @@ class AgentLane:
         self.bucket = environment["SourceBucketArn"].split(":::")[-1]
         self.folder = f"{environment['DagS3Path'].strip('/')}/{FOLDER}"
         self.notes: list[str] = []  # what was done beside the request itself, for who reads the result
-        self._rest = rest or RestClient(aws.client("mwaa"), self.env_name)
-        self._clock = clock
+        self.uploaded = False
+        self._rest, self._access, self._clock = rest, access, clock
+
+    @functools.cached_property
+    def access(self) -> Access:
+        return self._access or reach(self.aws, self.environment)
+
+    @property
+    def start(self) -> str:
+        """How runs are started: rest, cli (2.x without REST), or schedule (nothing can be called)."""
+        if self.access.rest:
+            return "rest"
+        return "cli" if self.access.cli and self.major < 3 else "schedule"
+
+    @functools.cached_property
+    def starter(self) -> agent_starts.Starter:
+        if self.start == "rest":
+            rest = self._rest or RestClient(self.aws.client("mwaa"), self.env_name, clock=self._clock)
+            return agent_starts.ByRest(rest, self.env_name, self.major, self.stamp, f"{FOLDER}/{DAG_FILE}")
+        if self.start == "cli":
+            return agent_starts.ByCli(Cli.of(self.aws, self.env_name), self.env_name, self._clock)
+        return agent_starts.BySchedule(self.env_name, self._install_poll)
 
     # -- installing
 
+    @functools.cached_property
+    def stamp(self) -> str:
+        """Of the DAG's file as this environment needs it; Airflow shows it as the DAG's owner."""
+        return hashlib.sha256(self._shell("mwaa_agent_dag.py", STAMP="")).hexdigest()[:12]
+
+    def _shell(self, source: str, **more: str) -> bytes:
+        shell = _source(source).decode()
+        constants = {"BUCKET": self.bucket, "PREFIX": PREFIX, "ENVIRONMENT": self.env_name, "KMS_KEY": self.kms_key_id}
+        for name, value in {**constants, **more}.items():
+            shell = shell.replace(f'"@{name}@"', json.dumps(value or ""))
+        return shell.encode()
+
     def files(self) -> dict[str, bytes]:
         """{key in the bucket: content} of the agent as this environment needs it."""
-        shell = _source("mwaa_agent_dag.py").decode()
-        constants = {"BUCKET": self.bucket, "PREFIX": PREFIX, "ENVIRONMENT": self.env_name, "KMS_KEY": self.kms_key_id}
-        for name, value in constants.items():
-            shell = shell.replace(f"@{name}@", value or "")
-        return {f"{self.folder}/{AGENT_FILE}": _source(AGENT_FILE), f"{self.folder}/{DAG_FILE}": shell.encode()}
+        shell = self._shell("mwaa_agent_dag.py", STAMP=self.stamp)
+        return {f"{self.folder}/{AGENT_FILE}": _source(AGENT_FILE), f"{self.folder}/{DAG_FILE}": shell}
 
     def install(self) -> bool:
         """Upload the agent's files where they are missing or differ, the DAG last. Whether any was."""
-        s3, uploaded = self.aws.client("s3"), False
         for key, content in self.files().items():
-            there = self._content(key)
-            if there == content:
-                continue
-            with aws_errors(f"upload the agent to s3://{self.bucket}/{key}"):
-                s3.put_object(Bucket=self.bucket, Key=key, Body=content)
-            uploaded = True
-        if uploaded:
+            if self._content(key) != content:
+                self._upload(key, content, "the agent")
+                self.uploaded = True
+        if self.uploaded:
             self.notes.append(f"the agent was uploaded to s3://{self.bucket}/{self.folder}/")
-        return uploaded
+        return self.uploaded
+
+    def _install_poll(self, timeout: float) -> None:
+        """See to it that the polling DAG goes on for `timeout` seconds. It ends by itself some time after."""
+        key, now = f"{self.folder}/{POLL_FILE}", self._clock.time()
+        there = re.search(rb'UNTIL = int\("(\d+)"\)', self._content(key) or b"")
+        until = int(there[1]) if there and int(there[1]) > now + timeout else int(now + timeout + POLL_SECONDS)
+        content = self._shell("mwaa_agent_poll_dag.py", UNTIL=str(until))
+        if self._content(key) != content:
+            self._upload(key, content, "the agent's polling DAG")
+
+    def _upload(self, key: str, content: bytes, what: str) -> None:
+        with aws_errors(f"upload {what} to s3://{self.bucket}/{key}"):
+            self.aws.client("s3").put_object(Bucket=self.bucket, Key=key, Body=content)
 
     def remove(self) -> bool:
-        """Take the agent's files, requests and DAG rows away. Whether there were any."""
-        s3, removed = self.aws.client("s3"), False
+        """Take the agent's files, requests and answers away, with all their versions. Whether there were any."""
+        found = [version for prefix in (f"{self.folder}/", REQUESTS) for version in self.versions(prefix)]
         with aws_errors(f"remove the agent from s3://{self.bucket}"):
-            for prefix in (f"{self.folder}/", f"{PREFIX}/requests/"):
-                for page in s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-                    for entry in page.get("Contents", []):
-                        s3.delete_object(Bucket=self.bucket, Key=entry["Key"])
-                        removed = True
-        reply = self._rest.call("DELETE", f"/dags/{DAG_ID}", ok=(404,))
-        return removed or reply.status != 404
+            for key, version in found:
+                self.aws.client("s3").delete_object(Bucket=self.bucket, Key=key, VersionId=version)
+        return bool(found)
+
+    def versions(self, prefix: str) -> list[tuple[str, str]]:
+        """(key, version id) of everything below a prefix of the environment's bucket, delete markers too."""
+        found = []
+        with aws_errors(f"list the versions of s3://{self.bucket}/{prefix}"):
+            pages = self.aws.client("s3").get_paginator("list_object_versions")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
+                for entry in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+                    found.append((entry["Key"], entry["VersionId"]))
+        return found
 
     # -- running
 
@@ -122,12 +172,13 @@ class AgentLane:
 
         Returns the agent's result. Raises MigrationError with the agent's own sentence where it refuses or fails.
         """
-        self._wait_for_dag(max(timeout, PARSE_SECONDS))
+        ready = max(timeout, PARSE_SECONDS)
+        self.starter.prepare(ready, lambda probe, what, hint: self._wait(probe, ready, what, hint))
         request = {**request, "agent_sha256": hashlib.sha256(_source(AGENT_FILE)).hexdigest()}
         began = self._clock.monotonic()
         while True:
             try:
-                return self._once(request, timeout)
+                return self._once(request, timeout + self.starter.delay)
             except MigrationError as error:
                 if error.code != "outdated" or self._clock.monotonic() - began > CHANGE_SECONDS:
                     raise
@@ -135,43 +186,80 @@ class AgentLane:
             self._clock.sleep(INTERVAL)
 
     def _once(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
-        identifier = "r" + secrets.token_hex(4)[:7]
+        identifier = "r" + secrets.token_hex(16)
         what = f"agent run {identifier} in environment {self.env_name}"
-        revoke, key = None, f"{PREFIX}/requests/{identifier}.json"
+        sent = _Sent(self, identifier)
         try:
-            envelope, revoke = self._seal(identifier, request, timeout)
-            with aws_errors(f"upload the request of {what} to s3://{self.bucket}/{key}"):
-                self.aws.client("s3").put_object(Bucket=self.bucket, Key=key, Body=json.dumps(envelope).encode())
-            self._trigger(identifier, what)
-            state = self._wait_for_end(identifier, what, timeout)
-            answer = self._answer(identifier, what, state)
+            envelope, data_key = self._seal(sent, request, timeout)
+            with aws_errors(f"upload the request of {what} to s3://{self.bucket}/{sent.key}"):
+                reply = self.aws.client("s3").put_object(
+                    Bucket=self.bucket, Key=sent.key, Body=json.dumps(envelope).encode()
+                )
+            sent.lies[sent.key] = reply.get("VersionId")
+            self.starter.trigger(identifier, what)
+            answer = self._wait_for_answer(sent, data_key, what, timeout)
         finally:
-            self._forget(key, revoke)
-        if answer.get("id") != identifier:
-            raise MigrationError(f"{what}: the answer belongs to another request: is another DAG named {DAG_ID}?")
+            sent.forget()
         if not answer.get("ok"):
             error = answer.get("error") or {}
             raise MigrationError(f"{what}: {error.get('message', 'the agent did not say why')}", code=error.get("code"))
         return answer["result"]
 
-    def _seal(
-        self, identifier: str, request: dict[str, Any], timeout: float
-    ) -> tuple[dict[str, Any], Callable[[], None] | None]:
+    def _wait(self, probe: Callable[[], Any], timeout: float, describe: Callable[[], str], hint: str) -> Any:
+        return wait_until(probe, timeout=timeout, interval=INTERVAL, describe=describe, hint=hint, clock=self._clock)
+
+    def _wait_for_answer(self, sent: _Sent, data_key: bytes, what: str, timeout: float) -> dict[str, Any]:
+        """The answer, once it lies there. A run that ended without one is a failure, told as soon as it is known."""
+        seen = state = ""
+
+        def answered() -> dict[str, Any] | None:
+            nonlocal seen, state
+            ended = state in ("success", "failed")
+            body = self._content(sent.answer_key, sent)
+            if body is not None:
+                answer = open_answer(body, sent.identifier, data_key)
+                if answer is not None:
+                    return answer
+                seen = "what lies there as its answer was not sealed for this request: who else writes to this bucket?"
+            if ended:
+                refusal = self.starter.refusal(sent.identifier)
+                if refusal:
+                    raise MigrationError(
+                        f"{what} was refused ({refusal}), {_LOG % (self.env_name, sent.identifier)}"
+                        f"{'; ' + seen if seen else ''}",
+                        code=refusal,
+                    )
+                raise MigrationError(
+                    f"{what} ended as {state} without an answer: {_LOG % (self.env_name, sent.identifier)}"
+                    f"{'; ' + seen if seen else ''}",
+                )
+            state = self.starter.state(sent.identifier) or state
+            return None
+
+        hint = seen or f"{self.starter.hint}; raise wait_timeout"
+        return self._wait(answered, timeout, lambda: f"{what}: {state or 'started'}", hint)
+
+    def _seal(self, sent: _Sent, request: dict[str, Any], timeout: float) -> tuple[dict[str, Any], bytes]:
         if not self.kms_key_id:
             raise MigrationError("lane agent needs a key to seal its request with: set kms_key_id or bundle")
         if Fernet is None:
             raise MigrationError("lane agent needs Python's cryptography where the module runs: install cryptography")
         kms = self.aws.client("kms")
-        context = {"mwaa-migration": "agent-request", "request": identifier, "environment": self.env_name}
+        context = {"mwaa-migration": "agent-request", "request": sent.identifier, "environment": self.env_name}
         with aws_errors(f"make a data key with the KMS key {self.kms_key_id}"):
             key = kms.generate_data_key(KeyId=self.kms_key_id, NumberOfBytes=32, EncryptionContext=context)
+        seconds = int(timeout + MARGIN)
         identity = {
-            "id": identifier,
+            "id": sent.identifier,
             "environment": self.env_name,
-            "expires_at": int(self._clock.time() + timeout + MARGIN),
+            "expires_at": int(self._clock.time()) + seconds,
         }
+        with aws_errors(f"sign an upload to s3://{self.bucket}/{sent.answer_key}"):
+            url = url_signer(self.aws).generate_presigned_url(
+                "put_object", Params={"Bucket": self.bucket, "Key": sent.answer_key}, ExpiresIn=seconds
+            )
         sealed = Fernet(base64.urlsafe_b64encode(key["Plaintext"])).encrypt(
-            json.dumps({**request, **identity}).encode()
+            json.dumps({**request, **identity, "answer_url": url}).encode()
         )
         envelope = {
             "version": 1,
@@ -179,10 +267,10 @@ class AgentLane:
             "wrapped_key": base64.b64encode(key["CiphertextBlob"]).decode(),
             "sealed": sealed.decode(),
         }
-        token, revoke = self._grant(kms, key["KeyId"], identifier, context)
+        token, sent.revoke = self._grant(kms, key["KeyId"], sent.identifier, context)
         if token:
             envelope["grant_token"] = token
-        return envelope, revoke
+        return envelope, key["Plaintext"]
 
     def _grant(
         self, kms: Any, key_id: str, identifier: str, context: dict[str, str]
@@ -208,98 +296,12 @@ class AgentLane:
             return None, None
         return grant.get("GrantToken"), lambda: kms.revoke_grant(KeyId=key_id, GrantId=grant["GrantId"])
 
-    def _forget(self, key: str, revoke: Callable[[], None] | None) -> None:
-        """Delete the request and its grant; never hides why the run failed."""
-        for attempt in (lambda: self.aws.client("s3").delete_object(Bucket=self.bucket, Key=key), revoke):
-            if attempt is not None:
-                try:
-                    attempt()
-                except Exception as exception:
-                    if not is_aws_error(exception):
-                        raise
-                    self.notes.append(f"s3://{self.bucket}/{key} or its grant could not be removed")
-
-    def _wait_for_dag(self, timeout: float) -> None:
-        def parsed() -> bool | None:
-            reply = self._rest.call("GET", f"/dags/{DAG_ID}", ok=(404,))
-            if reply.status == 404:
-                self._raise_import_error()
-                return None
-            dag = reply.body or {}
-            if dag.get("is_active") is False or dag.get("is_stale") is True:
-                return None
-            if dag.get("is_paused"):
-                self._rest.call("PATCH", f"/dags/{DAG_ID}", {"update_mask": "is_paused"}, {"is_paused": False})
-            return True
-
-        wait_until(
-            parsed,
-            timeout=timeout,
-            interval=INTERVAL,
-            describe=lambda: f"environment {self.env_name}: waiting for Airflow to see the agent's DAG",
-            hint=f"look at the log group airflow-{self.env_name}-DAGProcessing for {FOLDER}/{DAG_FILE}",
-            clock=self._clock,
-        )
-
-    def _raise_import_error(self) -> None:
-        body = self._rest.call("GET", "/importErrors", {"limit": 100}, ok=(403, 404)).body or {}
-        for error in body.get("import_errors") or []:
-            if str(error.get("filename", "")).endswith(f"{FOLDER}/{DAG_FILE}"):
-                text = str(error.get("stack_trace", "")).strip().splitlines()
-                raise MigrationError(
-                    f"Airflow cannot import the agent's DAG {FOLDER}/{DAG_FILE}: {(text or ['?'])[-1]}"
-                )
-
-    def _trigger(self, identifier: str, what: str) -> None:
-        body: dict[str, Any] = {"dag_run_id": identifier, "conf": {"request": identifier}}
-        if self.major >= 3:
-            body["logical_date"] = None  # required there, and null is "now"
-        for attempt in range(5):
-            try:
-                self._rest.call("POST", f"/dags/{DAG_ID}/dagRuns", body=body, ok=(409,))
-                return
-            except RestError as error:
-                if not error.maybe_done or attempt == 4:
-                    raise
-                progress(f"{what}: the trigger was not answered, trying again")
-
-    def _wait_for_end(self, identifier: str, what: str, timeout: float) -> str:
-        state = "queued"
-
-        def ended() -> str | None:
-            nonlocal state
-            state = (self._rest.call("GET", f"/dags/{DAG_ID}/dagRuns/{identifier}").body or {}).get("state", state)
-            return state if state in ("success", "failed") else None
-
-        return wait_until(
-            ended,
-            timeout=timeout,
-            interval=INTERVAL,
-            describe=lambda: f"{what}: {state}",
-            hint=f"look at the task log of {DAG_ID} and at the workers of {self.env_name}; raise wait_timeout",
-            clock=self._clock,
-        )
-
-    def _answer(self, identifier: str, what: str, state: str) -> dict[str, Any]:
-        path = f"/dags/{DAG_ID}/dagRuns/{identifier}/taskInstances/{TASK_ID}/xcomEntries/{XCOM_KEY}"
-        reply = self._rest.call("GET", path, ok=(404,))
-        if reply.status == 404:
-            raise MigrationError(
-                f"{what} ended as {state} without an answer: look at the log group airflow-{self.env_name}-Task for"
-                f" dag_id={DAG_ID}/run_id={identifier}"
-            )
-        answer = (reply.body or {}).get("value")
-        for _layer in range(2):  # 3.x may show a text as JSON
-            if isinstance(answer, str):
-                with contextlib.suppress(ValueError):
-                    answer = json.loads(answer)
-        if not isinstance(answer, dict):
-            raise MigrationError(f"{what}: the answer is not the agent's")
-        return answer
-
-    def _content(self, key: str) -> bytes | None:
+    def _content(self, key: str, sent: _Sent | None = None) -> bytes | None:
         try:
-            return self.aws.client("s3").get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            reply = self.aws.client("s3").get_object(Bucket=self.bucket, Key=key)
+            if sent is not None:
+                sent.lies[key] = reply.get("VersionId")
+            return reply["Body"].read()
         except Exception as exception:
             if is_aws_error(exception) and is_missing(exception):
                 return None
@@ -307,6 +309,43 @@ class AgentLane:
                 raise
             with aws_errors(f"read s3://{self.bucket}/{key}"):
                 raise
+
+
+class _Sent:
+    """One request while it is served: what lies in the bucket because of it, and the grant that opens it."""
+
+    def __init__(self, lane: AgentLane, identifier: str):
+        self.lane, self.identifier = lane, identifier
+        self.key, self.answer_key = f"{REQUESTS}{identifier}.json", f"{REQUESTS}{identifier}.answer"
+        self.lies: dict[str, str | None] = {self.key: None}  # object -> its version, where the bucket has versions
+        self.revoke: Callable[[], None] | None = None
+
+    def forget(self) -> None:
+        """Delete the objects and the grant; never hides why the run failed."""
+        for key, version in self.lies.items():
+            self._try(functools.partial(self._delete, key, version), f"s3://{self.lane.bucket}/{key}")
+        if self.revoke is not None:
+            self._try(self.revoke, f"the grant mwaa-migration-{self.identifier}")
+
+    def _delete(self, key: str, version: str | None) -> None:
+        s3, where = self.lane.aws.client("s3"), {"Bucket": self.lane.bucket, "Key": key}
+        try:
+            s3.delete_object(**where, **({"VersionId": version} if version and version != "null" else {}))
+        except Exception as exception:
+            if not is_aws_error(exception) or error_code(exception) not in DENIED or not version:
+                raise
+            s3.delete_object(**where)  # without the right to delete versions: what stays there is sealed
+
+    def _try(self, attempt: Callable[[], None], what: str) -> None:
+        try:
+            attempt()
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            self.lane.notes.append(f"{what} could not be removed")
+
+
+_LOG = "look at the log group airflow-%s-Task for dag_id=mwaa_agent/run_id=%s"
 
 
 def _source(name: str) -> bytes:
@@ -322,4 +361,5 @@ def _packed() -> None:
     from ansible_collections.mwaa.migration.plugins.module_utils._state import (  # noqa: F401
         airflow_agent,
         mwaa_agent_dag,
+        mwaa_agent_poll_dag,
     )

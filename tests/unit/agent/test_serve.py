@@ -18,7 +18,8 @@ import pytest
 from agent_loading import load
 from cryptography.fernet import Fernet
 
-ID, NOW = "rabc1234", 1_000_000.0
+ID, NOW = "r" + "ab12" * 8, 1_000_000.0
+URL = "https://bucket.s3.amazonaws.com/answer?X-Amz-Signature=CANARY-url"
 OURS = "arn:aws:kms:eu-central-1:123456789012:key/1"
 
 
@@ -52,7 +53,8 @@ class S3:
 
 
 def envelope(inner: dict[str, Any] | None = None, **outer: Any) -> bytes:
-    request = {"op": "digest_state", "id": ID, "environment": "demo", "expires_at": NOW + 60, **(inner or {})}
+    request = {"op": "digest_state", "id": ID, "environment": "demo", "expires_at": NOW + 60, "answer_url": URL}
+    request.update(inner or {})
     sealed = Fernet(base64.urlsafe_b64encode(Kms.key)).encrypt(json.dumps(request).encode()).decode()
     document = {
         "version": 1,
@@ -70,20 +72,74 @@ def serve(agent: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     served: list[dict[str, Any]] = []
     monkeypatch.delenv("AIRFLOW_ENV_NAME", raising=False)
     monkeypatch.setitem(agent.OPERATIONS, "digest_state", lambda request: served.append(request) or {"digests": {}})
+    monkeypatch.setattr(agent, "ANSWER_PAUSES", (0.0, 0.0, 0.0))
 
-    def run(body: bytes | None, identifier: Any = ID, run_id: str = ID, try_number: int = 1) -> dict[str, Any]:
+    def run(
+        body: bytes | None,
+        identifier: Any = ID,
+        run_id: str = ID,
+        try_number: int = 1,
+        results: tuple[tuple[str, bool], ...] = (("", False),),
+    ) -> dict[str, Any]:
+        """The answer as who asked opens it, or the refusal; served: how often it was."""
         served.clear()
-        answer = agent.serve(
-            identifier, run_id, try_number, "bucket", "prefix", "demo", S3(body), Kms(), OURS, now=lambda: NOW
+        put, left = [], list(results)
+
+        def leave(url: str, answer: bytes) -> tuple[str, bool]:
+            assert url == URL
+            put.append(answer)
+            return left.pop(0)
+
+        refusal = agent.serve(
+            identifier,
+            run_id,
+            try_number,
+            "bucket",
+            "prefix",
+            "demo",
+            S3(body),
+            Kms(),
+            OURS,
+            now=lambda: NOW,
+            put=leave,
         )
-        assert bool(served) == answer["ok"]
-        return answer
+        answer = refusal or agent.open_answer(put[-1], ID, Kms.key)
+        assert bool(served) == bool(answer.get("ok") or answer.get("code") == "unanswered")
+        return {**answer, "puts": put}
 
     return run
 
 
-def test_a_genuine_request_is_served(serve: Any) -> None:
-    assert serve(envelope()) == {"ok": True, "result": {"digests": {}}, "id": ID}
+def code_of(answer: dict[str, Any]) -> str:
+    return answer["code"] if "code" in answer else answer["error"]["code"]
+
+
+def test_a_genuine_request_is_served_and_answered_under_seal(serve: Any) -> None:
+    answer = serve(envelope())
+    [body] = answer.pop("puts")
+    assert answer == {"ok": True, "result": {"digests": {}}, "id": ID}
+    assert b"digests" not in base64.urlsafe_b64decode(body)
+
+
+def test_a_request_does_not_pass_for_its_answer(agent: ModuleType, serve: Any) -> None:
+    sealed = json.loads(envelope())["sealed"].encode()
+    assert agent.open_answer(sealed, ID, Kms.key) is None
+    [body] = serve(envelope())["puts"]
+    assert agent.open_answer(body, "r" + "0" * 32, Kms.key) is None
+    assert agent.open_answer(body, ID, os.urandom(32)) is None
+    assert agent.open_answer(b"junk", ID, Kms.key) is None
+
+
+def test_an_answer_that_s3_does_not_take_is_put_again_and_then_said(serve: Any) -> None:
+    assert serve(envelope(), results=(("HTTP 503 SlowDown", True), ("", False)))["ok"]
+    lost = serve(envelope(), results=(("timeout", True),) * 4)
+    assert lost["code"] == "unanswered" and len(lost["puts"]) == 4 and "CANARY-" not in lost["message"]
+    assert len(serve(envelope(), results=(("HTTP 403 AccessDenied", False),))["puts"]) == 1
+
+
+def test_who_sent_it_is_told_what_was_wrong_inside_and_the_run_what_was_wrong_outside(serve: Any) -> None:
+    assert serve(envelope({"expires_at": NOW - 1}))["puts"]
+    assert not serve(envelope(sealed="gAAAAABmx"))["puts"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +151,7 @@ def test_a_genuine_request_is_served(serve: Any) -> None:
         (envelope(version=2), "tampered"),
         (envelope(environment="other"), "foreign"),
         (envelope({"environment": "other"}), "foreign"),
-        (envelope({"id": "rother00"}), "tampered"),
+        (envelope({"id": "r" + "0" * 32}), "tampered"),
         (envelope({"expires_at": NOW - 1}), "expired"),
         (envelope({"expires_at": None}), "expired"),
         (envelope({"expires_at": NOW - 1}, expires_at=NOW + 1000), "expired"),
@@ -104,33 +160,34 @@ def test_a_genuine_request_is_served(serve: Any) -> None:
         (envelope(sealed="gAAAAABmx"), "tampered"),
         (envelope({"op": "export_state"}), "unknown_operation"),
         (envelope({"op": "export_files"}), "unknown_operation"),
+        (envelope({"answer_url": None}), "tampered"),
     ],
 )
 def test_everything_else_is_refused_by_name(serve: Any, body: bytes | None, code: str) -> None:
-    answer = serve(body)
-    assert (answer["ok"], answer["error"]["code"]) == (False, code)
+    assert code_of(serve(body)) == code
 
 
 @pytest.mark.parametrize(
     "how",
     [
         {"try_number": 2},
-        {"run_id": "rother00"},
+        {"run_id": "r" + "0" * 32},
         {"run_id": "manual__2026-01-01"},
     ],
 )
 def test_a_request_is_served_once(serve: Any, how: dict[str, Any]) -> None:
-    assert serve(envelope(), **how)["error"]["code"] == "replayed"
+    assert serve(envelope(), **how)["code"] == "replayed"
 
 
-@pytest.mark.parametrize("identifier", [None, "", "../../x", "r", "rABC1234", "rabc12345", {"a": 1}])
+@pytest.mark.parametrize("identifier", [None, "", "../../x", "r", "rabc1234", ID + "0", ID.upper(), {"a": 1}])
 def test_malformed_ids_reach_no_bucket(serve: Any, identifier: Any) -> None:
-    assert serve(None, identifier=identifier, run_id=str(identifier))["error"]["code"] == "tampered"
+    refusal = serve(None, identifier=identifier, run_id=str(identifier))
+    assert refusal["code"] == "tampered" and refusal["id"] is None
 
 
 def test_an_agent_that_was_copied_to_another_environment(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_ENV_NAME", "copy")
-    assert serve(envelope())["error"]["code"] == "foreign"
+    assert serve(envelope())["code"] == "foreign"
     monkeypatch.setenv("AIRFLOW_ENV_NAME", "demo")
     assert serve(envelope())["ok"]
 
@@ -188,14 +245,13 @@ def test_the_dag_runs_only_when_asked(shell: ModuleType) -> None:
     assert Operator.made[-1]["task_id"] == "t"
 
 
-def test_the_path_of_the_result_fits_into_invoke_rest_api(shell: ModuleType) -> None:
-    path = f"/dags/{shell.DAG_ID}/dagRuns/{ID}/taskInstances/{shell.TASK_ID}/xcomEntries/{shell.XCOM_KEY}"
-    assert len(path) <= 64
+def test_the_path_of_a_run_fits_into_invoke_rest_api(shell: ModuleType) -> None:
+    assert len(f"/dags/{shell.DAG_ID}/dagRuns/{ID}") <= 64
+    assert len(f"/dags/{shell.DAG_ID}/dagRuns/~/taskInstances/{shell.TASK_ID}/xcomEntries") <= 64
 
 
-def test_the_result_is_an_xcom_and_nothing_is_printed(
-    shell: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def run_shell(shell: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     boto3 = ModuleType("boto3")
     clients = {"s3": S3(envelope({"environment": "@ENVIRONMENT@"}, environment="@ENVIRONMENT@")), "kms": Kms()}
     boto3.client = lambda name, **_more: clients[name]  # type: ignore[attr-defined]
@@ -211,14 +267,31 @@ def test_the_result_is_an_xcom_and_nothing_is_printed(
     class Run:
         run_id, conf = ID, {"request": ID}
 
-    assert shell.serve(dag_run=Run(), ti=Instance()) is None
-    answer = json.loads(pushed["r"])
-    assert answer["error"]["code"] == "outdated"  # sealed with another key than the one filled in here
-    assert clients["s3"].asked == f"@BUCKET@/@PREFIX@/requests/{ID}.json"
+    return lambda: (shell.serve(dag_run=Run(), ti=Instance()), pushed), pushed, clients["s3"]
+
+
+def test_a_refusal_fails_the_run_and_is_named_in_an_xcom(
+    shell: ModuleType, run_shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, pushed, s3 = run_shell
+    with pytest.raises(shell.Refused, match="another KMS key"):
+        run()  # sealed with another key than the one filled in here
+    assert list(pushed) == [f"{ID}.outdated"]
+    assert s3.asked == f"@BUCKET@/@PREFIX@/requests/{ID}.json"
+    assert capsys.readouterr().out == ""
+
+
+def test_an_answer_leaves_nothing_in_airflow(
+    shell: ModuleType, run_shell: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = shell.load_agent()
+    monkeypatch.setattr(loaded, "serve", lambda *_all, **_more: None)
+    monkeypatch.setattr(shell, "load_agent", lambda: loaded)
+    assert run_shell[0]() == (None, {})
     assert capsys.readouterr().out == ""
 
 
 def test_the_placeholders_are_what_the_upload_replaces() -> None:
     text = (Path(__file__).parents[3] / "plugins/agent/mwaa_agent_dag.py").read_text()
-    for name in ("BUCKET", "PREFIX", "ENVIRONMENT", "KMS_KEY"):
+    for name in ("BUCKET", "PREFIX", "ENVIRONMENT", "KMS_KEY", "STAMP"):
         assert text.count(f'"@{name}@"') == 1

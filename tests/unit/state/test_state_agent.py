@@ -33,18 +33,28 @@ AGENT = "dags/mwaa_migration/airflow_agent.py"
 class S3:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.keeps_versions = False  # who may delete objects may not delete versions
         self.written: list[str] = []
 
-    def put_object(self, Bucket: str, Key: str, Body: bytes) -> None:
+    meta = SimpleNamespace(endpoint_url="https://s3.eu-central-1.amazonaws.com")
+
+    def put_object(self, Bucket: str, Key: str, Body: bytes) -> dict[str, str]:
         self.objects[Key] = Body
         self.written.append(Key)
+        return {"VersionId": f"v{len(self.written)}"}
+
+    def generate_presigned_url(self, operation: str, Params: dict[str, str], ExpiresIn: int) -> str:
+        assert operation == "put_object" and ExpiresIn >= 60
+        return f"https://{Params['Bucket']}/{Params['Key']}"
 
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
         if Key not in self.objects:
             raise aws_failure("NoSuchKey", status=404)
         return {"Body": SimpleNamespace(read=lambda: self.objects[Key])}
 
-    def delete_object(self, Bucket: str, Key: str) -> None:
+    def delete_object(self, Bucket: str, Key: str, VersionId: str = "") -> None:
+        if VersionId and self.keeps_versions:
+            raise aws_failure("AccessDenied", operation="DeleteObject")
         self.objects.pop(Key, None)
 
 
@@ -90,7 +100,9 @@ class World:
         self.seen = 0  # how often the DAG was looked for
         self.parsed_after, self.state, self.paused = 0, "success", False
         self.answer: dict[str, Any] = {"ok": True, "result": {"fine": True}}
-        self.xcoms: dict[str, str] = {}
+        self.refusals: dict[str, dict[str, str] | None] = {}  # of each run; None where it answered
+        self.owner: str | None = None  # of the DAG as Airflow has read it; None: the newest
+        self.leave = self.put
         self.log: list[str] = []
         self.lose_trigger = False
         monkeypatch.setattr(airflow_agent, "handle", self.handle)
@@ -99,7 +111,18 @@ class World:
     def make(self, **changes: Any) -> AgentLane:
         return AgentLane(self, {**ENVIRONMENT, **changes}, "alias/key", clock=self)
 
-    def client(self, service: str) -> Any:
+    def put(self, url: str, body: bytes) -> tuple[str, bool]:
+        self.s3.put_object("bucket", url.removeprefix("https://bucket/"), body)
+        return "", False
+
+    def run_dag(self, identifier: str) -> None:
+        key = self.lane.kms_key_id  # as installed
+        self.refusals[identifier] = airflow_agent.serve(
+            identifier, identifier, 1, "bucket", "mwaa-migration", "demo", self.s3, self.kms, key,
+            now=self.time, put=lambda url, body: self.leave(url, body),
+        )  # fmt: skip
+
+    def client(self, service: str, **_config: Any) -> Any:
         return {"s3": self.s3, "kms": self.kms, "mwaa": self}[service]
 
     def time(self) -> float:
@@ -121,7 +144,8 @@ class World:
             self.seen += 1
             if self.seen <= self.parsed_after:
                 raise self.missing()
-            return self.reply({"is_paused": self.paused, "is_active": True})
+            owner = self.owner or f"mwaa_migration_{self.lane.stamp}"
+            return self.reply({"is_paused": self.paused, "is_active": True, "owners": [owner]})
         if Path == "/dags/mwaa_agent" and Method == "PATCH":
             self.paused = Body["is_paused"]
             return self.reply({})
@@ -130,25 +154,20 @@ class World:
         if Method == "POST":
             identifier = Body["dag_run_id"]
             assert Body["conf"] == {"request": identifier}
-            if identifier in self.xcoms:
+            if identifier in self.refusals:
                 raise self.missing(409)
-            key = self.lane.kms_key_id  # as installed
-            answer = airflow_agent.serve(
-                identifier, identifier, 1, "bucket", "mwaa-migration", "demo", self.s3, self.kms, key, now=self.time
-            )
-            self.xcoms[identifier] = json.dumps(answer)
+            self.run_dag(identifier)
             if self.lose_trigger:
                 self.lose_trigger = False
                 raise ClientError(
                     {"Error": {"Code": "RestApiServerException"}, "RestApiStatusCode": 504, "RestApiResponse": {}}, "x"
                 )
             return self.reply({})
-        if "xcomEntries" in Path:
-            identifier = Path.split("/")[4]
-            if self.state == "failed":
-                raise self.missing()
-            return self.reply({"value": self.xcoms[identifier]})
-        return self.reply({"state": self.state})
+        if Path.endswith("/xcomEntries"):
+            entries = [{"key": f"{name}.{no['code']}"} for name, no in self.refusals.items() if no]
+            return self.reply({"xcom_entries": entries, "total_entries": len(entries)})
+        refused = self.refusals[Path.split("/")[4]]
+        return self.reply({"state": "failed" if refused else self.state})
 
     @staticmethod
     def reply(body: Any) -> dict[str, Any]:
@@ -169,19 +188,20 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 def test_installed_once_and_again_only_when_it_differs(world: World) -> None:
     assert world.lane.install() and world.s3.written == [AGENT, DAG]
     assert b'BUCKET = "bucket"' in world.s3.objects[DAG] and b'ENVIRONMENT = "demo"' in world.s3.objects[DAG]
-    assert not world.lane.install()
+    assert not world.make().install()
     world.s3.objects[AGENT] = b"older"
-    assert world.lane.install() and world.s3.written == [AGENT, DAG, AGENT]
+    assert world.make().install() and world.s3.written == [AGENT, DAG, AGENT]
 
 
 def test_the_request_arrives_sealed_and_nothing_of_it_stays(world: World) -> None:
     seen: list[bytes] = []
     put = world.s3.put_object
-    world.s3.put_object = lambda Bucket, Key, Body: (seen.append(Body), put(Bucket, Key, Body))  # type: ignore[method-assign]
+    world.s3.put_object = lambda Bucket, Key, Body: (seen.append(Body), put(Bucket, Key, Body))[1]  # type: ignore[method-assign]
     assert world.lane.run({"op": "import_state", "variables": {"a": "CANARY-request-00000001"}}, 60) == {"fine": True}
     assert world.requests[0]["variables"] == {"a": "CANARY-request-00000001"}
     assert b"CANARY-" not in b"".join(seen) and not world.s3.objects and not world.kms.grants
-    assert len({json.loads(body)["id"] for body in seen}) == 1
+    request, answer = seen
+    assert json.loads(request)["id"] and b"fine" not in base64.urlsafe_b64decode(answer)
 
 
 def test_the_role_may_open_this_request_only(world: World) -> None:
@@ -201,10 +221,45 @@ def test_without_the_right_to_grant_it_is_tried_and_said(world: World) -> None:
 
 
 def test_the_request_is_deleted_when_the_run_fails(world: World) -> None:
-    world.state = "failed"
+    world.run_dag = lambda identifier: world.refusals.update({identifier: None})  # type: ignore[method-assign]
+    world.state = "failed"  # killed, say
     with pytest.raises(MigrationError, match="ended as failed without an answer.*airflow-demo-Task"):
         world.lane.run({"op": "inspect"}, 60)
     assert not world.s3.objects and not world.kms.grants
+
+
+def test_who_may_not_delete_versions_deletes_objects(world: World) -> None:
+    world.s3.keeps_versions = True
+    assert world.lane.run({"op": "inspect"}, 60) == {"fine": True}
+    assert not world.s3.objects and not world.lane.notes
+
+
+@pytest.mark.parametrize("content", [b"junk", b"the request's own text"])
+def test_an_answer_that_another_put_there_is_not_believed(world: World, content: bytes) -> None:
+    def leave(url: str, body: bytes) -> tuple[str, bool]:
+        key = url.removeprefix("https://bucket/")
+        sealed = json.loads(world.s3.objects[key.replace(".answer", ".json")])["sealed"].encode()
+        world.s3.put_object("bucket", key, sealed if content != b"junk" else content)
+        return "", False
+
+    world.leave = leave
+    with pytest.raises(MigrationError, match="not sealed for this request: who else writes to this bucket"):
+        world.lane.run({"op": "inspect"}, 60)
+    assert len(world.requests) == 1
+
+
+def test_what_the_agent_could_not_answer_is_not_asked_again(world: World) -> None:
+    world.leave = lambda url, body: ("HTTP 403 AccessDenied", False)
+    with pytest.raises(MigrationError, match="was refused \\(unanswered\\).*airflow-demo-Task"):
+        world.lane.run({"op": "import_state"}, 60)
+    assert len(world.requests) == 1
+
+
+def test_runs_begin_when_airflow_has_read_this_very_file(world: World) -> None:
+    world.owner = "mwaa_migration_000000000000"
+    with pytest.raises(MigrationError, match="waiting for Airflow to see the agent's DAG"):
+        world.lane.run({"op": "inspect"}, 60)
+    assert not world.requests
 
 
 def test_the_agents_own_sentence_is_told(world: World) -> None:
@@ -242,12 +297,6 @@ def test_an_older_agent_in_the_environment_is_waited_for(world: World, monkeypat
     assert len(world.requests) == 1 and world.log.count("POST /dags/mwaa_agent/dagRuns") > 1
 
 
-def test_an_answer_of_another_request_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(airflow_agent, "serve", lambda *_all, **_more: {"ok": True, "id": "rother00", "result": {}})
-    with pytest.raises(MigrationError, match="belongs to another request"):
-        world.lane.run({"op": "inspect"}, 60)
-
-
 def test_airflow_3_wants_a_logical_date(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     bodies: list[Any] = []
     invoke = world.invoke_rest_api
@@ -265,5 +314,5 @@ def test_the_shell_knows_the_only_key_that_it_opens_requests_of(world: World) ->
     world.lane.install()
     assert b'KMS_KEY = "alias/key"' in world.s3.objects[DAG]
     world.kms.ours = "alias/other"
-    with pytest.raises(MigrationError, match="KMS does not open the key"):
+    with pytest.raises(MigrationError, match="was refused \\(tampered\\)"):
         world.lane.run({"op": "inspect"}, 60)
