@@ -56,14 +56,15 @@ $(COLLECTION)/galaxy.yml:
 	@mkdir -p $(dir $(COLLECTION))
 	ln -sfn $(CURDIR) $(COLLECTION)
 
-rehearse: setup ## the main job in the lab: SOURCE=2.10.3 TARGET=2.11.2 [SEED=small|large|none] [SOURCE_DATABASE=sqlite] [LANE=…] [INVENTORY=your own source]
+rehearse: SOURCES = $(or $(INVENTORY),$(HOSTS:%=inventories/lab-hosts/%.yml))
+rehearse: setup ## the main job in the lab: SOURCE=2.10.3 TARGET=2.11.2 [SEED=small|large|none] [SOURCE_DATABASE=sqlite] [LANE=…] [HOSTS=become|old-python] [INVENTORY=your own source]
 	@trap 'mwaa-lab down --dir $(REHEARSAL)' EXIT
 	as_of=$$(mwaa-lab as-of $(TARGET))
 	[ -z "$$as_of" ] || echo "AWS ended Airflow $(TARGET) on $$as_of and creates no environment with it any more: the lab stands on that day"
 	mwaa-lab up --dir $(REHEARSAL) --source $(if $(INVENTORY),none,$(SOURCE)) --source-database $(SOURCE_DATABASE) \
-	  --seed-data $(SEED) $${as_of:+--as-of $$as_of}
+	  --seed-data $(SEED) $${as_of:+--as-of $$as_of} $(if $(filter old-python,$(HOSTS)),--source-python-host 3.6)
 	eval "$$(mwaa-lab env --dir $(REHEARSAL))"
-	ansible-playbook $(if $(INVENTORY),-i $(INVENTORY) -i inventories/lab/target.yml -e @inventories/lab/group_vars/all.yml,-i inventories/lab) \
+	ansible-playbook $(if $(SOURCES),$(SOURCES:%=-i %) -i inventories/lab/target.yml -i inventories/lab/inside.yml -e @inventories/lab/group_vars/all.yml,-i inventories/lab) \
 	  -e migration_airflow_version=$(TARGET) $(if $(LANE),-e import_lane=$(LANE)) playbooks/rehearse.yml
 
 lab: setup ## a lab to play with: then . .venv/bin/activate; eval "$(mwaa-lab env)"

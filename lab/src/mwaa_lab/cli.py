@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mwaa_lab import processes
+from mwaa_lab import hosts, processes
 from mwaa_lab.airflow import install
 from mwaa_lab.aws import limits
 from mwaa_lab.labdir import LabDir, LabError, write_json
@@ -148,6 +148,8 @@ def _start_source(lab: LabDir, source: str, seed_data: str, engine: str, say: Pr
         return
     from mwaa_lab import source as host
 
+    if version := lab.read()["asked"].get("source_python_host"):
+        hosts.give_python(lab, version)
     host.prepare(lab, source, seed_data, say)
     host.start(lab)
     say("source: SSH answers")
@@ -308,6 +310,8 @@ def env(lab: LabDir) -> dict[str, str]:
         values |= {
             f"MWAA_LAB_SOURCE_{name.upper()}": str(source["ssh"][name]) for name in ("host", "port", "user", "key")
         }
+        if lab.read()["asked"].get("source_python_host"):
+            values["MWAA_LAB_HOST_PYTHON"] = str(lab.path / "hosts" / "bin" / "everywhere" / "python3")
         values |= {"MWAA_LAB_SOURCE_HOME": source["airflow_home"], "MWAA_LAB_SOURCE_PYTHON": source["python"]}
     return values
 
@@ -461,6 +465,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     one.add_argument("--engine", default="airflow", choices=("airflow", "stub"), help="what environments are")
     one.add_argument(
         "--source-database", default="postgresql", choices=("postgresql", "sqlite"), help="of the Airflow to be left"
+    )
+    one.add_argument(
+        "--source-python-host", metavar="X.Y", help="what python3 is on the source's hosts (the machine's)"
     )
     one.add_argument("--as-of", type=_day, metavar="YYYY-MM-DD", help="the day whose versions AWS offers (today)")
     command("env", 'print exports for a shell: eval "$(mwaa-lab env)"')

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The door to the lab's hosts: an SSH server on 127.0.0.1 that runs commands as they would.
 
-One key for all, and each host is a user name: ``airflow`` is the source, ``bastion`` a host with nothing on it.
-Commands, standard streams, exit codes, SFTP and SCP work, so any SSH client and Ansible's ssh connection do. There is
-no terminal behind it: the commands run as whoever started the lab, in a home of their own.
+One key for all, and each host is a user name (hosts.py). Commands, standard streams, exit codes, SFTP and SCP work, so
+any SSH client and Ansible's ssh connection do. There is no terminal behind it: the commands run as whoever started the
+lab, in a home of their own.
 
 All hosts stand inside the environments' VPC: TCP that is forwarded through them (``ssh -W``) arrives at AWS and at the
 web servers from inside, and they alone know the names of private web servers.
@@ -22,27 +22,18 @@ import json
 import os
 import signal
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
-from mwaa_lab import processes
+from mwaa_lab import hosts, processes
 from mwaa_lab.engine import PRIVATE_DOMAIN
+from mwaa_lab.hosts import Login
 from mwaa_lab.labdir import LabDir, write_json
 
-USER = "airflow"
-BASTION = "bastion"
+USER = hosts.SOURCE
 HOST = "127.0.0.1"
-
-
-@dataclass(frozen=True)
-class Login:
-    """What a user name stands for: the home and the environment of a host's login."""
-
-    home: Path
-    environ: dict[str, str]
 
 
 def inside(lab: LabDir, host: str, port: int) -> tuple[str, int] | None:
@@ -180,14 +171,8 @@ async def _feed(source: asyncssh.SSHReader, sink: asyncio.StreamWriter) -> None:
 
 
 async def serve(lab: LabDir, port: int, home: Path, environ: dict[str, str]) -> asyncssh.SSHAcceptor:
-    """Listen for the source's host, whose login finds ``home`` and ``environ``, and for the bastion."""
-    return await listen(lab, port, {USER: Login(home, environ), BASTION: bastion(lab)})
-
-
-def bastion(lab: LabDir) -> Login:
-    home = lab.path / "hosts" / BASTION
-    home.mkdir(parents=True, exist_ok=True)
-    return Login(home, lab.environment(HOME=str(home), USER=BASTION, LOGNAME=BASTION, SHELL="/bin/sh"))
+    """Listen for all hosts of a lab with a source, whose own login finds ``home`` and ``environ``."""
+    return await listen(lab, port, hosts.logins(lab, Login(home, environ)))
 
 
 async def listen(lab: LabDir, port: int, logins: dict[str, Login]) -> asyncssh.SSHAcceptor:
@@ -250,7 +235,7 @@ async def _door(lab: LabDir) -> None:
     stopping = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopping.set)
-    acceptor = await listen(lab, processes.free_port(), {BASTION: bastion(lab)})
+    acceptor = await listen(lab, processes.free_port(), {hosts.BASTION: hosts.bastion(lab)})
     await stopping.wait()
     acceptor.close()
 

@@ -80,8 +80,9 @@ def test_awscli(base, aws):
     subnets, groups = ",".join(base.subnets), base.group
     made = aws(
         "mwaa", "create-environment", "--name", name, "--execution-role-arn", base.role, "--airflow-version", "2.11.2",
-        "--source-bucket-arn", settings["SourceBucketArn"], "--dag-s3-path", "dags",
-        "--network-configuration", f"SubnetIds={subnets},SecurityGroupIds={groups}", "--webserver-access-mode", "PUBLIC_ONLY",
+        "--source-bucket-arn", settings["SourceBucketArn"], "--dag-s3-path", "dags", "--webserver-access-mode",
+        "PUBLIC_ONLY",
+        "--network-configuration", f"SubnetIds={subnets},SecurityGroupIds={groups}",
     )  # fmt: skip
     base.settled(name)
     shown = aws("mwaa", "get-environment", "--name", name)["Environment"]

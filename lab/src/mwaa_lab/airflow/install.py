@@ -143,7 +143,8 @@ def _is(candidate: Path, wanted: str) -> Path | None:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         # ssl and sqlite3: an interpreter that was built without them installs nothing and runs no Airflow.
         probe = (
-            "import sys, ssl, sqlite3; print('%d.%d' % sys.version_info[:2], sys._base_executable or sys.executable)"
+            "import sys, ssl, sqlite3; "
+            "print('%d.%d' % sys.version_info[:2], getattr(sys, '_base_executable', 0) or sys.executable)"
         )
         run = subprocess.run([candidate, "-Ic", probe], capture_output=True, text=True, timeout=20)
         if run.returncode == 0:
