@@ -17,6 +17,7 @@ Airflow's masker, whose cost grows with the square of their number, and their re
 None.
 """
 
+import ast
 import base64
 import configparser
 import errno
@@ -361,13 +362,18 @@ def process_environment(pid):
     return {name: value for name, _sign, value in pairs if name}
 
 
-UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
+UNIT_FOLDERS = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+)
 UNREADABLE = []  # files that a unit takes its environment from, and that we may not read
 
 
 def unit_environment(path):
-    """The variables of a systemd unit and its drop-ins, as systemd.exec(5) puts them together: Environment=, over it the
-    files of EnvironmentFile=, later ones win; an empty assignment forgets those before it; UnsetEnvironment= is last.
+    """The variables of a systemd unit and its drop-ins, as systemd.exec(5) puts them together: Environment=, over it
+    the files of EnvironmentFile=, later ones win; an empty assignment forgets those before it; UnsetEnvironment= last.
     """
     variables, files, unset = {}, [], []
     for file in [path] + _drop_ins(path):
@@ -547,7 +553,7 @@ def _quiet_logging():
     logging.disable(logging.CRITICAL)
 
 
-# --------------------------------------------------------------------------------------------------------------- sealing
+# -------------------------------------------------------------------------------------------------------------- sealing
 
 
 def fernet(key):
@@ -595,9 +601,7 @@ class SystemFernet(object):
             done = (
                 crypto.EVP_EncryptInit_ex(context, crypto.EVP_aes_128_cbc(), None, self._encrypt, vector)
                 and crypto.EVP_EncryptUpdate(context, out, ctypes.byref(written), data, len(data))
-                and crypto.EVP_EncryptFinal_ex(
-                    context, ctypes.byref(out, written.value), ctypes.byref(last)
-                )
+                and crypto.EVP_EncryptFinal_ex(context, ctypes.byref(out, written.value), ctypes.byref(last))
             )
         finally:
             crypto.EVP_CIPHER_CTX_free(context)
@@ -1065,6 +1069,11 @@ def export_state(request):
         if state["variables"][key]["value"] is None:
             del state["variables"][key]
             faults.append(_fault("variables", key, "has no value (NULL)"))
+    added, wrong = environment_state(request.get("environment") or ())
+    faults += wrong
+    for kind in sorted(added):
+        for identifier in sorted(added[kind]):
+            state[kind][identifier] = added[kind][identifier]
     seal = fernet(base64.urlsafe_b64encode(data_key))
     sealed, content = {}, {}
     key = hmac.new(data_key, b"digest", hashlib.sha256).digest()
@@ -1179,7 +1188,8 @@ def import_state(request):
     """Write variables, connections and pools in one transaction: all of it or nothing.
 
     request: variables, connections, pools (each optional, as in the bundle); on_conflict overwrite|keep|fail; prune
-    (only kinds that were given; default_pool, aws_default and the ids in spared stay); digest_key (base64,
+    (true, or a list of the ids that may go; only kinds that were given; default_pool, aws_default and the ids in
+    spared stay); digest_key (base64,
     optional: digests of what is then stored are returned).
     Returns {"applied", "results": {kind: {id: status}}, "reasons": {kind: {id: reason}}, "digests"}.
     """
@@ -1224,7 +1234,10 @@ def import_state(request):
                 else:
                     reasons.setdefault(kind, {})[identifier] = "exists with another content (on_conflict is fail)"
             if request.get("prune"):
-                for identifier in sorted(exists[kind] - set(request[kind]) - set(request.get("spared") or ())):
+                gone = exists[kind] - set(request[kind]) - set(request.get("spared") or ())
+                if isinstance(request["prune"], list):
+                    gone &= set(request["prune"])
+                for identifier in sorted(gone):
                     if (kind, identifier) == ("pools", DEFAULT_POOL) or (
                         kind == "connections" and identifier in KEPT_CONNECTIONS
                     ):
@@ -1368,29 +1381,288 @@ def _write(database, cipher, request, results):
 
 
 def plan(request):
-    """Everything but secrets that an export decides on: identity, files, distributions, options, overrides, DAGs."""
+    """Everything but secrets that an export decides on: identity, files, distributions, options, environment variables,
+    DAGs, users and their rights.
+    """
     identity = inspect(request)
+    folders, elsewhere = code_folders()
+    files = {name: list_files(folders[name]) for name in folders}
+    reads = scan(folders, files)
     with Database() as database:
         dags = _dags(database)
-        stored = {"VAR": database.ids("variables"), "CONN": database.ids("connections")}
-    files = {}
-    for name in ("dags", "plugins"):
-        folder = identity[name + "_folder"]
-        files[name] = list_files(folder)
-    overrides = []
-    for name in sorted(os.environ):
-        match = re.match(r"^AIRFLOW_(VAR|CONN)_(.+)$", name)
-        if match:
-            hidden = [identifier for identifier in stored[match.group(1)] if identifier.upper() == match.group(2)]
-            overrides.append({"name": name, "origin": ORIGINS.get(name), "overrides": hidden})
+        stored = {kind: database.ids(kind) for kind in ("variables", "connections")}
+        access = _access(database, reads["access_control"])
     return {
-        "identity": identity,
+        "identity": dict(identity, unreadable=list(UNREADABLE)),
         "files": files,
+        "dag_bundles_elsewhere": elsewhere,
         "distributions": distributions(),
         "options": options(),
-        "overrides": overrides,
+        "environment": environment_variables(stored, reads),
         "dags": dags,
+        "access": access,
     }
+
+
+def listing(_request):
+    """The code of this host alone, to compare the hosts of one installation: needs no database."""
+    version = airflow_version()
+    folders, _elsewhere = code_folders()
+    return {
+        "hostname": socket.gethostname(),
+        "airflow_version": version,
+        "airflow_home": os.environ.get("AIRFLOW_HOME"),
+        "files": {name: list_files(folders[name]) for name in folders},
+    }
+
+
+def code_folders():
+    """({name: folder}, [{"name", "reason"}] of DAG bundles that are no folder here).
+
+    Airflow 3 has DAG bundles: the first one that is a folder is `dags`, every other one `dags/NAME`.
+    """
+    folders, elsewhere = {}, []
+    for bundle in _dag_bundles():
+        path = (bundle.get("kwargs") or {}).get("path") or _option("core", "dags_folder")
+        if not str(bundle.get("classpath")).endswith(".LocalDagBundle"):
+            elsewhere.append({"name": str(bundle.get("name")), "classpath": str(bundle.get("classpath"))})
+        elif "dags" not in folders:
+            folders["dags"] = path
+        elif path not in folders.values():
+            folders["dags/%s" % re.sub(r"[^A-Za-z0-9_.-]", "_", str(bundle.get("name")))] = path
+    folders.setdefault("dags", _option("core", "dags_folder"))
+    folders["plugins"] = _option("core", "plugins_folder")
+    return folders, elsewhere
+
+
+def _dag_bundles():
+    if int(airflow_version().split(".")[0]) >= 3:
+        try:
+            bundles = json.loads(_option("dag_processor", "dag_bundle_config_list", "[]"))
+            if bundles and all(isinstance(bundle, dict) for bundle in bundles):
+                return bundles
+        except ValueError:
+            pass
+    return [{"name": "dags-folder", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle"}]
+
+
+# ------------------------------------------------------------------------------------- what DAG files read, and rights
+
+SCANNED = 2 * CHUNK  # bytes of a file
+WORTH_PARSING = re.compile(rb"environ|getenv|Variable|conn_id|get_connection|access_control|\b(?:var|conn)\.")
+TEMPLATES = re.compile(r"\{[{%][^{}]*?\b(var\.(?:value|json)|conn)\.([A-Za-z_][A-Za-z0-9_]*)")
+
+
+def scan(folders, files):
+    """What the code names literally: {"environ": {name: [path]}, "variables": [key], "connections": [conn_id],
+    "access_control": [{"dag_id", "path", "roles"}]}. Nothing is imported or run.
+    """
+    found = {"environ": {}, "variables": set(), "connections": set(), "access_control": []}
+    for name in sorted(folders):
+        for file in files[name]["files"]:
+            if not file["path"].endswith(".py") or file["size"] > SCANNED:
+                continue
+            try:
+                with io.open(os.path.join(files[name]["root"], file["path"]), "rb") as opened:
+                    code = opened.read(SCANNED)
+                if WORTH_PARSING.search(code):
+                    _scan_code(ast.parse(code), "%s/%s" % (name, file["path"]), found)
+            except (IOError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+                continue  # it is carried as it is; what it reads is not known
+    return {
+        "environ": found["environ"],
+        "variables": sorted(found["variables"]),
+        "connections": sorted(found["connections"]),
+        "access_control": found["access_control"],
+    }
+
+
+def _scan_code(tree, path, found):
+    for node in ast.walk(tree):
+        name = None
+        if isinstance(node, ast.Subscript) and _called(node.value) == "environ":
+            name = _literal(getattr(node.slice, "value", node.slice))
+        elif isinstance(node, ast.Compare) and _called(node.comparators[0]) == "environ":
+            name = _literal(node.left)
+        elif isinstance(node, ast.Call):
+            _scan_call(node, path, found)
+        elif _literal(node) is not None:
+            for kind, identifier in TEMPLATES.findall(_literal(node)):
+                found["connections" if kind == "conn" else "variables"].add(identifier)
+        if name:
+            _read_by(found, name, path)
+
+
+def _scan_call(node, path, found):
+    called, first = _called(node.func), _literal(node.args[0]) if node.args else None
+    owner = _called(node.func.value) if isinstance(node.func, ast.Attribute) else None
+    if first and (called == "getenv" or (owner == "environ" and called in ("get", "pop", "setdefault"))):
+        _read_by(found, first, path)
+    elif first and owner == "Variable" and called in ("get", "get_variable_from_secrets", "setdefault"):
+        found["variables"].add(first)
+    elif first and called in ("get_connection", "get_connections", "get_connection_from_secrets"):
+        found["connections"].add(first)
+    elif first and owner == "Connection" and called == "get":
+        found["connections"].add(first)
+    given = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+    for name in given:
+        if name.endswith("conn_id") and _literal(given[name]):
+            found["connections"].add(_literal(given[name]))
+    if "access_control" in given and called in ("DAG", "dag"):
+        try:
+            roles = ast.literal_eval(given["access_control"])
+        except (ValueError, SyntaxError, TypeError):
+            roles = None
+        dag_id = _literal(given.get("dag_id")) or (first if called == "DAG" else None)
+        found["access_control"].append({"dag_id": dag_id, "path": path, "roles": _plain(roles)})
+
+
+def _read_by(found, name, path):
+    paths = found["environ"].setdefault(name, [])
+    if path not in paths:
+        paths.append(path)
+
+
+def _called(node):
+    """The last name of `a.b.c` or `c`."""
+    return getattr(node, "attr", None) or getattr(node, "id", None)
+
+
+def _literal(node):
+    """The text of a string literal (ast.Constant from Python 3.8 on, ast.Str before), or None."""
+    value = getattr(node, "value", None) if type(node).__name__ == "Constant" else getattr(node, "s", None)
+    return value if isinstance(value, str) else None
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(key): _plain(value[key]) for key in value}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return sorted(str(item) for item in value)
+    return None if value is None else str(value)
+
+
+def environment_variables(stored, reads):
+    """[{"name", "kind", "origin", "ids", "hides", "secret", "value", "read_by"}] of AIRFLOW_VAR_* (kind variable),
+    AIRFLOW_CONN_* (connection), and others (plain) that DAG files read and that Airflow's own processes have.
+
+    ids: what a variable or connection is called; Airflow asks for the name in capitals, so the spelling is that of the
+    database or of the code, and small letters where neither names it. A secret's value is None.
+    """
+    own = {name for name in ORIGINS if not ORIGINS[name].startswith("the ")} or set(os.environ)
+    found = []
+    for name in sorted(os.environ):
+        match = re.match(r"^AIRFLOW_(VAR|CONN)_(.+)$", name)
+        value, secret = os.environ[name], looks_secret(name, os.environ[name])
+        entry = {"name": name, "origin": ORIGINS.get(name), "read_by": reads["environ"].get(name, [])[:3]}
+        if match:
+            kind = {"VAR": "variables", "CONN": "connections"}[match.group(1)]
+            hides = [identifier for identifier in stored[kind] if identifier.upper() == match.group(2)]
+            named = [identifier for identifier in reads[kind] if identifier.upper() == match.group(2)]
+            entry.update(kind=SINGULAR[kind], hides=hides)
+            entry["ids"] = sorted(set(hides + named)) or [match.group(2).lower()]
+            secret = secret or kind == "connections"
+        elif name in own and entry["read_by"]:
+            entry.update(kind="plain", hides=[], ids=[])
+        else:
+            continue
+        fits = not any(0xD800 <= ord(character) <= 0xDFFF for character in value)
+        found.append(dict(entry, secret=secret, value=value if fits and not secret else None))
+    return found
+
+
+SECRET_WORD = re.compile(
+    r"passw|passphrase|(^|_)pass(_|$)|pwd|secret|token|credential|api_?key|access_?key|private|(^|_)key(_|$)|auth|dsn"
+    r"|signature|salt|conn_?str|connection_?string",
+    re.IGNORECASE,
+)
+SECRET_VALUE = re.compile(
+    r"://[^/\s:@]*:[^/\s@]+@|-----BEGIN |\b(AKIA|ASIA)[A-Z0-9]{12}|\bgh[pousr]_[A-Za-z0-9]{20}|\bxox[abprs]-"
+    r"|\beyJ[\w-]+\.eyJ|\bgAAAAA|(?i:password|passwd|pwd|secret|token)[\"']?\s*[:=]"
+)
+
+
+def looks_secret(name, value):
+    """Whether a name or a value looks like a secret; rather too often than too rarely."""
+    return bool(SECRET_WORD.search(name) or SECRET_VALUE.search(value))
+
+
+def environment_state(names):
+    """({kind: {id: item}}, faults) of AIRFLOW_VAR_* and AIRFLOW_CONN_*: [{"name", "ids"}] as plan() gave them."""
+    items, faults = {"variables": {}, "connections": {}}, []
+    for wanted in names:
+        name, value = wanted["name"], os.environ.get(wanted["name"])
+        kind = "connections" if name.startswith("AIRFLOW_CONN_") else "variables"
+        try:
+            if value is None:
+                raise ValueError("it is gone from the environment")
+            value.encode("utf-8")
+            item = {"value": value, "description": None} if kind == "variables" else _connection(value)
+        except Exception as error:
+            reason = str(error) if isinstance(error, ValueError) and kind == "variables" else "it does not parse"
+            faults.append(_fault(kind, name, "environment variable %s: %s" % (name, reason)))
+            continue
+        for identifier in wanted["ids"]:
+            items[kind][identifier] = item
+    return items, faults
+
+
+def _connection(text):
+    """A connection as Airflow makes it of AIRFLOW_CONN_*: a URI, or from 2.3 on JSON."""
+    from airflow.models import Connection
+
+    if text.startswith("{"):
+        made = Connection.from_json(text, conn_id="x")
+    else:
+        made = Connection(conn_id="x", uri=text)
+    values = {field: getattr(made, field, None) for field in FIELDS["connections"]}
+    return canonical("connections", values)
+
+
+def _access(database, access_control):
+    """Users without their passwords, roles with their rights, DAGs with rights of their own: for a report, by name."""
+    from sqlalchemy import inspect, text
+
+    def rows(sql):
+        return [tuple(row) for row in database.session.execute(text(sql))]
+
+    tables = set(inspect(database.session.get_bind()).get_table_names())
+    access = {"model": "none", "users": [], "roles": {}, "access_control": access_control}
+    simple = _option("core", "simple_auth_manager_users")
+    if "SimpleAuthManager" in _option("core", "auth_manager") and simple:
+        access["model"] = "simple"
+        for pair in simple.split(","):
+            name, _colon, role = pair.strip().partition(":")
+            access["users"].append({"username": name, "roles": [role.capitalize()], "active": True})
+    elif "ab_user" in tables and not _without_rbac():
+        access["model"] = "fab"
+        belongs = {}
+        for user, role in rows(
+            "select ur.user_id, r.name from ab_user_role ur join ab_role r on r.id = ur.role_id order by r.name"
+        ):
+            belongs.setdefault(user, []).append(role)
+        for user in rows("select id, username, first_name, last_name, email, active from ab_user order by username"):
+            entry = dict(zip(("username", "first_name", "last_name", "email"), user[1:5]))
+            access["users"].append(dict(entry, active=bool(user[5]), roles=belongs.get(user[0], [])))
+        for (name,) in rows("select name from ab_role order by name"):
+            access["roles"][name] = []
+        for role, action, resource in rows(
+            "select r.name, p.name, v.name from ab_permission_view_role x join ab_role r on r.id = x.role_id"
+            " join ab_permission_view pv on pv.id = x.permission_view_id"
+            " join ab_permission p on p.id = pv.permission_id join ab_view_menu v on v.id = pv.view_menu_id order by 1, 2, 3"
+        ):
+            access["roles"][role].append([action, resource])
+    elif "users" in tables:  # 1.10 without RBAC: everyone who may log in may do everything, some also administrate
+        access["model"] = "1.10"
+        for user in rows("select username, email, superuser from users order by username"):
+            role = "Admin" if user[2] else "Op"
+            access["users"].append({"username": user[0], "email": user[1], "active": True, "roles": [role]})
+    return access
+
+
+def _without_rbac():
+    """1.10 has both interfaces, and the tables of the new one even where the old one runs."""
+    return airflow_version().startswith("1.") and _option("webserver", "rbac").strip().lower() not in ("true", "t", "1")
 
 
 def _dags(database):
@@ -1800,6 +2072,7 @@ OPERATIONS = {
     "batch": batch,
     "inspect": inspect,
     "plan": plan,
+    "listing": listing,
     "export_state": export_state,
     "export_files": export_files,
     "measure": measure,
