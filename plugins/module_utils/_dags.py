@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a DAG folder is: its files, what .airflowignore hides of it, and which files would start by themselves.
+"""What Airflow makes of a DAG folder: what .airflowignore hides of it, and which files would start by themselves.
 
 PRIVATE to the collection: no promise is made to other collections.
 
@@ -11,19 +11,13 @@ Paths are relative to the DAG folder, with "/". Nothing here executes a DAG file
 from __future__ import annotations
 
 import ast
-import hashlib
 import io
-import os
 import re
-import stat
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Callable
-
-from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from dataclasses import dataclass
+from typing import Any
 
 IGNORE_FILE = ".airflowignore"
 SYNTAXES = ("regexp", "glob")  # core.dag_ignore_file_syntax; the default is regexp up to 2.x and glob from 3.0
@@ -33,8 +27,6 @@ AGENT_FOLDER = "mwaa_migration"  # this collection's own files on the target: ne
 BLOCK_BEGIN = "# BEGIN mwaa.migration: held back until the cutover, because these files unpause themselves"
 BLOCK_END = "# END mwaa.migration"
 
-_BYTECODE = (".pyc", ".pyo")
-_VERSION_CONTROL = {".git", ".hg", ".svn"}
 _BLOCK = re.compile(r"^# BEGIN mwaa\.migration\b.*?^# END mwaa\.migration[^\n]*(?:\n|\Z)", re.MULTILINE | re.DOTALL)
 _EARLY_TEXT = re.compile(rb"is_paused_upon_creation['\"]?\s*[=:]\s*(?!True\b|None\b)\S")
 _EARLY_DATA = re.compile(rb"is_paused_upon_creation['\"]?\s*:\s*['\"]?(?:false|no|off)\b", re.IGNORECASE)
@@ -44,138 +36,6 @@ _EARLY = "is_paused_upon_creation"
 def default_syntax(airflow_version: str) -> str:
     """'2.10.3' -> 'regexp', '3.2.1' -> 'glob' (the default of core.dag_ignore_file_syntax)."""
     return "glob" if int(airflow_version.split(".")[0] or 0) >= 3 else "regexp"
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """size in bytes; sha256 in hex, of the whole content."""
-
-    size: int
-    sha256: str
-
-
-@dataclass
-class Tree:
-    """The files of one folder, wherever they are. `read` returns the content that has the sha256 it is listed with, or
-    raises.
-    """
-
-    files: dict[str, FileInfo]
-    read: Callable[[str], bytes]
-    left_out: dict[str, int] = field(default_factory=dict)  # {"bytecode": 12, "version_control": 3, "agent": 2}
-    not_carried: list[dict[str, str]] = field(default_factory=list)
-
-
-def without_debris(paths: Iterable[str]) -> tuple[list[str], dict[str, int], list[str]]:
-    """Split paths into (kept, counts of what is left out by kind, compiled modules that have no source beside them).
-
-    Left out: compiled Python (another Python would not load it), version control, and this collection's own agent,
-    which is installed for each environment by itself.
-    """
-    everything = sorted(paths)
-    known = set(everything)
-    kept: list[str] = []
-    counts: dict[str, int] = {}
-    sourceless: list[str] = []
-    for path in everything:
-        parts = path.split("/")
-        if path.endswith(_BYTECODE) or "__pycache__" in parts[:-1]:
-            kind = "bytecode"
-            if "__pycache__" not in parts and path.endswith(_BYTECODE) and path[:-1] not in known:
-                sourceless.append(path)
-        elif _VERSION_CONTROL & set(parts[:-1]):
-            kind = "version_control"
-        elif parts[0] == AGENT_FOLDER and len(parts) == 2:
-            kind = "agent"
-        else:
-            kept.append(path)
-            continue
-        counts[kind] = counts.get(kind, 0) + 1
-    return kept, counts, sourceless
-
-
-def make_tree(files: Mapping[str, FileInfo], read: Callable[[str], bytes]) -> Tree:
-    """A Tree without debris. Names that cannot be S3 keys are listed as not carried."""
-    kept, counts, sourceless = without_debris(files)
-    tree = Tree({}, read, counts)
-    for path in sourceless:
-        tree.not_carried.append(
-            {
-                "kind": "dag_file",
-                "id": path,
-                "reason": "compiled Python without its source: another Python cannot load it",
-            }
-        )
-    for path in kept:
-        fault = _key_fault(path)
-        if fault:
-            tree.not_carried.append(
-                {"kind": "dag_file", "id": path.encode("utf-8", "replace").decode(), "reason": fault}
-            )
-        else:
-            tree.files[path] = files[path]
-    return tree
-
-
-def folder_tree(root: str | Path) -> Tree:
-    """The Tree of a local folder. Links are followed, as Airflow does. A loop and unreadable files are refused."""
-    base = Path(root).expanduser()
-    if not base.is_dir():
-        raise MigrationError(f"the folder {base} does not exist; correct source to a folder or to the url of a bundle")
-    paths: list[str] = []
-    faults: list[str] = []
-
-    def unreadable(error: OSError) -> None:
-        faults.append(f"{error.filename}: {error.strerror}")
-
-    above: dict[str, frozenset[str]] = {}
-    for current, folders, names in os.walk(base, followlinks=True, onerror=unreadable):
-        real = str(Path(current).resolve())
-        trail = above.get(current, frozenset())
-        if real in trail:
-            raise MigrationError(f"the folder {current} links to a folder above itself; remove that link and run again")
-        for name in folders:
-            above[str(Path(current, name))] = trail | {real}
-        paths += [Path(current, name).relative_to(base).as_posix() for name in names]
-
-    kept = set(without_debris(paths)[0])
-    files: dict[str, FileInfo] = {}
-    for path in sorted(paths):
-        if path not in kept:
-            files[path] = FileInfo(0, "")  # only counted
-            continue
-        try:
-            if stat.S_ISREG(base.joinpath(path).stat().st_mode):
-                data = base.joinpath(path).read_bytes()
-                files[path] = FileInfo(len(data), hashlib.sha256(data).hexdigest())
-        except OSError as error:
-            faults.append(f"{path}: {error.strerror}")
-    if faults:
-        raise MigrationError(f"cannot read {len(faults)} files under {base}: {'; '.join(faults)}")
-
-    def read(path: str) -> bytes:
-        data = base.joinpath(path).read_bytes()
-        if hashlib.sha256(data).hexdigest() != files[path].sha256:
-            raise MigrationError(f"{base / path} changed while it was being published; run again when it rests")
-        return data
-
-    return make_tree(files, read)
-
-
-def _key_fault(path: str) -> str | None:
-    # S3: keys are UTF-8, up to 1,024 bytes; control characters do not survive S3's XML
-    try:
-        size = len(path.encode("utf-8"))
-    except UnicodeEncodeError:
-        return "the name is not valid UTF-8, so it cannot be the key of an S3 object"
-    if size > 900:  # leaves room for the DAG folder's own path
-        return "the name is too long for the key of an S3 object"
-    if re.search(r"[\x00-\x1f\x7f]", path):
-        return "the name holds control characters, which S3 cannot list"
-    return None
 
 
 # --- .airflowignore ---------------------------------------------------------------------------------------------------
@@ -409,6 +269,18 @@ def early_files(facts: Mapping[str, Facts], helpers: Mapping[str, Facts] | None 
                     early[path] = (0, f"imports {cause}, where {_EARLY} is not True")
                     grew = True
     return {path: why for path, why in sorted(early.items()) if not path.startswith("plugins:") and every[path].dag}
+
+
+def imported_files(facts: Mapping[str, Facts]) -> dict[str, list[str]]:
+    """{path: files of the same tree that it imports by their absolute name}."""
+    modules = {_module_name(path): path for path in facts if path.endswith(".py")}
+    found: dict[str, list[str]] = {}
+    for path, known in facts.items():
+        absolute = Facts(imports=tuple(name for name in known.imports if not name.startswith(".")))
+        targets = _resolved(path, absolute, modules)
+        if targets:
+            found[path] = sorted(targets)
+    return found
 
 
 def _python_facts(content: bytes) -> Facts:

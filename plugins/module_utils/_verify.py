@@ -38,7 +38,8 @@ from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import
 from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import Hidden
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import NotCarried, from_bundle
 from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
-from ansible_collections.mwaa.migration.plugins.module_utils._sync import find_target, open_source, publish
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.publish import publish
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.source import find_target, open_sources
 
 AGENT_DAG = "mwaa_agent"
 AGENT_TIMEOUT = 900  # seconds; documented MWAA: a new DAG file is seen after about 300 s
@@ -628,7 +629,7 @@ class Verification:
         options = dict.fromkeys(_SYNC_OPTIONS)
         published = publish(
             self.aws,
-            open_source(
+            open_sources(
                 self.aws, {**options, "source": self.params["bundle"], "kms_key_id": self.params["kms_key_id"]}
             ),
             find_target({**options, "environment": self.name}, environment),

@@ -1,13 +1,12 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a DAG folder is: .airflowignore, what is left out, and which files would start by themselves."""
+"""What Airflow makes of a DAG folder: .airflowignore, and which files would start by themselves."""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from pathlib import Path
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._dags import (
@@ -17,12 +16,9 @@ from ansible_collections.mwaa.migration.plugins.module_utils._dags import (
     default_syntax,
     early_files,
     facts_of,
-    folder_tree,
     ignore_lines,
     with_block,
-    without_debris,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 
 
 def hidden(files: dict[str, str], syntax: str, path: str) -> bool:
@@ -118,29 +114,6 @@ def test_the_default_syntax_changed_with_airflow_3() -> None:
     assert [default_syntax(version) for version in ("2.10.3", "2.11.2", "3.0.6")] == ["regexp", "regexp", "glob"]
 
 
-def test_debris_is_left_out_and_counted() -> None:
-    kept, counts, sourceless = without_debris(
-        [
-            "a.py",
-            "__pycache__/a.cpython-311.pyc",
-            "b.pyc",
-            "b.py",
-            "lost.pyc",
-            ".git/config",
-            "x/.git/HEAD",
-            ".gitignore",
-        ]
-    )
-    assert kept == [".gitignore", "a.py", "b.py"]
-    assert counts == {"bytecode": 3, "version_control": 2}
-    assert sourceless == ["lost.pyc"]
-
-
-def test_the_agent_of_an_earlier_migration_is_not_carried_on() -> None:
-    kept, counts, _sourceless = without_debris(["mwaa_migration/mwaa_agent.py", "dag.py"])
-    assert (kept, counts) == (["dag.py"], {"agent": 1})
-
-
 def early(source: str) -> int:
     return facts_of("python", source.encode()).early
 
@@ -202,43 +175,3 @@ def test_who_imports_a_factory_that_unpauses_starts_early_too() -> None:
         "team/relative.py": (0, "imports common/factory.py, where is_paused_upon_creation is not True"),
         "team/uses.py": (0, "imports common/factory.py, where is_paused_upon_creation is not True"),
     }
-
-
-def test_a_folder_is_read_with_its_links(tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    (shared / "tool.py").write_text("x = 1")
-    dags = tmp_path / "dags"
-    dags.mkdir()
-    (dags / "a.py").write_text("a = 1")
-    (dags / "lib").symlink_to(shared)
-    tree = folder_tree(dags)
-    assert sorted(tree.files) == ["a.py", "lib/tool.py"]
-    assert tree.read("lib/tool.py") == b"x = 1"
-
-
-def test_a_link_upwards_is_refused_not_followed_for_ever(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "up").symlink_to(tmp_path)
-    with pytest.raises(MigrationError, match="links to a folder above itself"):
-        folder_tree(tmp_path)
-
-
-def test_a_file_that_changes_meanwhile_is_not_published(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("a = 1")
-    tree = folder_tree(tmp_path)
-    (tmp_path / "a.py").write_text("a = 2")
-    with pytest.raises(MigrationError, match="changed while"):
-        tree.read("a.py")
-
-
-def test_a_name_that_s3_cannot_hold_is_listed(tmp_path: Path) -> None:
-    (tmp_path / "line\nbreak.py").write_text("")
-    tree = folder_tree(tmp_path)
-    assert tree.files == {}
-    assert tree.not_carried[0]["reason"] == "the name holds control characters, which S3 cannot list"
-
-
-def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(MigrationError, match="does not exist; correct source"):
-        folder_tree(tmp_path / "nothing")

@@ -15,100 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mwaa.migration.plugins.module_utils._dags import IgnoreRules, folder_tree
+from ansible_collections.mwaa.migration.plugins.module_utils._dags import IgnoreRules
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._sync import (
-    UNKNOWN_VERSION,
-    Source,
-    Target,
-    artefact,
-    beside,
-    diff_of,
-    find_target,
-    plugins_zip,
-    publish,
-)
-from botocore.exceptions import ClientError
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.archive import plugins_zip
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.publish import UNKNOWN_VERSION, diff_of, publish
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.source import Source, Target, beside, find_target
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.tree import folder_tree
+from fake_s3 import FakeS3
 
 EAGER = "from airflow import DAG\nDAG('eager', is_paused_upon_creation=False)\n"
 CALM = "from airflow import DAG\nDAG('calm')\n"
 TARGET = Target("bucket", "dags", "plugins.zip", "requirements.txt", "startup.sh", airflow_version="2.11.2")
-
-
-class FakeS3:
-    """A versioned bucket in memory. kms: ETags are no MD5. refuse: keys whose PUT fails, with the error code."""
-
-    def __init__(self, *, kms: bool = False, region: str = "us-east-1", versioning: str = "Enabled"):
-        self.objects: dict[str, tuple[bytes, str, str, str | None]] = {}  # key -> content, etag, version, checksum
-        self.calls: list[tuple[str, str]] = []
-        self.refuse: dict[str, str] = {}
-        self.kms, self.region, self.versioning = kms, region, versioning
-        self._versions = 0
-
-    def client(self, service: str) -> FakeS3:
-        assert service == "s3"
-        return self
-
-    def writes(self) -> list[str]:
-        return [key for name, key in self.calls if name in ("put", "delete")]
-
-    def head_bucket(self, Bucket: str) -> dict[str, Any]:
-        return {"BucketRegion": "us-east-1", "ResponseMetadata": {"HTTPHeaders": {}}}
-
-    def get_bucket_versioning(self, Bucket: str) -> dict[str, Any]:
-        return {"Status": self.versioning}
-
-    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
-        self.calls.append(("get", Key))
-        return {"Body": io.BytesIO(self._object(Key, "GetObject")[0])}
-
-    def head_object(self, Bucket: str, Key: str, ChecksumMode: str) -> dict[str, Any]:
-        self.calls.append(("head", Key))
-        content, etag, version, checksum = self._object(Key, "HeadObject")
-        answer = {"ContentLength": len(content), "ETag": f'"{etag}"', "VersionId": version}
-        return {**answer, "ChecksumSHA256": checksum} if checksum else answer
-
-    def get_paginator(self, name: str) -> FakeS3:
-        assert name == "list_objects_v2"
-        return self
-
-    def paginate(self, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
-        self.calls.append(("list", Prefix))
-        return [
-            {
-                "Contents": [
-                    {"Key": key, "Size": len(content), "ETag": f'"{etag}"'}
-                    for key, (content, etag, _version, _checksum) in sorted(self.objects.items())
-                    if key.startswith(Prefix)
-                ]
-            }
-        ]
-
-    def put_object(self, Bucket: str, Key: str, Body: bytes, ContentLength: int, ChecksumSHA256: str) -> dict[str, Any]:
-        self.calls.append(("put", Key))
-        if Key in self.refuse:
-            raise _error(self.refuse[Key], "PutObject")
-        assert ContentLength == len(Body)
-        assert base64.b64decode(ChecksumSHA256) == hashlib.sha256(Body).digest()
-        self._versions += 1
-        etag = hashlib.md5(Body + (b"%d" % self._versions if self.kms else b"")).hexdigest()
-        self.objects[Key] = (Body, etag, f"v{self._versions}", ChecksumSHA256)
-        return {"ETag": f'"{etag}"', "VersionId": f"v{self._versions}"}
-
-    def delete_objects(self, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
-        for item in Delete["Objects"]:
-            self.calls.append(("delete", item["Key"]))
-            self.objects.pop(item["Key"], None)
-        return {}
-
-    def _object(self, key: str, operation: str) -> tuple[bytes, str, str, str | None]:
-        if key not in self.objects:
-            raise _error("NoSuchKey", operation)
-        return self.objects[key]
-
-
-def _error(code: str, operation: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"RequestId": "R1"}}, operation)
 
 
 @pytest.fixture
@@ -124,26 +41,27 @@ def run(s3: FakeS3, folder: Path, *, check: bool = False, **options: Any) -> dic
     s3.calls.clear()
     plugins = folder.parent / "plugins"
     source = Source(
+        str(folder),
         folder_tree(folder),
         plugins=folder_tree(plugins) if plugins.is_dir() else None,
-        requirements=artefact(b"boto3\n"),
+        requirements=b"boto3\n",
         syntax=options.pop("syntax", "regexp"),
     )
-    return publish(s3, source, options.pop("target", TARGET), check_mode=check, **options)
+    return publish(s3, [source], options.pop("target", TARGET), check_mode=check, **options)
 
 
 def test_everything_once_then_nothing(folder: Path) -> None:
     s3 = FakeS3()
     first = run(s3, folder)
     assert first["changed"]
-    assert first["counts"] == {"created": 3, "updated": 0, "unchanged": 0, "deleted": 0, "extra": 0}
+    assert first["counts"] == {"created": 3, "updated": 0, "unchanged": 0, "deleted": 0, "extra": 0, "unstable": 0}
     assert s3.objects["dags/team/more.py"][0] == (folder / "team" / "more.py").read_bytes()
 
     second = run(s3, folder)
     assert not second["changed"] and second["counts"]["unchanged"] == 3
     assert s3.calls == [
-        ("get", "mwaa-migration/published/dags.json"),
         ("list", "dags/"),
+        ("get", "mwaa-migration/published/dags.json"),
         ("head", "requirements.txt"),
     ]
     assert second["requirements_s3_object_version"] == first["requirements_s3_object_version"]
@@ -356,7 +274,7 @@ def test_plugins_are_the_same_archive_for_the_same_files(folder: Path, tmp_path:
     for path in plugins.iterdir():
         path.touch()  # another date, the same content
     assert run(s3, folder)["plugins_s3_object_version"] == first["plugins_s3_object_version"]
-    assert plugins_zip(folder_tree(plugins)).build() == content
+    assert b"".join(plugins_zip(folder_tree(plugins)).build().stream()) == content
     (plugins / "b.py").write_text("b = 2")
     assert run(s3, folder)["plugins_s3_object_version"] != first["plugins_s3_object_version"]
 

@@ -25,7 +25,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits, settings
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
-from ansible_collections.mwaa.migration.plugins.module_utils._sync import beside
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.source import beside
 
 INTERVAL = 30.0  # seconds between two looks at an environment, at most
 CREATE_TIMEOUT = 3600  # seconds; documented: 20 to 30 minutes, "up to a couple of hours"
