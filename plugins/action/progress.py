@@ -1,7 +1,10 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shared by the modules that wait: shows on the screen what they say with _progress.progress while they run.
+"""Shared by the modules that wait or speak to an Airflow: what a module cannot do by itself, while it runs.
+
+Shows on the screen what they say with _progress.progress, tells them which run of ansible-playbook they belong to, and,
+where a task has api_host, opens the way to an Airflow that answers only inside its VPC.
 
 Wired to them by meta/runtime.yml (plugin_routing.modules.*.action_plugin). Each module is documented by itself.
 """
@@ -16,10 +19,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible import constants as C
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import connection_loader
+from ansible_collections.mwaa.migration.plugins.module_utils._aws import TUNNEL
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import breaks_lock, run_variable
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import VARIABLE
+from ansible_collections.mwaa.migration.plugins.module_utils._tunnel import Tunnel
 
 GLANCE = 0.5  # seconds between two looks at the file
+SSH = ("ssh", "ansible.builtin.ssh", "ansible.legacy.ssh", "smart")
 
 
 class ActionModule(ActionBase):
@@ -34,30 +43,66 @@ class ActionModule(ActionBase):
         wrap_async = bool(self._task.async_val) and not self._connection.has_native_async
         # the file is read here: only a module that runs on this machine, and that is waited for, can write it
         here = self._connection.transport == "local" and not self._task.async_val
-        host = (task_vars or {}).get("inventory_hostname", "")
-        with self._shown(host) if here else contextlib.nullcontext():
+        variables = task_vars or {}
+        api_host = self._task.args.get("api_host")
+        environment = self._task.environment
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, self._task, "environment", environment)
+            added = run_variable(os.getppid(), breaks_lock(variables))
+            if here:
+                added[VARIABLE] = stack.enter_context(self._shown(variables.get("inventory_hostname", "")))
+            tunnel = None
+            if api_host and here:
+                tunnel = Tunnel(self._way_through(str(api_host), variables))
+                stack.callback(tunnel.close)
+                added[TUNNEL] = stack.enter_context(_file(tunnel.url))
+            self._task.environment = [*(environment or []), added]
             result.update(self._execute_module(task_vars=task_vars, wrap_async=wrap_async))
+            if tunnel and tunnel.trouble and result.get("failed"):
+                result["msg"] = f"{result.get('msg')}; the way through api_host {api_host} failed: {tunnel.trouble}"
         if not wrap_async:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
 
+    def _way_through(self, name: str, task_vars: dict[str, Any]) -> Any:
+        """Makes the command that connects to "host:port" from a host of the inventory, as Ansible would reach it."""
+        known = task_vars.get("hostvars") or {}
+        if name not in known:
+            raise AnsibleError(f"api_host {name} is not in the inventory: name a host that is inside the VPC")
+        variables = known[name]
+        kind = str(variables.get("ansible_connection", "ssh"))
+        if kind not in SSH:
+            raise AnsibleError(
+                f"api_host {name} has the connection {kind}, and only ssh can forward: name another host"
+            )
+        context = self._play_context.copy()
+        context.remote_addr = variables.get("ansible_host") or variables.get("ansible_ssh_host") or name
+        context.password = None
+        connection = connection_loader.get("ansible.builtin.ssh", context, None)
+        wanted = C.config.get_plugin_vars("connection", connection._load_name)
+        given = {option: variables[option] for option in [*wanted, "inventory_hostname"] if option in variables}
+        connection.set_options(var_options={option: self._templar.template(value) for option, value in given.items()})
+        if connection.get_option("password"):
+            raise AnsibleError(f"api_host {name} is reached with a password: give its connection a key, or an agent")
+        connection.host = connection.get_option("host") or context.remote_addr
+        program = connection.get_option("ssh_executable")
+
+        def command(target: str) -> list[bytes]:
+            return connection._build_command(program, "ssh", "-o", "BatchMode=yes", "-W", target, connection.host)
+
+        return command
+
     @contextlib.contextmanager
-    def _shown(self, host: str) -> Iterator[None]:
-        descriptor, path = tempfile.mkstemp(prefix="mwaa-migration-progress-", dir=C.DEFAULT_LOCAL_TMP)
-        environment = self._task.environment
-        self._task.environment = [*(environment or []), {VARIABLE: path}]
-        done = threading.Event()
-        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as lines:
+    def _shown(self, host: str) -> Iterator[str]:
+        with _file() as path, open(path, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123
+            done = threading.Event()
             watcher = threading.Thread(target=self._watch, args=(lines, host, done), daemon=True)
             watcher.start()
             try:
-                yield
+                yield path
             finally:
                 done.set()
                 watcher.join()
-                self._task.environment = environment
-                with contextlib.suppress(OSError):
-                    os.unlink(path)  # noqa: PTH108
 
     def _watch(self, lines: Any, host: str, done: threading.Event) -> None:
         rest = ""
@@ -69,3 +114,16 @@ class ActionModule(ActionBase):
                 self._display.display(f"[{host}] {line}", color="cyan")
             if last:
                 return
+
+
+@contextlib.contextmanager
+def _file(text: str = "") -> Iterator[str]:
+    """The path of a file of this user's alone."""
+    descriptor, path = tempfile.mkstemp(prefix="mwaa-migration-", dir=C.DEFAULT_LOCAL_TMP)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108

@@ -16,3 +16,26 @@ options:
     type: str
     required: true
 """
+
+    # of modules that speak to the Airflow in an environment
+    API_HOST = r"""
+options:
+  api_host:
+    description:
+      - A host of the inventory that is inside the environment's VPC. Calls of MWAA's API and of its web server go
+        through that host's SSH connection.
+      - For environments whose web server is C(PRIVATE_ONLY). Nothing is needed on the host but that its SSH server
+        forwards TCP; calls are signed, and TLS ends, where Ansible runs.
+      - The host's connection has to be C(ssh), with a key or an agent. The task itself has to run on the controller.
+    type: str
+"""
+
+    # of modules that may have the agent run in an environment
+    AGENT_WAIT = r"""
+options:
+  wait_timeout:
+    description:
+      - Seconds to wait for a DAG run of the agent. MWAA may take five minutes to see the agent's DAG first.
+    type: int
+    default: 1200
+"""

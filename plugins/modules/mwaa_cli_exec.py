@@ -41,6 +41,7 @@ options:
     default: 600
 extends_documentation_fragment:
   - mwaa.migration._options.environment
+  - mwaa.migration._options.api_host
   - mwaa.migration._attributes
   - mwaa.migration._attributes.aws
   - amazon.aws.common.modules
@@ -173,6 +174,7 @@ def main():
     run_module(
         {
             "environment": {"type": "str", "required": True},
+            "api_host": {"type": "str"},
             "command": {"type": "str", "required": True, "no_log": True},
             "ca_path": {"type": "path"},
             "timeout": {"type": "int", "default": 600},

@@ -51,6 +51,7 @@ options:
     default: []
 extends_documentation_fragment:
   - mwaa.migration._options.environment
+  - mwaa.migration._options.api_host
   - mwaa.migration._attributes
   - mwaa.migration._attributes.aws
   - amazon.aws.common.modules
@@ -160,6 +161,7 @@ def main():
     run_module(
         {
             "environment": {"type": "str", "required": True},
+            "api_host": {"type": "str"},
             "path": {"type": "str", "required": True},
             "method": {"type": "str", "choices": list(limits.REST_METHODS), "default": "GET"},
             "query": {"type": "dict"},

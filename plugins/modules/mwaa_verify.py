@@ -60,6 +60,7 @@ options:
     default: true
 extends_documentation_fragment:
   - mwaa.migration._options.environment
+  - mwaa.migration._options.api_host
   - mwaa.migration._attributes
   - mwaa.migration._attributes.aws
   - amazon.aws.common.modules
@@ -192,6 +193,7 @@ def main() -> None:
     run_module(
         {
             "environment": {"type": "str", "required": True},
+            "api_host": {"type": "str"},
             "bundle": {"type": "str", "required": True},
             "not_carried": {
                 "type": "list",

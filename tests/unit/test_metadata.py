@@ -27,8 +27,9 @@ def test_the_action_group_holds_all_modules_that_speak_to_aws() -> None:
     assert {name for name in RUNTIME["action_groups"]["aws"] if isinstance(name, str)} == speaking
 
 
-def test_modules_that_wait_show_it() -> None:
-    waiting = {name for name, text in MODULES.items() if re.search(r"^  wait_timeout:$", text, re.MULTILINE)}
+def test_modules_that_wait_or_go_through_a_host_have_the_plugin_for_it() -> None:
+    pattern = re.compile(r"^  wait_timeout:$|_options[.](agent_wait|api_host)$", re.MULTILINE)
+    waiting = {name for name, text in MODULES.items() if pattern.search(text)}
     own_plugin = {path.stem for path in (ROOT / "plugins" / "action").glob("*.py")}
     assert waiting - own_plugin <= set(RUNTIME["plugin_routing"]["modules"])
     assert set(RUNTIME["plugin_routing"]["modules"]) <= set(MODULES)
