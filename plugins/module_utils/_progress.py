@@ -12,6 +12,7 @@ shows what is appended there. Without that variable nothing is written. Lines mu
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import Any, Callable, TypeVar
 
@@ -74,6 +75,23 @@ def wait_until(
             progress(f"{state} ({span(waited)})")
             said, said_at = state, now
         clock.sleep(max(0.05, min(max(1.0, waited / 10), interval, timeout - waited)))
+
+
+class Pacer:
+    """Keeps calls below a rate. Threads share it. clock: has monotonic() and sleep()."""
+
+    def __init__(self, per_second: float, clock: Any = time):
+        self._pause, self._clock = 1.0 / per_second, clock
+        self._lock, self._free_at = threading.Lock(), 0.0
+
+    def wait(self) -> None:
+        """Until it is one's turn."""
+        with self._lock:
+            now = self._clock.monotonic()
+            turn = max(now, self._free_at)
+            self._free_at = turn + self._pause
+        if turn > now:
+            self._clock.sleep(turn - now)
 
 
 def span(seconds: float) -> str:

@@ -705,7 +705,8 @@ class V1(_Api):
 
     def _show_pool(self, name: str) -> dict[str, Any]:
         pool = self.airflow.pools[name]
-        if pool["slots"] == -1:  # 2.11.2: the answer breaks Airflow's own schema, of the pool and of any page it is on
+        # 2.x: the answer breaks Airflow's own schema, of the pool and of any page it is on; 3.x shows -1
+        if pool["slots"] == -1 and not isinstance(self, V2):
             raise _Problem(500, "inf is not of type 'integer' ... On instance['open_slots']: inf", "Server Error")
         used = dict.fromkeys(
             ("occupied_slots", "running_slots", "queued_slots", "scheduled_slots", "deferred_slots"), 0

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     request_id,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
+from ansible_collections.mwaa.migration.plugins.module_utils._progress import Pacer
 
 BUDGET = 120.0  # seconds that one call may spend on being repeated
 LONGEST_PAUSE = 20.0
@@ -80,8 +80,7 @@ class RestClient:
         self.environment = environment
         self._clock = clock
         self._budget = budget
-        self._lock = threading.Lock()
-        self._free_at = 0.0
+        self._pace = Pacer(limits.REST_PACE, clock)
 
     def call(
         self,
@@ -111,7 +110,7 @@ class RestClient:
         deadline = self._clock.monotonic() + (self._budget if budget is None else budget)
         attempt = 0
         while True:
-            self._wait_for_turn()
+            self._pace.wait()
             try:
                 answer = self.client.invoke_rest_api(**request)
                 return Reply(int(answer.get("RestApiStatusCode", 200)), answer.get("RestApiResponse"))
@@ -150,14 +149,6 @@ class RestClient:
             # an environment may allow less than 100 rows a page (api.maximum_page_limit): only the total tells the end
             if not rows or offset >= int(body.get("total_entries", 0)):
                 return
-
-    def _wait_for_turn(self) -> None:
-        with self._lock:
-            now = self._clock.monotonic()
-            turn = max(now, self._free_at)
-            self._free_at = turn + 1.0 / limits.REST_PACE
-        if turn > now:
-            self._clock.sleep(turn - now)
 
     def _judge(self, exception: BaseException, where: str, once: bool, body: Any) -> tuple[RestError, bool]:
         code = error_code(exception)

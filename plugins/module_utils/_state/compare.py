@@ -78,12 +78,13 @@ def compare(
     on_conflict: str = "overwrite",
     prune: bool = False,
     spared: Iterable[str] = (),
+    prunable: Optional[set[str]] = None,
 ) -> list[Change]:
     """The changes, in the order of `wanted`, then what is pruned.
 
     current: {id: {field: value or Hidden}}. on_conflict: overwrite; keep (what exists stays as it is); fail (what
     exists and differs, or is not known to be equal, is a conflict). spared: ids that prune leaves alone although
-    not wanted.
+    not wanted. prunable: ids that prune may delete; None: any.
     """
     changes, ids = [], set(spared)
     for index, item in enumerate(wanted):
@@ -106,7 +107,8 @@ def compare(
             action = "conflict"
         changes.append(Change(item.id, index, item, action, tuple(changed), tuple(unknown), there))
     if prune:
-        for identifier in sorted(set(current) - ids - set(KEPT[kind])):
+        gone = set(current) - ids - set(KEPT[kind])
+        for identifier in sorted(gone if prunable is None else gone & prunable):
             changes.append(Change(identifier, None, None, "deleted", before=current[identifier]))
     return changes
 

@@ -100,7 +100,7 @@ def from_options(kind: str, rows: Iterable[Any]) -> list[Item]:
         identifier = row.get(option)
         where = f"index {index} ({option} {identifier!r})" if identifier else f"index {index}"
         fields = {name: row.get(name) for name in FIELDS[kind]}
-        found = [*_id_faults(kind, identifier), *_convert(kind, fields), *_field_faults(kind, fields)]
+        found = [*id_faults(kind, identifier), *_convert(kind, fields), *_field_faults(kind, fields)]
         if isinstance(identifier, str) and identifier:
             if identifier in seen:
                 faults.add(f"index {seen[identifier]} and index {index} both define {option} {identifier!r}")
@@ -123,7 +123,7 @@ def from_bundle(kind: str, state: dict[str, Any]) -> tuple[list[Item], list[NotC
         fields = {name: row.get(name) for name in FIELDS[kind]}
         if kind == "pools":
             fields["include_deferred"] = bool(fields["include_deferred"])
-        found = [*_id_faults(kind, identifier), *_field_faults(kind, fields)]
+        found = [*id_faults(kind, identifier), *_field_faults(kind, fields)]
         if found:
             refused.append(NotCarried(SINGULAR[kind], identifier, "; ".join(found)))
         else:
@@ -167,7 +167,8 @@ def _convert(kind: str, fields: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _id_faults(kind: str, identifier: Any) -> list[str]:
+def id_faults(kind: str, identifier: Any) -> list[str]:
+    """Why Airflow's tables cannot hold this id."""
     option = ID_OPTION[kind]
     if identifier is None or identifier == "":
         return [f"{option} is missing"]

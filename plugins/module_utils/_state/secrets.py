@@ -19,13 +19,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._state.model import Connection, json_object, values
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_errors, error_code
+from ansible_collections.mwaa.migration.plugins.module_utils._progress import Pacer
+from ansible_collections.mwaa.migration.plugins.module_utils._state.model import (
+    Connection,
+    Item,
+    Variable,
+    json_object,
+    values,
+)
 
 BACKEND = "airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend"
 OLD_BACKENDS = ("airflow.contrib.secrets.aws_secrets_manager.SecretsManagerBackend",)  # 1.10; 2.x moved it
@@ -267,3 +276,189 @@ def _read_uri(text: str, version: tuple[int, ...]) -> dict[str, Any]:
         "port": parts.port,
         "extra": extra,
     }
+
+
+# ----------------------------------------------------------------------------------------------------------- the store
+
+TAG = "mwaa-migration"  # its value is the environment that the secret was made for
+BUNDLE_TAG = "mwaa-migration-bundle"  # its value is the bundle's id
+WRITES_PER_SECOND = 45.0  # CreateSecret, PutSecretValue, DeleteSecret: 50 each [Secrets Manager quotas]
+READS_PER_SECOND = 90.0  # BatchGetSecretValue, ListSecrets: 100 each [Secrets Manager quotas]
+BATCH = 20  # secrets of one BatchGetSecretValue
+RECOVERY_DAYS = 7  # the least that DeleteSecret takes: what was pruned by mistake can be had back
+
+
+@dataclass(frozen=True)
+class Held:
+    """A secret that is there. text: None where it cannot be read (binary, or deleted). ours: made by this collection
+    for this environment, and with a bundle from that bundle. deleted: scheduled for deletion.
+    """
+
+    name: str
+    text: str | None
+    ours: bool
+    deleted: bool = False
+
+    def __repr__(self) -> str:
+        return f"Held({self.name!r}, ours={self.ours}, deleted={self.deleted})"
+
+
+class SecretStore:
+    """The secrets of one kind that one environment's Airflow asks for. Values stay in memory.
+
+    kms_key_id: the key that encrypts new ones; None: Secrets Manager's own. bundle_id: None for lists.
+    """
+
+    AT_ONCE = 8
+
+    def __init__(
+        self,
+        aws: Any,
+        kind: str,
+        backend: Backend,
+        version: tuple[int, ...],
+        environment: str,
+        *,
+        kms_key_id: str | None = None,
+        bundle_id: str | None = None,
+        clock: Any = time,
+    ):
+        self.aws, self.kind, self.backend, self.version, self.environment = aws, kind, backend, version, environment
+        self.kms_key_id, self.bundle_id = kms_key_id, bundle_id
+        self._reads, self._writes = Pacer(READS_PER_SECOND, clock), Pacer(WRITES_PER_SECOND, clock)
+
+    def name(self, identifier: str) -> str:
+        return self.backend.name(self.kind, identifier)
+
+    def refuses(self, item: Item) -> str | None:
+        """Why this item cannot be a secret that Airflow finds; None where it can."""
+        if not self.backend.asks(self.kind, item.id):
+            return "this environment's lookup pattern keeps it out of Secrets Manager; use another lane"
+        if NAME.fullmatch(self.name(item.id)) is None:
+            return "the name of a secret has letters, digits and /_+=.@- only, 512 at most; use another lane"
+        text = self._text(item)
+        if not text:
+            return "value: a secret is never empty; use another lane"
+        if len(text.encode()) > VALUE_MAX:
+            return f"it has {len(text.encode()):,} bytes, and a secret has {VALUE_MAX:,} at most; use another lane"
+        return None
+
+    def fields(self, held: Held) -> dict[str, Any] | None:
+        """What Airflow reads out of a secret; None where that is nothing."""
+        if held.text is None:
+            return None
+        if self.kind == "variables":
+            return {"value": held.text}
+        try:
+            return read_connection(held.text, self.version)
+        except ValueError:
+            return None
+
+    def _text(self, item: Item) -> str:
+        return item.value if isinstance(item, Variable) else write_connection(item, self.version).text  # type: ignore[arg-type]
+
+    # -- reading
+
+    def read(self, wanted: Iterable[str]) -> dict[str, Held]:
+        """{id: Held} of the wanted ones that exist, and of ours. Only of the wanted ones the text is read."""
+        listed = self._list()
+        found = {key: Held(self.name(key), None, ours, deleted) for key, (ours, deleted) in listed.items()}
+        names = {self.name(identifier): identifier for identifier in wanted}
+        # ListSecrets lags by minutes, so what it did not name is asked for too
+        ask = [name for name, identifier in names.items() if not listed.get(identifier, (False, False))[1]]
+        client = self.aws.client("secretsmanager")
+        batches = [ask[start : start + BATCH] for start in range(0, len(ask), BATCH)]
+
+        def get(batch: list[str]) -> dict[str, Any]:
+            self._reads.wait()
+            with aws_errors(f"read secrets of environment {self.environment}"):
+                return client.batch_get_secret_value(SecretIdList=batch)
+
+        with ThreadPoolExecutor(self.AT_ONCE) as pool:
+            for reply in pool.map(get, batches):
+                for error in reply.get("Errors") or ():
+                    self._judge(error, names, found)
+                for value in reply.get("SecretValues") or ():
+                    identifier = names[value["Name"]]
+                    ours = listed[identifier][0] if identifier in listed else self._is_ours(value["Name"])
+                    found[identifier] = Held(value["Name"], value.get("SecretString"), ours)
+        return found
+
+    def _judge(self, error: dict[str, Any], names: dict[str, str], found: dict[str, Held]) -> None:
+        code, name = error.get("ErrorCode"), str(error.get("SecretId"))
+        if code == "ResourceNotFoundException":
+            found.pop(names.get(name, ""), None)
+        elif code == "InvalidRequestException" and name in names:
+            found[names[name]] = Held(name, None, self._is_ours(name), deleted=True)
+        else:
+            raise MigrationError(
+                f"cannot read the secret {name} ({code}): allow secretsmanager:GetSecretValue on it, and kms:Decrypt"
+                " on its key"
+            )
+
+    def _list(self) -> dict[str, tuple[bool, bool]]:
+        """{id: (ours, scheduled for deletion)} of all under the prefix."""
+        prefix = self.name("")
+        found = {}
+        paginator = self.aws.client("secretsmanager").get_paginator("list_secrets")
+        filters = [{"Key": "name", "Values": [prefix]}] if prefix else []
+        with aws_errors(f"list the secrets {prefix}* of environment {self.environment}"):
+            for page in paginator.paginate(
+                Filters=filters, IncludePlannedDeletion=True, PaginationConfig={"PageSize": 100}
+            ):
+                self._reads.wait()
+                for secret in page.get("SecretList") or ():
+                    if secret["Name"].startswith(prefix):
+                        ours = self._ours(secret.get("Tags"))
+                        found[secret["Name"][len(prefix) :]] = (ours, bool(secret.get("DeletedDate")))
+        return found
+
+    def _is_ours(self, name: str) -> bool:
+        self._reads.wait()
+        with aws_errors(f"read whose secret {name} is"):
+            return self._ours(self.aws.client("secretsmanager").describe_secret(SecretId=name).get("Tags"))
+
+    def _ours(self, tags: Any) -> bool:
+        found = {tag["Key"]: tag.get("Value") for tag in tags or ()}
+        return found.get(TAG) == self.environment and (
+            self.bundle_id is None or found.get(BUNDLE_TAG) == self.bundle_id
+        )
+
+    # -- writing
+
+    def put(self, item: Item, held: Held | None) -> None:
+        """Create the secret, or give the one that is there this text. What is scheduled for deletion is restored."""
+        name, text = self.name(item.id), self._text(item)
+        client = self.aws.client("secretsmanager")
+        tags = {TAG: self.environment, **({BUNDLE_TAG: self.bundle_id} if self.bundle_id else {})}
+        with aws_errors(f"write the secret {name}"):
+            if held is None:
+                self._writes.wait()
+                try:
+                    # botocore repeats it with the same ClientRequestToken, which makes a second one no second one
+                    client.create_secret(
+                        Name=name,
+                        SecretString=text,
+                        Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+                        **({"KmsKeyId": self.kms_key_id} if self.kms_key_id else {}),
+                    )
+                    return
+                except Exception as exception:
+                    if error_code(exception) not in ("ResourceExistsException", "InvalidRequestException"):
+                        raise
+                    held = Held(name, None, False, error_code(exception) == "InvalidRequestException")
+            if held.deleted:
+                self._writes.wait()
+                client.restore_secret(SecretId=name)
+            self._writes.wait()
+            if self.kms_key_id:
+                client.update_secret(SecretId=name, SecretString=text, KmsKeyId=self.kms_key_id)
+            else:
+                client.put_secret_value(SecretId=name, SecretString=text)
+
+    def delete(self, identifier: str) -> None:
+        """It can be restored for a week."""
+        name = self.name(identifier)
+        self._writes.wait()
+        with aws_errors(f"delete the secret {name}"):
+            self.aws.client("secretsmanager").delete_secret(SecretId=name, RecoveryWindowInDays=RECOVERY_DAYS)

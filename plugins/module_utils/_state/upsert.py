@@ -8,78 +8,74 @@ PRIVATE to the collection: no promise is made to other collections.
 
 from __future__ import annotations
 
-import base64
-import secrets
-from collections.abc import Callable
-from typing import Any, NamedTuple, Optional
+import contextlib
+from typing import Any
 
-from ansible_collections.mwaa.migration.plugins.module_utils._bundle import SINGULAR, Bundle, Ledger, digest, open_store
-from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils import _select
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import SINGULAR, Bundle, open_store
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults, MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import held
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import reach
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import Cli
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
+from ansible_collections.mwaa.migration.plugins.module_utils._select import NOT_SELECTED, Selection
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
-from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import Change, Hidden, compare, diff
+from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import compare, diff
+from ansible_collections.mwaa.migration.plugins.module_utils._state.lanes import (
+    LANES,
+    Agent,
+    ByAgent,
+    ByCli,
+    ByRest,
+    BySecrets,
+    ByTask,
+    Choice,
+    Knowledge,
+    Lane,
+    Outcome,
+    Work,
+    choose_lane,
+    named,
+    refuse,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import (
+    CLASSES,
     Item,
     NotCarried,
-    as_state,
     from_bundle,
     from_options,
+    id_faults,
     values,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
-
-LEDGER_EVERY = 200  # items between two writings of the ledger
-SHOWN = 10  # items named in one sentence; results has all
+from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane
+from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import Backend, SecretStore, backend_options
 
 
 def argument_spec(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
     """The options of the module for `kind`. fields: those of one item, without demands: model.py names all faults."""
-    return {
+    spec: dict[str, Any] = {
         "environment": {"type": "str", "required": True},
         kind: {"type": "list", "elements": "dict", "options": fields},
         "bundle": {"type": "str"},
-        "lane": {"type": "str", "choices": ["auto", "rest", "agent"], "default": "auto"},
+        **_select.ARGUMENT_SPEC,
+        "lane": {"type": "str", "choices": list(LANES), "default": "auto"},
         "on_conflict": {"type": "str", "choices": ["overwrite", "keep", "fail"], "default": "overwrite"},
         "prune": {"type": "bool", "default": False},
         "kms_key_id": {"type": "str", "no_log": False},
+        "secrets_prefix": {"type": "str", "no_log": False},
+        "secrets_kms_key_id": {"type": "str", "no_log": False},
         "wait_timeout": {"type": "int", "default": 1200},
+        "api_host": {"type": "str"},
     }
-
-
-class Choice(NamedTuple):
-    lane: str
-    reason: str
-
-
-def choose_lane(asked: str, version: tuple[int, ...], key: str | None) -> Choice:
-    """The lane and, in one sentence, why. key: the KMS key that could seal a request, None where there is none."""
-    airflow = "Airflow " + ".".join(map(str, version))
-    if asked == "agent":
-        if version[0] >= 3:
-            raise MigrationError(
-                f"lane agent cannot write on {airflow}, whose tasks have no database: use lane rest or auto"
-            )
-        if not key:
-            raise MigrationError("lane agent needs a key to seal its request with: set kms_key_id or bundle")
-        return Choice("agent", "It was asked for.")
-    if asked == "rest":
-        return Choice("rest", "It was asked for.")
-    if version[0] >= 3:
-        return Choice("rest", f"Tasks of {airflow} cannot reach its database, so single REST calls write the secrets.")
-    if key:
-        return Choice(
-            "agent", f"One DAG run on {airflow} applies and compares everything, secrets too, and leaves no trace."
-        )
-    return Choice(
-        "rest", f"{airflow} could take everything in one DAG run, but neither kms_key_id nor bundle gives a key."
-    )
+    return spec
 
 
 def upsert(ctx: Any, kind: str) -> dict[str, Any]:
     """The body of the three modules. Raises MigrationError; nothing is written before everything has been checked."""
     params = ctx.params
+    selection = Selection(params["include"], params["exclude"], params["rename"])
     listed: list[NotCarried] = []
     bundle: Bundle | None = None
     if params["bundle"] is None:
@@ -87,304 +83,155 @@ def upsert(ctx: Any, kind: str) -> dict[str, Any]:
     else:
         bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws, params["kms_key_id"])
         wanted, listed = from_bundle(kind, bundle.read_state(kind))
+    wanted, listed, renamed = select(kind, selection, wanted, listed)
     environment = _environment(ctx, params["environment"])
     if environment is None:
         changes = compare(kind, wanted, {}, lambda *_field: None)
-        choice = Choice(
-            params["lane"], f"Environment {params['environment']} does not exist yet: everything would be created."
-        )
-        return _result(ctx, kind, choice, [Outcome(change) for change in changes], listed)
-    version = tuple(int(part) for part in environment["AirflowVersion"].split(".")[:3])
-    key = params["kms_key_id"] or (bundle.key["kms_key_id"] if bundle else None)
-    choice = choose_lane(params["lane"], version, key)
-    rest = RestClient(ctx.aws.client("mwaa"), environment["Name"])
-    job = Job(
-        ctx,
+        reason = f"Environment {params['environment']} does not exist yet: everything would be created."
+        work = Work(kind, params["environment"], wanted, listed, Knowledge(kind, None, None))
+        return _result(ctx, work, Choice(params["lane"], reason), [Outcome(change) for change in changes], renamed)
+    work = Work(
         kind,
         environment["Name"],
-        choice,
         wanted,
         listed,
-        RestLane(rest, kind, version, Masking(version[0], environment.get("AirflowConfigurationOptions"))),
-        AgentLane(ctx.aws, environment, key, rest=rest) if key else None,
         Knowledge(kind, bundle, bundle.ledger(environment["Name"]) if bundle else None),
+        on_conflict=params["on_conflict"],
+        prune=params["prune"],
+        check=ctx.check_mode,
+        timeout=params["wait_timeout"],
     )
-    return job.by_agent() if choice.lane == "agent" else job.by_rest()
+    key = params["kms_key_id"] or (bundle.key["kms_key_id"] if bundle else None)
+    choice, lane, agent = _lane(ctx, work, environment, key)
+    with held(bundle.store, work.environment) if bundle and not work.check else contextlib.nullcontext():
+        outcomes = apply(work, lane)
+    if agent:
+        work.notes += agent.notes
+    return _result(ctx, work, choice, outcomes, renamed)
 
 
-class Outcome:
-    """What became of a change: its final action, and why not where it failed."""
-
-    def __init__(self, change: Change, lane: str = "rest"):
-        self.change, self.lane = change, lane
-        self.action = change.action
-        self.error: str | None = None
-        self.reason: str | None = None
-        if change.unknown and not change.changed:
-            self.reason = (
-                f"{', '.join(change.unknown)} cannot be read back and nothing is known of it, so it counts as different"
-            )
-        elif self.action in ("kept", "conflict"):
-            self.reason = "exists with another content"
-
-    @property
-    def changed(self) -> bool:
-        return self.error is None and self.action in ("created", "updated", "deleted", "unknown")
+def select(
+    kind: str, selection: Selection, wanted: list[Item], listed: list[NotCarried]
+) -> tuple[list[Item], list[NotCarried], dict[str, str]]:
+    """(items under the target's ids, what is not carried, {id in the target: id in the source} where they differ)."""
+    chosen = selection.apply([item.id for item in wanted])
+    faults = Faults("rename makes names that Airflow does not take, nothing was done")
+    for new, old in chosen.renamed.items():
+        for fault in id_faults(kind, new):
+            faults.add(f"{old!r} would become {new!r}: {fault}")
+    faults.raise_if_any()
+    items = [CLASSES[kind](id=chosen.ids[item.id], **values(item)) for item in wanted if item.id in chosen.ids]
+    left = [NotCarried(SINGULAR[kind], identifier, NOT_SELECTED) for identifier in chosen.left]
+    others = [entry for entry in listed if selection.takes(entry.id)]
+    return items, [*others, *left], chosen.renamed
 
 
-class Knowledge:
-    """What is known of fields that REST hides: from the agent, otherwise from the ledger of what was last applied."""
-
-    def __init__(self, kind: str, bundle: Bundle | None, ledger: Ledger | None):
-        self.kind, self.bundle, self.ledger = kind, bundle, ledger
-        self.key = bundle.digest_key if bundle else secrets.token_bytes(32)
-        self.digests: dict[str, dict[str, str]] = {}  # the agent's
-        self._noted = 0
-
-    @property
-    def encoded_key(self) -> str:
-        return base64.b64encode(self.key).decode()
-
-    def same(self, identifier: str, field: str, value: Any) -> Optional[bool]:
-        for known in (self.digests.get(identifier), self.ledger.get(self.kind, identifier) if self.ledger else None):
-            if known and field in known:
-                return known[field] == digest(self.key, self.kind, identifier, field, value)
-        return None
-
-    def of(self, item: Item) -> dict[str, str]:
-        return {name: digest(self.key, self.kind, item.id, name, value) for name, value in values(item).items()}
-
-    def note(self, identifier: str, digests: dict[str, str] | None) -> None:
-        """Into the ledger: what the target now holds; None where it holds it no more."""
-        if self.ledger is None or (digests is None and self.ledger.get(self.kind, identifier) is None):
-            return
-        self.ledger.put(self.kind, identifier, digests)
-        self._noted += 1
-        if self._noted >= LEDGER_EVERY:
-            self.save()
-
-    def save(self) -> None:
-        if self.ledger is not None:
-            self.ledger.save()
-        self._noted = 0
-
-
-class Job:
-    """One call of a module, once it is known what is wanted, where, and by which lane."""
-
-    def __init__(
-        self,
-        ctx: Any,
-        kind: str,
-        name: str,
-        choice: Choice,
-        wanted: list[Item],
-        listed: list[NotCarried],
-        lane: RestLane,
-        agent: AgentLane | None,
-        knowledge: Knowledge,
-    ):
-        self.ctx, self.kind, self.name, self.choice = ctx, kind, name, choice
-        self.wanted, self.listed, self.lane, self.agent, self.knowledge = wanted, listed, lane, agent, knowledge
-        self.index = {item.id: index for index, item in enumerate(wanted)}
-
-    # -- lane agent
-
-    def by_agent(self) -> dict[str, Any]:
-        """One run applies everything in one transaction; none is made where REST alone shows that all is equal."""
-        check = self.ctx.check_mode
-        try:
-            # the ledger is memory, not proof: the agent is asked wherever it may be
-            changes = self._compare(self.wanted, self.knowledge.same if check else lambda *_field: None)
-        except Unlistable:
-            if check:
-                self._current = self.lane.read_each(item.id for item in self.wanted)
-                changes = self._compare(self.wanted, self.knowledge.same)
-            else:  # the agent compares by itself
-                changes = [Change(item.id, self.index[item.id], item, "unknown") for item in self.wanted]
-        outcomes = [Outcome(change, "agent") for change in changes]
-        if check or not any(change.writes or change.action == "conflict" for change in changes):
-            if check:
-                self._refuse_conflicts(outcomes)
-            return self._result(outcomes)
-        result = self._ask(
-            {
-                "op": "import_state",
-                self.kind: as_state(self.wanted),
-                "on_conflict": self.ctx.params["on_conflict"],
-                "prune": self.ctx.params["prune"],
-                "spared": sorted(entry.id for entry in self.listed),  # the bundle has them: they are not to be pruned
-                "digest_key": self.knowledge.encoded_key,
-            }
+def apply(work: Work, lane: Lane) -> list[Outcome]:
+    """Compare, and unless in check mode write. Raises MigrationError where something was not applied."""
+    items, refused = [], set()
+    for item in work.wanted:
+        adapted, note = lane.adapt(item)
+        if note is not None:
+            work.listed.append(note)
+        if adapted is None:
+            refused.add(item.id)
+        else:
+            items.append(adapted)
+    changes = compare(
+        work.kind,
+        items,
+        lane.read(items),
+        lane.remembered,
+        on_conflict=work.on_conflict,
+        prune=work.prune,
+        spared=work.spared | refused,
+        prunable=work.prunable,
+    )
+    outcomes = []
+    for change in changes:
+        reason = lane.unreachable(change) if change.writes else None
+        if reason is None:
+            outcomes.append(lane.outcome(change))
+        else:
+            work.list(change.id, f"not pruned: {reason}" if change.action == "deleted" else reason)
+    if work.on_conflict == "fail" and (work.check or not lane.judges):
+        refuse(work, {outcome.change.id: outcome.reason for outcome in outcomes if outcome.action == "conflict"})
+    if work.check:
+        return outcomes
+    try:
+        lane.apply(outcomes)
+    finally:
+        work.knowledge.save()
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if failed:
+        applied = sum(outcome.changed for outcome in outcomes)
+        raise MigrationError(
+            f"{len(failed)} of {len(outcomes)} {work.kind} were not applied to environment {work.environment}:"
+            f" {named((outcome.change.id, outcome.error) for outcome in failed)}; {applied} were applied and stay."
+            " Run again to finish, results says what became of each",
+            results=_rows(work, outcomes, {}),
+            not_carried=[entry.shown() for entry in work.listed],
+            changed=applied > 0,
         )
-        statuses = dict((result.get("results") or {}).get(self.kind) or {})
-        reasons = (result.get("reasons") or {}).get(self.kind) or {}
-        if not result.get("applied"):
-            self._refuse(reasons)
-        digests = (result.get("digests") or {}).get(self.kind) or {}
-        for outcome in outcomes:
-            identifier = outcome.change.id
-            outcome.action = statuses.pop(identifier, "unchanged")
-            outcome.reason = reasons.get(identifier)
-        for identifier, status in statuses.items():  # what REST did not show yet when it was compared
-            outcome = Outcome(Change(identifier, self.index.get(identifier), None, status), "agent")
-            outcomes.append(outcome)
-        for outcome in outcomes:
-            self._check_arrival(outcome, digests.get(outcome.change.id))
-        self.knowledge.save()
-        return self._result(outcomes)
+    return outcomes
 
-    def _check_arrival(self, outcome: Outcome, digests: dict[str, str] | None) -> None:
-        item = outcome.change.item
-        if outcome.action == "deleted":
-            self.knowledge.note(outcome.change.id, None)
-        elif item is not None and digests is not None and outcome.action != "kept":
-            fine = self.knowledge.of(item)
-            other = sorted(name for name, known in digests.items() if fine.get(name) != known)
-            if other:
-                fields = ", ".join(other)
-                self.listed.append(
-                    NotCarried(SINGULAR[self.kind], item.id, f"{fields}: this Airflow stores it differently")
-                )
-            self.knowledge.note(item.id, digests)
 
-    # -- lane rest
-
-    def by_rest(self) -> dict[str, Any]:
-        items, refused, by_task = [], set(), set()
-        for item in self.wanted:
-            if self._takes_task(item):
-                by_task.add(item.id)
-                items.append(item)
-                continue
-            adapted, note = self.lane.adapt(item)
-            if note is not None:
-                self.listed.append(note)
-            if adapted is None:
-                refused.add(item.id)
-            else:
-                items.append(adapted)
-        changes = self._compare(items, self.knowledge.same, spared=refused)
-        hidden = [
-            change.id
-            for change in changes
-            if change.item and any(isinstance(value, Hidden) for value in (change.before or {}).values())
-        ]
-        if self.agent and self.lane.major >= 3 and not self.ctx.check_mode and hidden:
-            self._learn(hidden)
-            changes = self._compare(items, self.knowledge.same, spared=refused)
-        outcomes = []
-        for change in changes:
-            reason = self.lane.unreachable(change) if change.writes else None
-            if reason is None:
-                outcomes.append(Outcome(change, "agent" if change.id in by_task else "rest"))
-            elif change.action == "deleted":
-                self.listed.append(NotCarried(SINGULAR[self.kind], change.id, f"not pruned: {reason}"))
-            else:
-                self.listed.append(NotCarried(SINGULAR[self.kind], change.id, reason))
-        self._refuse_conflicts(outcomes)
-        if not self.ctx.check_mode:
-            self._write(outcomes)
-        return self._result(outcomes)
-
-    def _takes_task(self, item: Item) -> bool:
-        """Whether a task of Airflow 3 writes it, because REST would show its secret in the audit log."""
-        return self.agent is not None and self.lane.major >= 3 and self.lane.masking.exposes(item) is not None
-
-    def _learn(self, identifiers: list[str]) -> None:
-        answer = self._ask(
-            {"op": "digest_state", "ids": {self.kind: identifiers}, "digest_key": self.knowledge.encoded_key}
+def _lane(ctx: Any, work: Work, environment: dict[str, Any], key: str | None) -> tuple[Choice, Lane, AgentLane | None]:
+    params, name = ctx.params, environment["Name"]
+    version = tuple(int(part) for part in environment["AirflowVersion"].split(".")[:3])
+    access = reach(ctx.aws, environment)
+    choice = choose_lane(params["lane"], work.kind, version, key, access)
+    rest = RestClient(ctx.aws.client("mwaa"), name)
+    masking = Masking(version[0], environment.get("AirflowConfigurationOptions"))
+    api = RestLane(rest, work.kind, version, masking) if access.rest else None
+    runner = AgentLane(ctx.aws, environment, key, rest=rest, access=access) if key else None
+    agent = Agent(work, runner) if runner else None
+    lane: Lane
+    if choice.lane == "secrets_manager":
+        lane = BySecrets(work, _secret_store(ctx, work, environment, version), api, agent)
+    elif choice.lane == "cli":
+        lane = ByCli(
+            work, Cli.of(ctx.aws, name), lambda item: masking.hides(item.id) or masking.exposes(item) is not None
         )
-        found = (answer.get("digests") or {}).get(self.kind) or {}
-        self.knowledge.digests = {identifier: known for identifier, known in found.items() if known}
+    elif choice.lane == "rest" and api:
+        lane = ByRest(work, api, agent)
+    elif version[0] >= 3 and agent:
+        lane = ByTask(work, agent)
+    elif agent:
+        lane = ByAgent(work, agent, api)
+    else:
+        raise AssertionError(choice)
+    return choice, lane, runner
 
-    def _write(self, outcomes: list[Outcome]) -> None:
-        by_id = {outcome.change.id: outcome for outcome in outcomes}
-        todo = [outcome.change for outcome in outcomes if outcome.change.writes and outcome.lane == "rest"]
 
-        def done(changes: list[Change]) -> None:
-            for change in changes:
-                if by_id[change.id].action == "unknown":
-                    by_id[change.id].action = "updated"
-                self.knowledge.note(change.id, self.knowledge.of(change.item) if change.item else None)
-
-        for outcome in outcomes:
-            if outcome.action == "unchanged" and outcome.change.id in self.knowledge.digests and outcome.change.item:
-                # known for certain now: remembered for check mode, which may not ask
-                self.knowledge.note(outcome.change.id, self.knowledge.of(outcome.change.item))
-        try:
-            for identifier, error in self.lane.apply(todo, done).items():
-                by_id[identifier].error = error
-            self._write_by_task([outcome for outcome in outcomes if outcome.change.writes and outcome.lane == "agent"])
-        finally:
-            self.knowledge.save()
-        failed = [outcome for outcome in outcomes if outcome.error]
-        if failed:
-            applied = sum(outcome.changed for outcome in outcomes)
-            raise MigrationError(
-                f"{len(failed)} of {len(outcomes)} {self.kind} were not applied to environment {self.name}:"
-                f" {_named((outcome.change.id, outcome.error) for outcome in failed)}; {applied} were applied and stay."
-                " Run again to finish, results says what became of each",
-                results=self._rows(outcomes),
-                not_carried=[entry.shown() for entry in self.listed],
-                changed=applied > 0,
-            )
-
-    def _write_by_task(self, outcomes: list[Outcome]) -> None:
-        items = [outcome.change.item for outcome in outcomes if outcome.change.item]
-        if not items:
-            return
-        result = self._ask({"op": "import_state", self.kind: as_state(items), "digest_key": self.knowledge.encoded_key})
-        statuses = (result.get("results") or {}).get(self.kind) or {}
-        reasons = (result.get("reasons") or {}).get(self.kind) or {}
-        for outcome in outcomes:
-            identifier = outcome.change.id
-            if statuses.get(identifier) not in ("created", "updated", "unchanged"):
-                outcome.error = reasons.get(identifier, "the agent did not say why")
-                continue
-            outcome.action = "created" if outcome.change.before is None else "updated"
-            if outcome.change.item:
-                self.knowledge.note(identifier, self.knowledge.of(outcome.change.item))
-
-    # -- both
-
-    def _compare(
-        self, items: list[Item], remembered: Callable[[str, str, Any], Optional[bool]], spared: set[str] | None = None
-    ) -> list[Change]:
-        if not hasattr(self, "_current"):
-            self._current = self.lane.read()
-        on_conflict, prune = self.ctx.params["on_conflict"], self.ctx.params["prune"]
-        spared = (spared or set()) | {entry.id for entry in self.listed}
-        return compare(self.kind, items, self._current, remembered, on_conflict=on_conflict, prune=prune, spared=spared)
-
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        if self.agent is None:
-            raise MigrationError("the agent needs a key to seal its request with: set kms_key_id or bundle")
-        self.agent.install()
-        return self.agent.run(request, self.ctx.params["wait_timeout"])
-
-    def _refuse_conflicts(self, outcomes: list[Outcome]) -> None:
-        if self.ctx.params["on_conflict"] == "fail":
-            self._refuse(
-                {outcome.change.id: outcome.reason for outcome in outcomes if outcome.change.action == "conflict"}
-            )
-
-    def _refuse(self, reasons: dict[str, str | None]) -> None:
-        if reasons:
-            raise MigrationError(
-                f"nothing was written to environment {self.name}: {len(reasons)} {self.kind} are refused:"
-                f" {_named(sorted(reasons.items()), len(reasons))}",
-                conflicts=sorted(reasons),
-            )
-
-    def _rows(self, outcomes: list[Outcome]) -> list[dict[str, Any]]:
-        return _rows(self.kind, outcomes, self.index)
-
-    def _result(self, outcomes: list[Outcome]) -> dict[str, Any]:
-        result = _result(self.ctx, self.kind, self.choice, outcomes, self.listed, self.index)
-        if self.agent and self.agent.notes:
-            result["notes"] = self.agent.notes
-        return result
+def _secret_store(ctx: Any, work: Work, environment: dict[str, Any], version: tuple[int, ...]) -> SecretStore:
+    """Raises MigrationError where this environment's Airflow does not look into Secrets Manager, or elsewhere in it."""
+    options = environment.get("AirflowConfigurationOptions")
+    backend, prefix = Backend.of(options), ctx.params["secrets_prefix"]
+    mend = "set secrets_backend of mwaa_environment first"
+    if backend is None and ctx.check_mode:
+        work.notes.append(f"environment {work.environment} does not look into Secrets Manager yet: {mend}")
+        backend = Backend.of(backend_options(prefix or "airflow", environment["AirflowVersion"]))
+    if backend is None or backend.prefixes[work.kind] is None:
+        raise MigrationError(
+            f"Airflow in environment {work.environment} does not look for {work.kind} in Secrets Manager"
+            f" (secrets.backend): {mend}"
+        )
+    if prefix is not None and backend.name(work.kind, "") != f"{prefix}/{work.kind}/":
+        raise MigrationError(
+            f"Airflow in environment {work.environment} looks for {work.kind} under {backend.name(work.kind, '')}, not"
+            f" under {prefix}/{work.kind}/: correct secrets_prefix, or {mend}"
+        )
+    bundle = work.knowledge.bundle
+    return SecretStore(
+        ctx.aws,
+        work.kind,
+        backend,
+        version,
+        work.environment,
+        kms_key_id=ctx.params["secrets_kms_key_id"],
+        bundle_id=bundle.bundle_id if bundle else None,
+    )
 
 
 def _environment(ctx: Any, name: str) -> dict[str, Any] | None:
@@ -403,39 +250,27 @@ def _environment(ctx: Any, name: str) -> dict[str, Any] | None:
     return environment
 
 
-def _named(pairs: Any, most: int = SHOWN) -> str:
-    pairs = list(pairs)
-    shown = "; ".join(f"{identifier} ({reason})" if reason else str(identifier) for identifier, reason in pairs[:most])
-    return shown + (f"; and {len(pairs) - most} more" if len(pairs) > most else "")
-
-
-def _rows(kind: str, outcomes: list[Outcome], index: dict[str, int]) -> list[dict[str, Any]]:
+def _rows(work: Work, outcomes: list[Outcome], renamed: dict[str, str]) -> list[dict[str, Any]]:
+    index = work.index
     return [
         {
             "id": outcome.change.id,
+            **({"renamed_from": renamed[outcome.change.id]} if outcome.change.id in renamed else {}),
             "index": index.get(outcome.change.id),
             "changed": outcome.changed,
             "action": outcome.action,
             "lane": outcome.lane,
+            "store": outcome.store,
             "reason": outcome.reason,
-            "diff": diff(kind, outcome.change) if outcome.changed or outcome.error else None,
+            "diff": diff(work.kind, outcome.change) if outcome.changed or outcome.error else None,
             "error": outcome.error,
         }
         for outcome in outcomes
     ]
 
 
-def _result(
-    ctx: Any,
-    kind: str,
-    choice: Choice,
-    outcomes: list[Outcome],
-    listed: list[NotCarried],
-    index: dict[str, int] | None = None,
-) -> dict[str, Any]:
-    if index is None:
-        index = {o.change.id: o.change.index for o in outcomes if o.change.index is not None}
-    rows = _rows(kind, outcomes, index)
+def _result(ctx: Any, work: Work, choice: Choice, outcomes: list[Outcome], renamed: dict[str, str]) -> dict[str, Any]:
+    rows = _rows(work, outcomes, renamed)
     actions = sorted({outcome.action for outcome in outcomes})
     result: dict[str, Any] = {
         "changed": any(row["changed"] for row in rows),
@@ -443,13 +278,15 @@ def _result(
         "counts": {action: sum(outcome.action == action for outcome in outcomes) for action in actions},
         "lane": choice.lane,
         "lane_reason": choice.reason,
-        "not_carried": [entry.shown() for entry in listed],
+        "not_carried": [entry.shown() for entry in work.listed],
     }
+    if work.notes:
+        result["notes"] = work.notes
     if ctx.diff_mode:
         result["diff"] = [
             {
-                "before_header": f"{SINGULAR[kind]} {row['id']}",
-                "after_header": f"{SINGULAR[kind]} {row['id']}",
+                "before_header": f"{SINGULAR[work.kind]} {row['id']}",
+                "after_header": f"{SINGULAR[work.kind]} {row['id']}",
                 **row["diff"],
             }
             for row in rows

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,83 @@ class Target:
         return {
             name: {field: value for field, value in row.items() if field != "team_name"} for name, row in stored.items()
         }
+
+
+class Secrets:
+    """Secrets Manager as `aws.client("secretsmanager")`: names with texts, tags and whether they are to be deleted.
+
+    lag: names that ListSecrets does not show yet.
+    """
+
+    def __init__(self) -> None:
+        self.held: dict[str, dict[str, Any]] = {}
+        self.calls: list[tuple[str, Any]] = []
+        self.lag: set[str] = set()
+        self._lock = threading.Lock()
+
+    def texts(self) -> dict[str, str]:
+        return {name: secret["SecretString"] for name, secret in self.held.items() if not secret["DeletedDate"]}
+
+    def add(self, name: str, text: str, **tags: str) -> None:
+        shown = [{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()]
+        self.held[name] = {"SecretString": text, "Tags": shown, "DeletedDate": None}
+
+    def _live(self, operation: str, name: str) -> dict[str, Any]:
+        if name not in self.held:
+            raise ClientError({"Error": {"Code": "ResourceNotFoundException"}}, operation)
+        if self.held[name]["DeletedDate"]:
+            raise ClientError({"Error": {"Code": "InvalidRequestException"}}, operation)
+        return self.held[name]
+
+    def create_secret(self, Name: str, SecretString: str, Tags: Any, **more: Any) -> None:
+        with self._lock:
+            self.calls.append(("CreateSecret", Name))
+            if Name in self.held:
+                code = "InvalidRequestException" if self.held[Name]["DeletedDate"] else "ResourceExistsException"
+                raise ClientError({"Error": {"Code": code}}, "CreateSecret")
+            self.held[Name] = {"SecretString": SecretString, "Tags": Tags, "DeletedDate": None, **more}
+
+    def put_secret_value(self, SecretId: str, SecretString: str) -> None:
+        self.calls.append(("PutSecretValue", SecretId))
+        self._live("PutSecretValue", SecretId)["SecretString"] = SecretString
+
+    def delete_secret(self, SecretId: str, RecoveryWindowInDays: int) -> None:
+        self.calls.append(("DeleteSecret", SecretId))
+        self._live("DeleteSecret", SecretId)["DeletedDate"] = RecoveryWindowInDays
+
+    def restore_secret(self, SecretId: str) -> None:
+        self.calls.append(("RestoreSecret", SecretId))
+        self.held[SecretId]["DeletedDate"] = None
+
+    def describe_secret(self, SecretId: str) -> dict[str, Any]:
+        return {"Tags": self.held[SecretId]["Tags"]}
+
+    def get_paginator(self, _operation: str) -> Any:
+        def paginate(Filters: list[Any], **_more: Any) -> Any:
+            [prefix] = Filters[0]["Values"]
+            rows = [
+                {"Name": name, **{key: value for key, value in secret.items() if key != "SecretString"}}
+                for name, secret in sorted(self.held.items())
+                if name.startswith(prefix) and name not in self.lag
+            ]
+            return [{"SecretList": rows[start : start + 100]} for start in range(0, len(rows) or 1, 100)]
+
+        return SimpleNamespace(paginate=paginate)
+
+    def batch_get_secret_value(self, SecretIdList: list[str]) -> dict[str, Any]:
+        assert len(SecretIdList) <= 20
+        answer: dict[str, list[Any]] = {"SecretValues": [], "Errors": []}
+        for name in SecretIdList:
+            try:
+                answer["SecretValues"].append({"Name": name, "SecretString": self._live("x", name)["SecretString"]})
+            except ClientError as error:
+                answer["Errors"].append({"SecretId": name, "ErrorCode": error.response["Error"]["Code"]})
+        return answer
+
+
+@pytest.fixture
+def secrets() -> Secrets:
+    return Secrets()
 
 
 @pytest.fixture(params=["2.11.2", "3.2.1"])

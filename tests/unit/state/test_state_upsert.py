@@ -1,42 +1,76 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The shared body of the three modules: which lane, what is asked of the agent, what is remembered."""
+"""The three modules' shared body and the lanes: which one, what is asked, what is written, what is remembered."""
 
 from __future__ import annotations
 
+import base64
+import json
+import shlex
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import digest
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import CliResult
 from ansible_collections.mwaa.migration.plugins.module_utils._state import upsert as module
-from ansible_collections.mwaa.migration.plugins.module_utils._state.upsert import choose_lane, upsert
+from ansible_collections.mwaa.migration.plugins.module_utils._state.lanes import choose_lane
+from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import backend_options
+from ansible_collections.mwaa.migration.plugins.module_utils._state.upsert import upsert
 
 SECRET = "CANARY-upsert-00000001"
+PUBLIC = Access(True, True, "The web server is public.")
+OLD = Access(False, True, "Airflow 2.0.2 has no REST API in MWAA (it begins with 2.4.3), its CLI answers.")
+CLOSED = Access(False, False, "The web server is private and cannot be reached: no route.")
 
 
 @pytest.mark.parametrize(
-    ("asked", "version", "key", "lane", "reason"),
+    ("asked", "kind", "version", "key", "access", "lane", "reason"),
     [
-        ("auto", (2, 11, 2), "key", "agent", "leaves no trace"),
-        ("auto", (2, 11, 2), None, "rest", "neither kms_key_id nor bundle"),
-        ("auto", (3, 2, 1), "key", "rest", "cannot reach its database"),
-        ("rest", (2, 11, 2), "key", "rest", "asked for"),
+        ("auto", "variables", (2, 11, 2), "key", PUBLIC, "agent", "leaves no trace"),
+        ("auto", "variables", (2, 11, 2), None, PUBLIC, "rest", "neither kms_key_id nor bundle"),
+        ("auto", "connections", (2, 11, 2), "key", CLOSED, "agent", "It starts by its schedule. The web server is"),
+        ("auto", "connections", (2, 0, 2), "key", OLD, "agent", "the agent, started by the CLI, compares and writes"),
+        ("auto", "pools", (2, 0, 2), "key", CLOSED, "agent", "started by its schedule, compares and writes"),
+        ("auto", "variables", (2, 0, 2), None, OLD, "cli", "gives a key for the agent"),
+        ("auto", "connections", (3, 2, 1), "key", PUBLIC, "rest", "cannot reach its database"),
+        ("auto", "variables", (3, 2, 1), "key", CLOSED, "agent", "starts by its schedule"),
+        ("rest", "variables", (2, 11, 2), "key", PUBLIC, "rest", "asked for"),
+        ("agent", "variables", (3, 2, 1), "key", PUBLIC, "agent", "asked for"),
+        ("secrets_manager", "connections", (2, 0, 2), None, CLOSED, "secrets_manager", "asked for"),
+        ("secrets_manager", "pools", (3, 2, 1), None, PUBLIC, "rest", "Pools are always in Airflow's own database. T"),
     ],
 )
-def test_the_lane_and_why(asked: str, version: tuple[int, ...], key: str | None, lane: str, reason: str) -> None:
-    choice = choose_lane(asked, version, key)
+def test_the_lane_and_why(
+    asked: str, kind: str, version: tuple[int, ...], key: str | None, access: Access, lane: str, reason: str
+) -> None:
+    choice = choose_lane(asked, kind, version, key, access)
     assert choice.lane == lane and reason in choice.reason and choice.reason.endswith(".")
 
 
 @pytest.mark.parametrize(
-    ("version", "key", "fault"), [((3, 2, 1), "key", "use lane rest"), ((2, 9, 2), None, "kms_key_id")]
+    ("asked", "kind", "version", "key", "access", "fault"),
+    [
+        ("agent", "connections", (3, 2, 1), "key", PUBLIC, "use lane rest"),
+        ("agent", "variables", (2, 9, 2), None, PUBLIC, "set kms_key_id or bundle"),
+        ("rest", "variables", (2, 0, 2), "key", OLD, "no REST API in MWAA .* use lane agent"),
+        ("rest", "variables", (2, 11, 2), "key", CLOSED, "Set api_host"),
+        ("cli", "variables", (2, 11, 2), "key", CLOSED, "Set api_host"),
+        ("auto", "connections", (3, 2, 1), "key", CLOSED, "no route. Set api_host to .*, or use lane secrets_manager"),
+        ("auto", "pools", (3, 2, 1), "key", CLOSED, "Set api_host to a host that is inside$"),
+        ("auto", "connections", (2, 0, 2), None, OLD, "the agent needs a key"),
+        ("auto", "variables", (2, 11, 2), None, CLOSED, "the agent needs a key"),
+    ],
 )
-def test_an_agent_that_cannot_be_had(version: tuple[int, ...], key: str | None, fault: str) -> None:
+def test_no_lane_can_be_had(
+    asked: str, kind: str, version: tuple[int, ...], key: str | None, access: Access, fault: str
+) -> None:
     with pytest.raises(MigrationError, match=fault):
-        choose_lane("agent", version, key)
+        choose_lane(asked, kind, version, key, access)
 
 
 class Agent:
@@ -45,68 +79,119 @@ class Agent:
     requests: list[dict[str, Any]] = []
     applied = True
 
-    def __init__(self, _aws: Any, environment: dict[str, Any], _key: str, rest: Any):
+    def __init__(self, _aws: Any, environment: dict[str, Any], _key: str, rest: Any, access: Access):
         self.target, self.notes = environment["target"], []
 
     def install(self) -> None:
         pass
 
     def run(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
-        import base64
-
         Agent.requests.append(request)
-        key = base64.b64decode(request["digest_key"])
-        kind = (
-            next(iter(request["ids"]))
-            if "ids" in request
-            else next(k for k in ("variables", "connections") if k in request)
-        )
+        kinds = ("variables", "connections", "pools")
+        kind = next(iter(request["ids"])) if "ids" in request else next(k for k in kinds if k in request)
+        stored = getattr(self.target.airflow, kind)
+        statuses = {}
         if request["op"] == "digest_state":
-            held, wanted = self.target.holds(kind), request["ids"][kind]
-            found = {name: held.get(name) for name in wanted}
+            held = self.target.holds(kind)
+            found = {name: held.get(name) for name in request["ids"][kind]}
         elif not Agent.applied:
-            return {
-                "applied": False,
-                "results": {},
-                "reasons": {kind: dict.fromkeys(request[kind], "differs")},
-                "digests": {},
-            }
+            reasons = {kind: dict.fromkeys(request[kind], "differs")}
+            return {"applied": False, "results": {}, "reasons": reasons, "digests": {}}
         else:
             found = request[kind]
-            getattr(self.target.airflow, kind).update({name: dict(row) for name, row in found.items()})
+            statuses = {name: "unchanged" if stored.get(name) == row else "created" for name, row in found.items()}
+            stored.update({name: dict(row) for name, row in found.items()})
+            for name in request["prune"] if isinstance(request.get("prune"), list) else ():
+                if name not in found and stored.pop(name, None):
+                    statuses[name] = "deleted"
+        key = base64.b64decode(request["digest_key"])
         digests = {
             name: {field: digest(key, kind, name, field, value) for field, value in row.items()} if row else None
             for name, row in found.items()
         }
-        return {
-            "applied": True,
-            "results": {kind: dict.fromkeys(found, "created")},
-            "reasons": {},
-            "digests": {kind: digests},
-        }
+        return {"applied": True, "results": {kind: statuses}, "reasons": {}, "digests": {kind: digests}}
+
+
+class Ledger:
+    """What this bundle brought, in memory."""
+
+    def __init__(self, entries: dict[str, dict[str, dict[str, str]]]):
+        self.entries = entries
+
+    def get(self, kind: str, identifier: str) -> dict[str, str] | None:
+        return self.entries.get(kind, {}).get(identifier)
+
+    def put(self, kind: str, identifier: str, digests: dict[str, str] | None) -> None:
+        if digests is None:
+            self.entries[kind].pop(identifier, None)
+        else:
+            self.entries.setdefault(kind, {})[identifier] = digests
+
+    def ids(self, kind: str) -> set[str]:
+        return set(self.entries.get(kind, {}))
+
+    def save(self) -> None:
+        pass
 
 
 @pytest.fixture
-def call(target: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def call(target: Any, secrets: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     Agent.requests, Agent.applied = [], True
     environment = {"Name": "demo", "AirflowVersion": target.version, "Status": "AVAILABLE", "target": target}
     monkeypatch.setattr(module, "AgentLane", Agent)
     monkeypatch.setattr(module, "RestClient", lambda *_all: target.rest)
     monkeypatch.setattr(module, "describe", lambda *_all: environment)
 
-    def run(kind: str, rows: list[dict[str, Any]], check: bool = False, **options: Any) -> dict[str, Any]:
+    def run(kind: str, rows: Any, check: bool = False, access: Access = PUBLIC, **options: Any) -> dict[str, Any]:
+        monkeypatch.setattr(module, "reach", lambda *_all: access)
         params = {
             "environment": "demo", "bundle": None, "lane": "auto", "on_conflict": "overwrite", "prune": False,
-            "kms_key_id": "key", "wait_timeout": 60, kind: rows, **options,
+            "kms_key_id": "key", "wait_timeout": 60, "include": None, "exclude": None, "rename": None,
+            "secrets_prefix": None, "secrets_kms_key_id": None, kind: rows, **options,
         }  # fmt: skip
-        aws = SimpleNamespace(client=lambda _service: None, region="eu-central-1")
+        aws = SimpleNamespace(client=lambda service: {"secretsmanager": secrets}.get(service), region="eu-central-1")
         return upsert(SimpleNamespace(params=params, aws=aws, check_mode=check, diff_mode=True), kind)
 
     run.environment = environment  # type: ignore[attr-defined]
     return run
 
 
+@pytest.fixture
+def bundles(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[[str, dict[str, Any]], str]:
+    """bundles("a", {id: fields}) -> its url. Each has its ledger, which lives as long as the test."""
+    from ansible_collections.mwaa.migration.plugins.module_utils._bundle import LocalStore
+
+    state: dict[str, Any] = {}
+    ledgers: dict[str, Ledger] = {}
+
+    def open_bundle(url: str, *_more: Any) -> Any:
+        return SimpleNamespace(
+            read_state=lambda _kind: state[url],
+            ledger=lambda _name: ledgers.setdefault(url, Ledger({})),
+            digest_key=url.encode() * 32,
+            key={"kms_key_id": "key"},
+            bundle_id=url,
+            store=LocalStore(tmp_path),
+        )
+
+    monkeypatch.setattr(module, "Bundle", SimpleNamespace(open=open_bundle))
+    monkeypatch.setattr(module, "open_store", lambda url, _aws: url)
+
+    def make(url: str, items: dict[str, Any]) -> str:
+        state[url] = items
+        return url
+
+    return make
+
+
+def actions(result: dict[str, Any]) -> dict[str, str]:
+    return {row["id"]: row["action"] for row in result["results"]}
+
+
 CONNECTION = {"conn_id": "a", "conn_type": "http", "password": SECRET}
+
+
+# ------------------------------------------------------------------------------------------------------ agent and rest
 
 
 def test_secrets_are_compared_without_being_read(target: Any, call: Any) -> None:
@@ -136,26 +221,8 @@ def test_what_the_log_would_show_goes_by_the_agent(target: Any, call: Any) -> No
     assert SECRET not in str(target.calls)
     lanes = {row["id"]: row["lane"] for row in result["results"]}
     assert lanes == {"harmless": "agent", "plain": "rest" if target.version.startswith("3") else "agent"}
+    assert {row["store"] for row in result["results"]} == {"metastore"}
     assert call("variables", rows)["counts"] == {"unchanged": 2}
-
-
-def test_prune_spares_what_the_bundle_has_and_cannot_carry(
-    target: Any, call: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if target.version.startswith("3"):
-        return
-    state = {"odd": {"conn_type": "http", "port": 99999}, "a": {"conn_type": "http", "password": SECRET}}
-    bundle = SimpleNamespace(
-        read_state=lambda _kind: state,
-        ledger=lambda _name: None,
-        digest_key=b"k" * 32,
-        key={"kms_key_id": "key"},
-    )
-    monkeypatch.setattr(module, "Bundle", SimpleNamespace(open=lambda *_all: bundle))
-    monkeypatch.setattr(module, "open_store", lambda url, _aws: url)
-    result = call("connections", None, bundle="s3://b/x", prune=True)
-    assert [entry["id"] for entry in result["not_carried"]] == ["odd"]
-    assert Agent.requests[0]["spared"] == ["odd"]
 
 
 def test_no_run_where_rest_shows_that_all_is_equal(target: Any, call: Any) -> None:
@@ -176,3 +243,225 @@ def test_an_environment_that_is_updating(call: Any) -> None:
     call.environment["Status"] = "UPDATING"
     with pytest.raises(MigrationError, match="environment demo is UPDATING, so nothing was done"):
         call("variables", [{"key": "a", "value": "1"}])
+
+
+def test_without_rest_the_agent_compares_by_itself(make_target: Any, call: Any, bundles: Any, target: Any) -> None:
+    if target.version.startswith("3"):
+        return
+    url = bundles("a", {"db": {"conn_type": "http", "password": SECRET}})
+    check = call("connections", None, bundle=url, access=CLOSED, check=True)
+    assert actions(check) == {"db": "unknown"} and not Agent.requests
+    result = call("connections", None, bundle=url, access=CLOSED)
+    assert actions(result) == {"db": "created"} and not target.calls
+    assert actions(call("connections", None, bundle=url, access=CLOSED, check=True)) == {"db": "unchanged"}
+
+
+def test_a_private_airflow_3_takes_variables_by_task(target: Any, call: Any) -> None:
+    if target.version.startswith("2"):
+        return
+    rows = [{"key": "a", "value": SECRET}, {"key": "b", "value": "x"}]
+    assert call("variables", rows, access=CLOSED)["counts"] == {"created": 2} and not target.calls
+    with pytest.raises(MigrationError, match="1 variables are refused: b"):
+        call("variables", [*rows[:1], {"key": "b", "value": "y"}], access=CLOSED, on_conflict="fail")
+    again = call("variables", rows, access=CLOSED, prune=True)
+    assert again["counts"] == {"unchanged": 2} and "cannot list variables" in again["notes"][0]
+
+
+# --------------------------------------------------------------------------------------------------- several, selected
+
+
+def test_prune_spares_what_the_bundle_has_and_cannot_carry(target: Any, call: Any, bundles: Any) -> None:
+    url = bundles("a", {"odd": {"conn_type": "http", "port": 99999}, "a": {"conn_type": "http", "password": SECRET}})
+    result = call("connections", None, bundle=url, prune=True)
+    assert [entry["id"] for entry in result["not_carried"]] == ["odd"]
+    if target.version.startswith("2"):
+        assert Agent.requests[0]["spared"] == ["odd"]
+
+
+def test_prune_deletes_what_this_bundle_brought_and_nothing_else(target: Any, call: Any, bundles: Any) -> None:
+    """Two sources into one target, and variables that were there before."""
+    target.airflow.variables["of the target"] = {"value": "x", "description": None}
+    call("variables", None, bundle=bundles("a", {"a1": "1", "a2": "2"}), prune=True)
+    call("variables", None, bundle=bundles("b", {"b1": "1"}), prune=True)
+    result = call("variables", None, bundle=bundles("a", {"a1": "1"}), prune=True)
+    assert actions(result) == {"a1": "unchanged", "a2": "deleted"}
+    assert set(target.holds("variables")) == {"of the target", "a1", "b1"}
+
+
+def test_renamed_ids_are_the_targets(target: Any, call: Any, bundles: Any) -> None:
+    url = bundles("a", {"prod_x": "1", "prod_tmp": "2", "other": "3"})
+    options = {"exclude": ["*_tmp"], "rename": [{"match": "prod_(.*)", "to": r"team_\1"}]}
+    result = call("variables", None, bundle=url, **options)
+    assert [(row["id"], row.get("renamed_from")) for row in result["results"]] == [
+        ("team_x", "prod_x"),
+        ("other", None),
+    ]
+    assert [(entry["id"], entry["reason"]) for entry in result["not_carried"]] == [
+        ("prod_tmp", "not selected (include, exclude)")
+    ]
+    assert set(target.holds("variables")) == {"team_x", "other"}
+    assert call("variables", None, bundle=url, **options)["counts"] == {"unchanged": 2}
+
+
+def test_a_name_that_airflow_does_not_take(call: Any) -> None:
+    rows = [{"key": "a", "value": "1"}, {"key": "b", "value": "1"}]
+    with pytest.raises(MigrationError, match=r"2 faults: .*'a' would become 'aaa.* has 300 characters"):
+        call("variables", rows, rename=[{"match": "(a|b)", "to": r"\1" * 300}])
+
+
+# ----------------------------------------------------------------------------------------------------- secrets manager
+
+
+@pytest.fixture
+def looked_up(target: Any, call: Any) -> Any:
+    """`call` into an environment that looks into Secrets Manager."""
+    call.environment["AirflowConfigurationOptions"] = backend_options("airflow", target.version)
+    return lambda *args, **options: call(*args, lane="secrets_manager", **options)
+
+
+def test_an_environment_that_does_not_look_there(call: Any) -> None:
+    with pytest.raises(MigrationError, match=r"does not look for variables in Secrets Manager \(secrets.backend\)"):
+        call("variables", [{"key": "a", "value": "1"}], lane="secrets_manager")
+    check = call("variables", [{"key": "a", "value": "1"}], lane="secrets_manager", check=True)
+    assert check["counts"] == {"created": 1} and "set secrets_backend" in check["notes"][0]
+
+
+def test_secrets_are_made_compared_and_changed(looked_up: Any, secrets: Any, target: Any) -> None:
+    rows = [{**CONNECTION, "extra": '{ "a" :1}', "port": 5432}, {"conn_id": "b", "conn_type": "http"}]
+    first = looked_up("connections", rows)
+    assert first["counts"] == {"created": 2} and first["lane"] == "secrets_manager"
+    assert {row["store"] for row in first["results"]} == {"secrets_manager"} and not target.airflow.connections
+    assert set(secrets.texts()) == {"airflow/connections/a", "airflow/connections/b"}
+    secrets.calls.clear()
+    assert looked_up("connections", rows)["counts"] == {"unchanged": 2} and not secrets.calls
+    changed = looked_up("connections", [{**rows[0], "password": "other"}, rows[1]], check=True)
+    assert actions(changed) == {"a": "updated", "b": "unchanged"} and not secrets.calls
+    assert SECRET not in json.dumps(changed) and changed["results"][0]["diff"]["after"]["password"].startswith("****")
+    looked_up("connections", [{**rows[0], "password": "other"}, rows[1]])
+    assert secrets.calls == [("PutSecretValue", "airflow/connections/a")]
+
+
+def test_what_moves_is_taken_out_of_the_database(looked_up: Any, secrets: Any, target: Any) -> None:
+    for name in ("moves", "stays"):
+        target.airflow.variables[name] = {"value": "x", "description": None}
+    check = looked_up("variables", [{"key": "moves", "value": "x"}], check=True)
+    assert actions(check) == {"moves": "created"} and set(target.holds("variables")) == {"moves", "stays"}
+    result = looked_up("variables", [{"key": "moves", "value": "x"}])
+    assert set(target.holds("variables")) == {"stays"} and secrets.texts() == {"airflow/variables/moves": "x"}
+    assert "1 variables were taken out of Airflow's database" in result["notes"]
+    by_agent = [request["prune"] for request in Agent.requests]
+    assert by_agent == ([["moves"]] if target.version.startswith("2") else [])
+    target.airflow.variables["moves"] = {"value": "old", "description": None}  # somebody put it back
+    assert actions(looked_up("variables", [{"key": "moves", "value": "x"}])) == {"moves": "updated"}
+    assert set(target.holds("variables")) == {"stays"}
+
+
+def test_anothers_secret_is_a_conflict(looked_up: Any, secrets: Any) -> None:
+    secrets.add("airflow/variables/a", "theirs", team="x")
+    rows = [{"key": "a", "value": "ours"}]
+    with pytest.raises(MigrationError, match=r"nothing was written.*a \(exists with another content\)"):
+        looked_up("variables", rows, on_conflict="fail")
+    assert actions(looked_up("variables", rows, on_conflict="keep")) == {"a": "kept"}
+    result = looked_up("variables", rows)
+    assert secrets.texts()["airflow/variables/a"] == "ours"
+    assert result["results"][0]["reason"] == "another's secret with another content"
+    looked_up("variables", [], prune=True)
+    assert "airflow/variables/a" in secrets.texts()  # it is still not ours
+
+
+def test_only_our_secrets_are_pruned(looked_up: Any, secrets: Any) -> None:
+    secrets.add("airflow/variables/theirs", "x")
+    secrets.add("airflow/variables/another_environments", "x", mwaa_migration="other")
+    looked_up("variables", [{"key": "old", "value": "x"}, {"key": "new", "value": "x"}])
+    result = looked_up("variables", [{"key": "new", "value": "x"}], prune=True)
+    assert actions(result) == {"new": "unchanged", "old": "deleted"} and "airflow/variables/old" not in secrets.texts()
+    assert {"airflow/variables/theirs", "airflow/variables/another_environments"} < set(secrets.texts())
+
+
+def test_a_secret_scheduled_for_deletion_is_restored(looked_up: Any, secrets: Any) -> None:
+    looked_up("variables", [{"key": "a", "value": "1"}])
+    looked_up("variables", [], prune=True)
+    result = looked_up("variables", [{"key": "a", "value": "2"}])
+    assert result["results"][0]["reason"] == "it was scheduled for deletion and is restored"
+    assert secrets.texts() == {"airflow/variables/a": "2"} and actions(result) == {"a": "updated"}
+
+
+def test_what_the_list_does_not_show_yet(looked_up: Any, secrets: Any) -> None:
+    looked_up("variables", [{"key": "a", "value": "1"}])
+    secrets.lag = {"airflow/variables/a"}
+    assert actions(looked_up("variables", [{"key": "a", "value": "1"}])) == {"a": "unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "reason"),
+    [
+        ("variables", {"key": "a b", "value": "x"}, "the name of a secret has letters"),
+        ("variables", {"key": "a", "value": ""}, "a secret is never empty"),
+        ("variables", {"key": "a", "value": "ü" * 40000}, "80,000 bytes"),
+        ("connections", {"conn_id": "aws_default", "conn_type": "aws"}, "lookup pattern keeps it out"),
+        ("connections", {"conn_id": "a", "conn_type": "my-type"}, "conn_type: this Airflow reads it differently"),
+    ],
+)
+def test_what_no_secret_can_be(looked_up: Any, secrets: Any, kind: str, row: dict[str, Any], reason: str) -> None:
+    result = looked_up(kind, [row])
+    assert reason in result["not_carried"][0]["reason"] and not result["results"] and not secrets.held
+
+
+def test_small_losses_are_told_and_do_not_count_as_different(looked_up: Any) -> None:
+    rows = [{"conn_id": "a", "conn_type": "http", "password": "", "description": "d"}]
+    for _time in range(2):
+        result = looked_up("connections", rows)
+        reason = "password: arrives as null; description: a secret holds none"
+        assert [entry["reason"] for entry in result["not_carried"]] == [reason]
+    assert result["counts"] == {"unchanged": 1}
+
+
+# ----------------------------------------------------------------------------------------------------------------- cli
+
+
+class Cli:
+    """MWAA's CLI endpoint over the target's variables: no exit codes, four at once."""
+
+    def __init__(self, target: Any):
+        self.target, self.commands = target, []
+
+    def run(self, command: str) -> CliResult:
+        self.commands.append(command)
+        words, held = shlex.split(command), self.target.airflow.variables
+        if words[:2] == ["variables", "list"]:
+            return CliResult("", "", [{"key": name} for name in held], False, "")
+        if words[:2] == ["variables", "get"]:
+            return CliResult(f"some warning\n{held[words[2]]['value']}\n", "", None, False, "")
+        if words[:2] == ["variables", "delete"]:
+            del held[words[2]]
+        else:
+            held[words[2]] = {"value": words[3], "description": None}
+        return CliResult("", "", None, False, "")
+
+
+def test_cli_takes_words_that_hold_no_secret(target: Any, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli = Cli(target)
+    monkeypatch.setattr(module, "Cli", SimpleNamespace(of=lambda *_all: cli))
+    rows = [
+        {"key": "region", "value": "eu-central-1"},
+        {"key": "colour", "value": "light blue"},
+        {"key": "db_password", "value": SECRET},
+        {"key": "harmless", "value": '{"token": "x"}'},
+        {"key": "empty", "value": ""},
+        {"key": "dash", "value": "-1"},
+    ]
+    target.airflow.variables["old"] = {"value": "x", "description": None}
+    result = call("variables", rows, lane="cli", prune=True)
+    assert actions(result) == {"region": "created", "old": "deleted"} and SECRET not in str(cli.commands)
+    reasons = {entry["id"]: entry["reason"] for entry in result["not_carried"]}
+    assert set(reasons) == {"colour", "db_password", "harmless", "empty", "dash"}
+    assert "secrets never travel by cli" in reasons["harmless"] and "needs quotes" in reasons["colour"]
+    assert call("variables", rows, lane="cli")["counts"] == {"unchanged": 1}
+
+
+def test_cli_lists_what_it_cannot_take_at_all(target: Any, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli = Cli(target)
+    monkeypatch.setattr(module, "Cli", SimpleNamespace(of=lambda *_all: cli))
+    listed = call("connections", [CONNECTION], lane="cli")["not_carried"]
+    assert listed[0]["reason"].startswith("secrets never travel by cli")
+    assert "no command for pools" in call("pools", [{"name": "p", "slots": 1}], lane="cli")["not_carried"][0]["reason"]
