@@ -5,8 +5,9 @@
 
 PRIVATE to the collection: no promise is made to other collections.
 
-Its owner is a run of ansible-playbook. Modules take it as they begin to write and keep it fresh while they work; the
-run keeps it between its tasks, and migrate.yml gives it back at its end. A run that has died on this very machine is
+Its owner is a run of ansible-playbook. Modules look as they begin, take it before their first write (a run that
+changes nothing writes no lock) and keep it fresh while they work; the run keeps it between its tasks, and migrate.yml
+gives it back at its end. A run that has died on this very machine is
 replaced at once; one elsewhere, of which nothing is to be seen, after STALE seconds without a sign of life.
 """
 
@@ -92,15 +93,38 @@ def breaks_lock(task_vars: dict[str, Any] | None) -> bool:
 
 
 class Lock:
-    """A lock that is held. check() raises MigrationError where it was lost."""
+    """The lock of an environment, or EXPORT. What it does raises MigrationError (code Locked) where another has it."""
 
     def __init__(self, store: Store, name: str, run: Run):
         self.store, self.name, self.run = store, name, run
         self.path = f"locks/{name}.json"
         self._lost: MigrationError | None = None
+        self._thread: threading.Thread | None = None
+        self._done = threading.Event()
+
+    def look(self) -> None:
+        """Read only: whether the way is free."""
+        there = self.store.read_tagged(self.path)
+        owner, since = _read(there)
+        if there is not None and (owner is None or owner.key != self.run.key) and self._respects(owner, there.age):
+            raise self._refusal(owner, since, there.age)
 
     def take(self) -> None:
-        """Raises MigrationError where another one works."""
+        """Before the first write; from then on it is kept fresh until stop()."""
+        self._take()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._keep, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+
+    def _keep(self) -> None:
+        while not self._done.wait(REFRESH):
+            with contextlib.suppress(Exception):  # the network's moods: the next time, or the next call
+                self.refresh()
+
+    def _take(self) -> None:
         for _attempt in range(ATTEMPTS):
             there = self.store.read_tagged(self.path)
             owner, since = _read(there)
@@ -119,7 +143,7 @@ class Lock:
 
     def refresh(self) -> None:
         try:
-            self.take()
+            self._take()
         except MigrationError as error:
             if error.code == "Locked":
                 self._lost = error
@@ -152,27 +176,18 @@ class Lock:
 
 @contextlib.contextmanager
 def held(store: Store, name: str, run: Run | None = None) -> Iterator[Lock]:
-    """Hold a lock while a module works, and keep it fresh. name: the environment's, or EXPORT.
+    """Around a module's work. name: the environment's, or EXPORT. Call take() of what it gives before the first write.
 
-    It stays with the run afterwards; release() gives it back. Raises MigrationError where another run has it, also at
+    The lock stays with the run afterwards; release() gives it back. MigrationError where another run has it, also at
     the end, where it was taken away meanwhile.
     """
     lock = Lock(store, name, run or this_run())
-    lock.take()
-    done = threading.Event()
-
-    def keep() -> None:
-        while not done.wait(REFRESH):
-            with contextlib.suppress(Exception):  # the network's moods: the next time, or the next call
-                lock.refresh()
-
-    thread = threading.Thread(target=keep, daemon=True)
-    thread.start()
+    lock.look()
     try:
         yield lock
         lock.check()
     finally:
-        done.set()
+        lock.stop()
         if lock.run.passing:
             with contextlib.suppress(MigrationError):
                 lock.release()

@@ -53,14 +53,21 @@ def owner(store: Store) -> str:
 
 def test_a_run_keeps_the_lock_between_its_tasks_and_gives_it_back(store: Store) -> None:
     for _task in range(2):
-        with held(store, "demo", HERE):
+        with held(store, "demo", HERE) as lock:
+            lock.take()
             assert owner(store) == HERE.user
     with pytest.raises(MigrationError, match="is locked"), held(store, "demo", ELSEWHERE):
         pytest.fail("two at once")
     assert release(store, run=ELSEWHERE) == []
     assert release(store, run=HERE) == ["demo"]
-    with held(store, "demo", ELSEWHERE):
+    with held(store, "demo", ELSEWHERE) as lock:
+        lock.take()
         assert owner(store) == "ada"
+
+
+def test_a_run_that_changes_nothing_writes_no_lock(store: Store) -> None:
+    with held(store, "demo", HERE):
+        assert not store.exists(PATH)
 
 
 def test_the_other_one_reads_who_where_since_when_and_how_to_break_it(store: Store) -> None:
@@ -71,7 +78,8 @@ def test_the_other_one_reads_who_where_since_when_and_how_to_break_it(store: Sto
     assert "ada on ctl-2 (process 4242) has been migrating into demo since 20" in sentence
     assert "last seen 0 s ago" in sentence
     assert "-e migration_break_lock=true" in sentence
-    with held(store, "demo", dataclasses.replace(HERE, breaks=True)):
+    with held(store, "demo", dataclasses.replace(HERE, breaks=True)) as lock:
+        lock.take()
         assert owner(store) == HERE.user
 
 
@@ -94,7 +102,8 @@ def test_a_run_that_was_killed_here_is_replaced_at_once(store: Store) -> None:
         pass
     process.kill()
     process.wait()
-    with held(store, "demo", HERE):
+    with held(store, "demo", HERE) as lock:
+        lock.take()
         assert json.loads(store.read(PATH))["owner"]["pid"] == HERE.pid
 
 
@@ -105,7 +114,8 @@ def test_one_elsewhere_counts_as_dead_after_ten_silent_minutes(aged: Any) -> Non
     with pytest.raises(MigrationError, match="last seen 9 min 55 s ago"), held(store, "demo", HERE):
         pass
     age(_lock.STALE + 5)
-    with held(store, "demo", HERE):
+    with held(store, "demo", HERE) as lock:
+        lock.take()
         assert owner(store) == HERE.user
 
 
@@ -126,6 +136,7 @@ def test_it_is_kept_fresh_and_keeps_its_beginning(aged: Any) -> None:
 def test_a_lock_that_was_broken_meanwhile_is_told(store: Store) -> None:
     with pytest.raises(MigrationError, match="taken away while this ran: .* ada on ctl-2"):  # noqa: SIM117
         with held(store, "demo", HERE) as lock:
+            lock.take()
             Lock(store, "demo", dataclasses.replace(ELSEWHERE, breaks=True)).take()
             lock.refresh()
     assert release(store, run=HERE) == []  # the new owner's stays
@@ -134,7 +145,8 @@ def test_a_lock_that_was_broken_meanwhile_is_told(store: Store) -> None:
 
 def test_a_module_that_runs_by_itself_leaves_no_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(_lock.VARIABLE, raising=False)
-    with held(store, "demo"):
+    with held(store, "demo") as lock:
+        lock.take()
         assert store.exists(PATH)
     assert not store.exists(PATH)
 
@@ -154,7 +166,8 @@ def test_an_unreadable_lock_is_respected_until_it_is_stale(aged: Any) -> None:
         pass
     assert "\x1b" not in caught.value.message
     age(_lock.STALE + 1)
-    with held(store, "demo", HERE):
+    with held(store, "demo", HERE) as lock:
+        lock.take()
         assert owner(store) == HERE.user
 
 
