@@ -14,6 +14,7 @@ pytest.importorskip("mwaa_lab", reason="the lab is not installed in this environ
 from mwaa_lab.aws import journal, limits, model, rules  # noqa: E402
 from mwaa_lab.aws.faults import Faults  # noqa: E402
 from mwaa_lab.aws.journal import Call  # noqa: E402
+from mwaa_lab.aws.rates import Rates  # noqa: E402
 
 DAY = 24 * 3600 * 1000
 NOW = 1_800_000_000_000
@@ -225,11 +226,73 @@ def test_rules_are_for_users_calls_unless_said_otherwise():
     assert faults.take(call) is not None
 
 
+def test_a_rate_spares_so_many_calls_a_second():
+    now = [0.0]
+    faults, call = Faults(lambda: now[0]), Call("s3", "PutObject")
+    faults.replace([{"per_second": 2, "times": None, "error": "SlowDown"}])
+    assert [faults.take(call) is not None for _ in range(4)] == [False, False, True, True]
+    now[0] = 1.0
+    assert [faults.take(call) is not None for _ in range(3)] == [False, False, True]
+
+
 @pytest.mark.parametrize(("error", "status"), [("SlowDown", 503), ("ThrottlingException", 429), ("Oops", 400)])
 def test_errors_have_their_usual_status(error, status):
     faults = Faults()
     faults.replace([{"error": error}])
     assert faults.take(Call("s3", "GetObject")).http_status == status
+
+
+@pytest.mark.parametrize(
+    ("operations", "most"),
+    [
+        (["CreateSecret"], 50),
+        (["PutSecretValue", "UpdateSecret"], 50),  # counted together
+        (["BatchGetSecretValue"], 100),
+        (["ListSecrets"], 100),
+        (["GetSecretValue", "DescribeSecret"], 10_000),
+    ],
+)
+def test_secrets_manager_has_rates_of_its_own(operations, most):
+    now = [0.0]
+    rates = Rates(lambda: now[0])
+
+    def refused(number, account="1", region="eu-west-1"):
+        name = {"secret_id": f"s{number}"}
+        return rates.refuse(
+            Call("secretsmanager", operations[number % len(operations)], region=region, keys=name), account
+        )
+
+    assert [refused(number) for number in range(most)] == [None] * most
+    assert (refused(0).code, refused(0).status) == ("ThrottlingException", 400)
+    assert refused(0, account="2") is None
+    assert refused(0, region="eu-central-1") is None
+    now[0] = 1.0
+    assert refused(0) is None
+
+
+def test_a_secret_has_no_more_than_a_hundred_versions():
+    now = [0.0]
+    rates = Rates(lambda: now[0])
+
+    def call(operation):
+        now[0] += 1
+        keys = {"name" if operation == "CreateSecret" else "secret_id": "airflow/variables/x"}
+        return rates.refuse(Call("secretsmanager", operation, keys=keys), "1")
+
+    assert call("CreateSecret") is None
+    assert [call("PutSecretValue") for _ in range(99)] == [None] * 99
+    assert call("UpdateSecret").code == "LimitExceededException"
+    assert call("DeleteSecret") is None
+    assert call("PutSecretValue") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [("airflow/variables/a_b-c.d@e+f=g", True), ("airflow/variables/a b", False), ("x" * 513, False), ("ä", False)],
+)
+def test_names_of_secrets(name, taken):
+    call = Call("secretsmanager", "CreateSecret", keys={"name": name}, access="write")
+    assert (rules.refuse(call, {}, b"{}") is None) is taken
 
 
 # --- MWAA's limits ---------------------------------------------------------------------------------------------------

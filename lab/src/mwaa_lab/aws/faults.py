@@ -10,16 +10,26 @@
 - ``service``, ``operation``: shell patterns of what the journal names (``mwaa``, ``s3``, ``webserver``); default ``*``.
 - ``match``: text that must occur in one of the call's names (bucket, key, environment, path, ...).
 - ``times``: how many matching calls are hit, null for all (default 1); ``skip``: how many pass untouched before.
-- ``latency_ms``: wait first. With neither ``error`` nor ``reset`` the call then goes on as usual.
+- ``per_second``: only calls beyond so many in any one second are hit, as by a service that throttles (``times``: null).
+- ``latency_ms``: wait first. With nothing else the call then goes on as usual.
 - ``error`` (code), ``status`` (default 400; 503 for SlowDown and the like), ``message``: answer in the service's shape.
-- ``reset``: drop the connection without an answer; with ``after`` the call takes effect first.
+  ``ExpiredToken`` takes the code and status that the service has for it; ``RestApiServerException`` and
+  ``RestApiClientException`` say ``airflow_status`` (504, 404).
+- ``reset``: drop the connection without an answer.
+- ``truncate``: send half of the answer's body under the length of the whole, then close the connection.
+- ``after``: the call takes effect first; what fails is its answer (``reset``, ``error``).
+- ``hold``: the environment of ``{"environment": name, "seconds": s, "calls": n, "down": true}`` is UPDATING from now
+  on, for so long or so many GetEnvironment calls; with ``down`` its web server answers 503. The call itself goes on.
 - ``caller``: ``user`` (default), ``service``, ``environment`` or ``*``.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -55,8 +65,18 @@ class Rule:
     message: str | None = None
     reset: bool = False
     after: bool = False
+    truncate: bool = False
+    per_second: int | None = None
+    airflow_status: int | None = None
+    hold: dict[str, Any] | None = None
     caller: str = "user"
     fired: int = 0
+    _passed: deque[float] = field(default_factory=deque)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the caller gets an error of ours."""
+        return bool(self.error or self.status)
 
     @property
     def http_status(self) -> int:
@@ -72,11 +92,23 @@ class Rule:
         values = [item for value in call.keys.values() for item in (value if isinstance(value, list) else [value])]
         return any(self.match in str(value) for value in values)
 
+    def spares(self, now: float) -> bool:
+        """Whether this call is within the rate that the rule allows."""
+        if self.per_second is None:
+            return False
+        while self._passed and self._passed[0] <= now - 1.0:
+            self._passed.popleft()
+        if len(self._passed) >= self.per_second:
+            return False
+        self._passed.append(now)
+        return True
+
 
 class Faults:
     """The rules that hold now. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
 
@@ -85,7 +117,7 @@ class Faults:
         fresh = []
         for index, given in enumerate(rules):
             try:
-                fresh.append(Rule(**{key: value for key, value in given.items() if key != "fired"}))
+                fresh.append(Rule(**{key: value for key, value in given.items() if key not in ("fired", "_passed")}))
             except TypeError as wrong:
                 raise ValueError(f"fault rule {index}: {wrong}") from None
         with self._lock:
@@ -94,7 +126,7 @@ class Faults:
 
     def show(self) -> list[dict[str, Any]]:
         with self._lock:
-            return [dict(vars(rule)) for rule in self._rules]
+            return [{key: value for key, value in vars(rule).items() if key != "_passed"} for rule in self._rules]
 
     def take(self, call: Call) -> Rule | None:
         """The first rule that hits this call, with its count taken; None lets the call through."""
@@ -106,6 +138,8 @@ class Faults:
                     rule.skip -= 1
                     continue
                 if rule.times is not None and rule.fired >= rule.times:
+                    continue
+                if rule.spares(self._clock()):
                     continue
                 rule.fired += 1
                 return rule

@@ -27,6 +27,7 @@ from mwaa_lab.aws.faults import Faults, Rule
 from mwaa_lab.aws.journal import Call, Journal, names, operation_of
 from mwaa_lab.aws.model import ApiError
 from mwaa_lab.aws.mwaa import ControlPlane, Environment
+from mwaa_lab.aws.rates import Rates
 from mwaa_lab.engine import ROLE_KEY_PREFIX, SERVICE_KEY_PREFIX
 
 Message = MutableMapping[str, Any]
@@ -90,6 +91,7 @@ class Front:
         journal: Journal,
         faults: Faults,
         pool: Executor,
+        rates: Rates,
         inside: bool = False,
     ) -> None:
         self._inside = inside
@@ -98,6 +100,7 @@ class Front:
         self._journal = journal
         self._faults = faults
         self._pool = pool
+        self._rates = rates
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" and self._inside:
@@ -167,26 +170,40 @@ class Front:
         answer: Answer,
     ) -> None:
         rule = self._faults.take(call)
-        fault = rules.refuse(call, headers, body)
-        if call.operation in _STREAMED and (fault is not None or (rule is not None and rule.error)):
+        fault = self._expired(call, who, headers) or rules.refuse(call, headers, body)
+        if fault is None and call.caller == "user":
+            fault = self._rates.refuse(call, who.account_key)
+        if call.operation in _STREAMED and (
+            fault is not None or (rule is not None and rule.answers and not rule.after)
+        ):
             # Whoever is still sending must be able to finish, or it would see a broken pipe instead of the answer.
             await read(receive)
         if rule is not None:
+            if rule.hold:
+                self._control.hold(**rule.hold)
             await before(rule)
-            if rule.reset and rule.after:
-                answer.swallow = True
-            elif rule.error or rule.status:
-                raised = ApiError(rule.http_status, rule.error or "InternalFailure", rule.message or "Fault of the lab")
-                await respond_error(answer.send, call, headers, raised)
+            if rule.answers and not rule.after:
+                await respond_error(answer.send, call, headers, ordered(rule, call, headers))
                 return
+            answer.swallow = rule.after and (rule.reset or rule.answers)
+            answer.truncate = rule.truncate
         if fault is not None:
             await respond_error(answer.send, call, headers, fault)
         elif call.service == "mwaa":
             await self._mwaa(call, who, labels, query, headers, body, answer)
         else:
             await self._ministack(scope, receive, answer.send)
-        if answer.swallow:
+        if rule is not None and rule.after and rule.answers:
+            answer.swallow = False
+            await respond_error(answer.send, call, headers, ordered(rule, call, headers))
+        elif answer.swallow:
             drop()
+        elif answer.truncate:
+            drop(sent=True)
+
+    @staticmethod
+    def _expired(call: Call, who: Identity, headers: dict[str, str]) -> ApiError | None:
+        return expired(call, headers) if hooks.expired(who.key) else None
 
     async def _mwaa(
         self,
@@ -245,11 +262,17 @@ class Front:
         if what == ("POST", "/_lab/expire-tokens"):
             self._control.expire_tokens()
             return {}
+        if what == ("POST", "/_lab/expire-sessions"):
+            return {"expired": hooks.expire_sessions()}
+        if what[0] == "POST" and (named := re.fullmatch(r"/_lab/environments/([^/]+)/hold", what[1])):
+            return self._control.hold(environment=named[1], **(given or {}))
         if what == ("POST", "/_lab/as-of"):
             return self._control.stand_on((given or {}).get("day"))
         if what == ("POST", "/_lab/reset"):
             self._faults.replace([])
             self._control.stand_on(None)
+            self._control.release()
+            self._rates.forget()
             self._control.forget_throttling()
             try:
                 return self._control.engine.configure({"reset": True})
@@ -279,6 +302,7 @@ class Answer:
         self._left: int | None = None
         self.status = 0
         self.swallow = False
+        self.truncate = False
         self.error: str | None = None
         self._body = b""
 
@@ -299,8 +323,13 @@ class Answer:
                 self._left -= len(message.get("body", b""))
             if not message.get("more_body") or self._left == 0:
                 self.finish()
-        if not self.swallow:
-            await self._send(message)
+        if self.swallow:
+            return
+        if self.truncate and message["type"] == "http.response.body":
+            body = message.get("body", b"")
+            message = {**message, "body": body[: len(body) // 2], "more_body": True}
+            self.swallow = True
+        await self._send(message)
 
     def finish(self) -> None:
         if self._note is not None:
@@ -337,12 +366,37 @@ async def before(rule: Rule) -> None:
         drop()
 
 
-def drop() -> None:
-    """Cut the connection of the current request (the client sees a reset) and stop working on it."""
+def drop(*, sent: bool = False) -> None:
+    """Cut the connection of the current request (the client sees a reset) and stop working on it.
+
+    ``sent``: what was written so far still reaches the client.
+    """
     transport = CONNECTION.get(None)
     if transport is not None:
-        transport.abort()
+        transport.close() if sent else transport.abort()
     raise Gone
+
+
+def ordered(rule: Rule, call: Call, headers: dict[str, str]) -> ApiError:
+    """The error that a rule asks for."""
+    if rule.error == "ExpiredToken":
+        error = expired(call, headers)
+        return ApiError(error.status, error.code, rule.message or error.message)
+    if rule.error in ("RestApiServerException", "RestApiClientException"):
+        status = rule.airflow_status or (504 if rule.error == "RestApiServerException" else 404)
+        answer = {"detail": rule.message or "Fault of the lab"}
+        return ApiError(400, rule.error, "", RestApiStatusCode=status, RestApiResponse=answer)
+    return ApiError(rule.http_status, rule.error or "InternalFailure", rule.message or "Fault of the lab")
+
+
+def expired(call: Call, headers: dict[str, str]) -> ApiError:
+    """What each kind of service says to credentials whose time is over."""
+    if call.service == "s3":
+        return ApiError(400, "ExpiredToken", "The provided token has expired.")
+    if "x-www-form-urlencoded" in headers.get("content-type", ""):
+        return ApiError(403, "ExpiredToken", "The security token included in the request is expired")
+    status = 400 if "x-amz-target" in headers else 403
+    return ApiError(status, "ExpiredTokenException", "The security token included in the request is expired")
 
 
 async def read(receive: Receive) -> bytes:

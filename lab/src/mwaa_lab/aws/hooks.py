@@ -29,6 +29,7 @@ _NAMES = {
     "ministack.core.iam_evaluator": ("find_iam_access_key_account",),
     "ministack.services.iam": ("_access_keys",),
     "ministack.services.sts": ("_sessions",),
+    "ministack.services.secretsmanager": ("_secrets", "_create_secret", "_filter_secret_names", "error_response_json"),
     "ministack.services.ec2": ("_vpcs", "_subnets", "_security_groups"),
     "ministack.services.cloudwatch_logs": ("_put_log_events", "_log_groups", "json_response"),
     "ministack.services.cloudformation.provisioners": (
@@ -94,6 +95,27 @@ def principal(access_key: str) -> str:
     return f"arn:aws:iam::{owner}:root"
 
 
+_over: set[str] = set()
+
+
+def expire_sessions() -> int:
+    """Let every STS session given out so far be over. :return: how many."""
+    from ministack.services import sts
+
+    _over.update(sts._sessions)
+    return len(_over)
+
+
+def expired(access_key: str) -> bool:
+    """Whether these are credentials of an STS session that is over."""
+    from ministack.services import sts
+
+    if access_key in _over:
+        return True
+    ends = (sts._sessions.get(access_key) or {}).get("Expiration")
+    return isinstance(ends, (int, float)) and ends < time.time()
+
+
 def limit_log_events() -> None:
     """Give PutLogEvents CloudWatch's limits of age, order, span and size."""
     from ministack.services import cloudwatch_logs as logs
@@ -120,3 +142,32 @@ def limit_log_events() -> None:
         return status, headers, body
 
     logs._put_log_events = put_log_events
+
+
+def strict_secrets() -> None:
+    """Give Secrets Manager its answer to names that wait to be deleted, and its filter of names (a prefix, by case)."""
+    from ministack.services import secretsmanager as secrets
+
+    create, filter_names = secrets._create_secret, secrets._filter_secret_names
+
+    def create_secret(data: dict[str, Any]) -> Any:
+        if (secrets._secrets.get(data.get("Name")) or {}).get("DeletedDate"):
+            return secrets.error_response_json(
+                "InvalidRequestException",
+                "You can't create this secret because a secret with this name is already scheduled for deletion.",
+                400,
+            )
+        return create(data)
+
+    def filter_secret_names(names: list[str], filters: list[dict[str, Any]]) -> list[str]:
+        kept = filter_names(names, [given for given in filters if given.get("Key") != "name"])
+        for given in filters:
+            if given.get("Key") == "name":
+                kept = [name for name in kept if any(_begins(name, value) for value in given.get("Values", []))]
+        return kept
+
+    secrets._create_secret, secrets._filter_secret_names = create_secret, filter_secret_names
+
+
+def _begins(name: str, value: str) -> bool:
+    return not name.startswith(value[1:]) if value.startswith("!") else name.startswith(value)

@@ -49,6 +49,14 @@ def invalid(message: str) -> ApiError:
     return ApiError(400, "ValidationException", message)
 
 
+@dataclass(eq=False)
+class Hold:
+    """An UPDATING on order: how many GetEnvironment calls still see it (None: a timer ends it), whether all is down."""
+
+    calls: int | None
+    down: bool
+
+
 @dataclass
 class Environment:
     """One environment. ``shown`` is what GetEnvironment answers; ``lock`` guards it."""
@@ -57,6 +65,7 @@ class Environment:
     region: str
     shown: dict[str, Any]
     lock: threading.RLock = field(default_factory=threading.RLock)
+    held: Hold | None = None
     cli_slots: threading.BoundedSemaphore = field(
         default_factory=lambda: threading.BoundedSemaphore(limits.CLI_AT_ONCE)
     )
@@ -68,6 +77,11 @@ class Environment:
     @property
     def status(self) -> str:
         return self.shown["Status"]
+
+    @property
+    def down(self) -> bool:
+        """Its web server does not answer."""
+        return self.held is not None and self.held.down
 
     @property
     def version(self) -> str:
@@ -156,6 +170,7 @@ class ControlPlane:
         environment = self.get(account, region, values["Name"])
         if operation == "GetEnvironment":
             with environment.lock:
+                self._count_down(environment)
                 return {"Environment": copy.deepcopy(environment.shown)}
         if operation == "UpdateEnvironment":
             self.update(environment, {key: value for key, value in values.items() if key != "Name"})
@@ -409,6 +424,49 @@ class ControlPlane:
             environment.shown["LastUpdate"] = last
             environment.shown["Status"] = status
 
+    # --- an update that somebody else makes ------------------------------------------------------------------------
+
+    def hold(
+        self, environment: str, seconds: float | None = None, calls: int | None = None, down: bool = False
+    ) -> dict[str, Any]:
+        """Let environments of this name be UPDATING for so many seconds or GetEnvironment calls, then AVAILABLE again.
+
+        ``down``: their web servers do not answer meanwhile. :raises ValueError: no AVAILABLE one, or neither is given.
+        """
+        if (seconds is None) == (calls is None):
+            raise ValueError("a hold is for so many seconds or for so many calls")
+        found = [it for it in self.all() if it.name == environment and it.status in ("AVAILABLE", "UPDATE_FAILED")]
+        if not found:
+            raise ValueError(f"there is no environment {environment} that is AVAILABLE")
+        for one in found:
+            with one.lock:
+                one.held = Hold(calls, down)
+                one.shown["Status"] = "UPDATING"
+                one.shown["LastUpdate"] = {"Status": "PENDING", "CreatedAt": self._clock()}
+            if seconds is not None:
+                timer = threading.Timer(seconds, self._let_go, (one, one.held))
+                timer.daemon = True
+                timer.start()
+        return {"held": [one.shown["Arn"] for one in found]}
+
+    def _count_down(self, environment: Environment) -> None:
+        hold = environment.held
+        if hold is not None and hold.calls is not None:
+            hold.calls -= 1
+            if hold.calls < 0:
+                self._let_go(environment, hold)
+
+    def _let_go(self, environment: Environment, hold: Hold | None) -> None:
+        with environment.lock:
+            if hold is not None and environment.held is hold:
+                environment.held = None
+                self._finish(environment, "AVAILABLE", None)
+
+    def release(self) -> None:
+        """End all holds."""
+        for environment in self.all():
+            self._let_go(environment, environment.held)
+
     # --- what an environment needs in its account --------------------------------------------------------------------
 
     def _check_resources(self, values: dict[str, Any], account: str, region: str, subnets: list[str]) -> None:
@@ -516,6 +574,8 @@ class ControlPlane:
             return 404, {"detail": "Not Found"}
         if not body and method in ("GET", "DELETE"):
             body = None
+        if environment.down:
+            return 503, {"detail": "The Apache Airflow web server did not answer."}
         future = self._rest_pool.submit(self.engine.rest, environment.spec(), method, path, query, body)
         try:
             status, answer = future.result(timeout=limits.REST_SECONDS)
@@ -540,7 +600,7 @@ class ControlPlane:
         command = limits.cli_command(argv)
         if not limits.cli_allowed(command, environment.version):
             raise Reply(500, {"message": f"sub command not allowed: {command}"})
-        if not environment.cli_slots.acquire(blocking=False):
+        if environment.down or not environment.cli_slots.acquire(blocking=False):
             raise Reply(503, {"message": "Service Unavailable"})
 
         def run() -> dict[str, str]:

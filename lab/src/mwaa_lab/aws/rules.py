@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from mwaa_lab.aws.journal import Call
@@ -18,6 +19,8 @@ _LOG_EVENT_OVERHEAD = 26
 _LOG_OLDEST = 14 * _DAY
 _LOG_NEWEST = 2 * 3600 * 1000
 _SECRET_BYTES = 65_536
+_SECRETS_AT_ONCE = 20
+_SECRET_NAME = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
 _PARAMETER_CHARACTERS = {"Standard": 4096, "Advanced": 8192, "Intelligent-Tiering": 8192}
 
 
@@ -26,7 +29,25 @@ def refuse(call: Call, headers: dict[str, str], body: bytes) -> ApiError | None:
     if call.service == "s3":
         return _refuse_s3(call, headers)
     if call.service in ("secretsmanager", "ssm") and call.access == "write":
-        return _refuse_size(call, body)
+        return _refuse_name(call) or _refuse_size(call, body)
+    if call.operation == "BatchGetSecretValue" and len(call.keys.get("secret_id_list", ())) > _SECRETS_AT_ONCE:
+        return ApiError(
+            400,
+            "ValidationException",
+            "1 validation error detected: Value at 'secretIdList' failed to satisfy constraint: "
+            f"Member must have length less than or equal to {_SECRETS_AT_ONCE}",
+        )
+    return None
+
+
+def _refuse_name(call: Call) -> ApiError | None:
+    name = str(call.keys.get("name") or "")
+    if call.operation == "CreateSecret" and not _SECRET_NAME.fullmatch(name):
+        return ApiError(
+            400,
+            "ValidationException",
+            "Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!",
+        )
     return None
 
 

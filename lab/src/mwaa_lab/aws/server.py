@@ -117,12 +117,14 @@ async def serve(options: argparse.Namespace) -> None:
     from mwaa_lab.aws.front import Front
     from mwaa_lab.aws.journal import Journal
     from mwaa_lab.aws.mwaa import ControlPlane
+    from mwaa_lab.aws.rates import Rates
     from mwaa_lab.aws.tls import make_certificates
     from mwaa_lab.aws.webserver import WebServer
     from mwaa_lab.engine import AwsAccess, EngineSettings
 
     hooks.check()
     hooks.limit_log_events()
+    hooks.strict_secrets()
     folder = options.dir / "aws"
     folder.mkdir(parents=True, exist_ok=True)
     certificates = make_certificates(folder)
@@ -132,10 +134,12 @@ async def serve(options: argparse.Namespace) -> None:
     engine = make_engine(options.engine, EngineSettings(dir=options.dir, aws=aws, webserver=webserver))
     control = ControlPlane(engine, aws, webserver, as_of=options.as_of)
     cloudformation.install(control, aws)
-    journal, faults = Journal(options.dir / "journal.jsonl"), Faults()
+    journal, faults, rates = Journal(options.dir / "journal.jsonl"), Faults(), Rates()
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=128, thread_name_prefix="lab")
     # hypercorn types ASGI more narrowly than the protocol is.
-    fronts: list[Any] = [Front(hooks.application(), control, journal, faults, pool, inside) for inside in (False, True)]
+    fronts: list[Any] = [
+        Front(hooks.application(), control, journal, faults, pool, rates, inside) for inside in (False, True)
+    ]
     webs: list[Any] = [WebServer(control, journal, faults, pool, inside) for inside in (False, True)]
     _remember_connections()
 

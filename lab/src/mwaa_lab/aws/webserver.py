@@ -18,10 +18,12 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from mwaa_lab.aws import limits
-from mwaa_lab.aws.faults import Faults
+from mwaa_lab.aws.faults import Faults, Rule
 from mwaa_lab.aws.front import Answer, Gone, Receive, Send, before, drop, lifespan, log, read, respond
 from mwaa_lab.aws.journal import Call, Journal
 from mwaa_lab.aws.mwaa import ControlPlane, Environment, Reply
+
+_TRUNCATE = "x-lab-truncate"  # between the parts of this module alone
 
 
 class WebServer:
@@ -56,8 +58,11 @@ class WebServer:
         try:
             body = await read(receive)
             status, document, more = await self._answer(scope, headers, body, call)
+            answer.truncate = bool(more.pop(_TRUNCATE, ""))
             encoded = [(key.encode(), value.encode("latin-1")) for key, value in more.items()]
             await respond(answer.send, status, json.dumps(document).encode(), "application/json", encoded)
+            if answer.truncate:
+                drop(sent=True)
         except Gone:
             answer.error = "(connection dropped)"
         except Exception as error:  # the lab goes on whatever one request brings
@@ -86,15 +91,30 @@ class WebServer:
     async def _in_thread(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
-    async def _fault(self, call: Call) -> bool:
-        """Apply a fault; true when the answer is to be lost after the call took effect."""
+    async def _fault(self, call: Call) -> Rule | None:
+        """Apply a fault; the rule when the rest of it is for when the call took effect (``_ended``)."""
         rule = self._faults.take(call)
         if rule is None:
-            return False
+            return None
+        if rule.hold:
+            self._control.hold(**rule.hold)
         await before(rule)
-        if rule.error or rule.status:
-            raise Reply(rule.http_status, {"message": rule.message or rule.error or "Fault of the lab"})
-        return rule.reset and rule.after
+        if rule.answers and not rule.after:
+            raise _ordered(rule)
+        return rule
+
+    @staticmethod
+    def _ended(
+        rule: Rule | None, status: int, document: Any, headers: dict[str, str]
+    ) -> tuple[int, Any, dict[str, str]]:
+        """The answer of a call that took effect, or what a fault makes of it."""
+        if rule is None:
+            return status, document, headers
+        if rule.after and rule.reset:
+            drop()
+        if rule.after and rule.answers:
+            raise _ordered(rule)
+        return status, document, {**headers, _TRUNCATE: "1"} if rule.truncate else headers
 
     async def _cli(
         self, path: str, method: str, headers: dict[str, str], body: bytes, call: Call
@@ -108,7 +128,7 @@ class WebServer:
         call.access = "read" if limits.cli_reads(command) else "write"
         if method != "POST":
             return 405, {"message": "Method Not Allowed"}, {}
-        lose = await self._fault(call)
+        rule = await self._fault(call)
         if path == "/aws_mwaa/cli" and environment is not None and environment.version.startswith("3."):
             # From Airflow 3 on the endpoint is a mounted application, which redirects to its own root.
             return 307, {}, {"location": "/aws_mwaa/cli/"}
@@ -117,9 +137,7 @@ class WebServer:
             answer = await self._in_thread(run)
         except Exception as error:  # a web server that is being replaced
             return 503, {"message": f"Service Unavailable ({type(error).__name__})"}, {}
-        if lose:
-            drop()
-        return 200, answer, {}
+        return self._ended(rule, 200, answer, {})
 
     async def _login(self, path: str, method: str, body: bytes, call: Call) -> tuple[int, Any, dict[str, str]]:
         call.operation = "Login"
@@ -128,14 +146,12 @@ class WebServer:
         token = parse_qs(body.decode("latin-1")).get("token", [""])[0]
         environment = self._control.peek(token)
         call.keys = {"environment": environment.name if environment else None}
-        lose = await self._fault(call)
+        rule = await self._fault(call)
         if environment is not None and environment.version.startswith("3.") != path.startswith("/pluginsv2/"):
             return 404, {"detail": "Not Found"}, {}
         _, session = self._control.login(token, self._inside)
-        if lose:
-            drop()
         name = "_token" if path.startswith("/pluginsv2/") else "session"
-        return 200, {}, {"set-cookie": f"{name}={session}; Path=/; Secure; HttpOnly; SameSite=Lax"}
+        return self._ended(rule, 200, {}, {"set-cookie": f"{name}={session}; Path=/; Secure; HttpOnly; SameSite=Lax"})
 
     async def _rest(
         self, scope: MutableMapping[str, Any], prefix: str, headers: dict[str, str], body: bytes, call: Call
@@ -152,7 +168,7 @@ class WebServer:
             return 404, {"detail": "Not Found"}, {}
         if limits.version_tuple(environment.version) < limits.REST_SINCE:
             return 403, {"detail": None, "status": 403, "title": "Forbidden", "type": "about:blank"}, {}
-        lose = await self._fault(call)
+        rule = await self._fault(call)
         query = {
             key: values if len(values) > 1 else values[0]
             for key, values in parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).items()
@@ -162,9 +178,11 @@ class WebServer:
         except ValueError:
             return 400, {"detail": "The request body is not JSON."}, {}
         status, answer = await self._in_thread(self._control.rest, environment, method, path, query, document)
-        if lose:
-            drop()
-        return status, answer, {}
+        return self._ended(rule, status, answer, {})
+
+
+def _ordered(rule: Rule) -> Reply:
+    return Reply(rule.http_status, {"message": rule.message or rule.error or "Fault of the lab"})
 
 
 def _bearer(headers: dict[str, str]) -> str:
