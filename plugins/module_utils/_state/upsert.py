@@ -103,7 +103,9 @@ def upsert(ctx: Any, kind: str) -> dict[str, Any]:
     )
     key = params["kms_key_id"] or (bundle.key["kms_key_id"] if bundle else None)
     choice, lane, agent = _lane(ctx, work, environment, key)
-    with held(bundle.store, work.environment) if bundle and not work.check else contextlib.nullcontext():
+    with held(bundle.store, work.environment) if bundle and not work.check else contextlib.nullcontext() as lock:
+        if lock:
+            lock.take()
         outcomes = apply(work, lane)
     if agent:
         work.notes += agent.notes
