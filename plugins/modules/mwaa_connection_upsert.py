@@ -23,6 +23,8 @@ description:
     before you import.
   - A connection whose password is taken away is deleted and created anew by lane V(rest), because Airflow's API
     cannot do it otherwise.
+  - Lane V(secrets_manager) writes JSON, before Airflow 2.3 a URI, and reads it back as that Airflow does before it is
+    sent. A description is never read there; other fields that would be are a reason not to carry the connection.
 options:
   connections:
     description: The connections. Each is written whole, a field that is left out becomes empty.
@@ -57,66 +59,17 @@ options:
       extra:
         description: JSON as text, stored as it is, or a dictionary, stored as JSON.
         type: raw
-  bundle:
-    description:
-      - The URL of a bundle (V(s3://bucket/prefix)) or its folder. Its sealed connections are opened inside the
-        module, so that no secret passes through Ansible. Prefer it for whatever has secrets.
-      - Exactly one of O(connections) and O(bundle) is needed.
-    type: str
-  lane:
-    description:
-      - The way into the environment.
-      - V(agent) is one DAG run that writes everything in one transaction inside Airflow. It is for Airflow 2, needs
-        a key (O(kms_key_id) or O(bundle)), leaves nothing in the audit log and compares secrets by itself.
-      - V(rest) is Airflow's REST API, one call for each item that can hold a secret. Airflow notes these calls in
-        its audit log, where it masks what looks sensitive to it.
-      - V(auto) takes V(agent) where it can be had and V(rest) otherwise, and says why in RV(lane_reason).
-    type: str
-    choices: [auto, rest, agent]
-    default: auto
-  on_conflict:
-    description:
-      - What is done about connections that exist and differ.
-      - V(overwrite) writes them.
-      - V(keep) leaves them as they are.
-      - V(fail) writes nothing at all and names all of them. One whose secrets cannot be compared counts as different.
-    type: str
-    choices: [overwrite, keep, fail]
-    default: overwrite
-  prune:
-    description:
-      - Delete connections of the environment that are not wanted.
-      - C(aws_default) always stays, MWAA looks it up in every task.
-    type: bool
-    default: false
-  kms_key_id:
-    description:
-      - The KMS key (id, ARN or alias) that seals what is handed to the agent. The bundle's key by default.
-      - The execution role gets a grant to decrypt this one request, which is revoked when it is answered. Where you
-        may not create grants, the role needs C(kms:Decrypt) on the key by its own policy.
-      - With lane V(rest) on Airflow 3 it lets secrets be compared by digests, by a DAG run that writes nothing.
-    type: str
-  wait_timeout:
-    description: Seconds to wait for a DAG run of the agent. MWAA may take five minutes to see the agent's DAG first.
-    type: int
-    default: 1200
 extends_documentation_fragment:
+  - mwaa.migration._state
   - mwaa.migration._options.environment
+  - mwaa.migration._options.agent_wait
+  - mwaa.migration._options.api_host
   - mwaa.migration._attributes
   - mwaa.migration._attributes.aws
   - amazon.aws.common.modules
   - amazon.aws.region.modules
   - amazon.aws.boto3
 attributes:
-  check_mode:
-    support: full
-    details:
-      - Nothing is written, no object and no DAG run. What REST does not show is compared with what was last applied
-        from the bundle, and shown as V(unknown) where that says nothing.
-  diff_mode:
-    support: full
-    details:
-      - Secrets are shown as C(********), with the word C(changed) or C(unknown); neither values nor lengths are.
   idempotent:
     support: full
     details:
@@ -149,6 +102,24 @@ EXAMPLES = r"""
         password: "{{ warehouse_password }}"
         extra:
           sslmode: require
+
+- name: Bring one team's connections under names of their own, and delete what that team's source has no more
+  mwaa.migration.mwaa_connection_upsert:
+    environment: prod
+    bundle: s3://my-migration-bundles/team-a
+    include: ["warehouse*", "api_*"]
+    exclude: ["*_tmp"]
+    rename:
+      - match: (.+)
+        to: team_a_\1
+    prune: true
+
+- name: Keep connections in AWS Secrets Manager
+  mwaa.migration.mwaa_connection_upsert:
+    environment: prod
+    bundle: s3://my-migration-bundles/prod
+    lane: secrets_manager
+    secrets_kms_key_id: alias/airflow-secrets
 """
 
 RETURN = r"""
@@ -159,7 +130,10 @@ results:
   elements: dict
   contains:
     id:
-      description: The conn_id.
+      description: The conn_id, in the environment.
+      type: str
+    renamed_from:
+      description: The id in the source, where that is another one.
       type: str
     index:
       description: Its place in the list, null for what was pruned.
@@ -174,6 +148,9 @@ results:
       type: str
     lane:
       description: The lane that it took.
+      type: str
+    store:
+      description: Which store answers for it, V(metastore) (Airflow's own database) or V(secrets_manager).
       type: str
     reason:
       description: Why it counts as different although nothing is known to differ, or why it was kept.
