@@ -39,7 +39,8 @@ options:
       - A bundle that M(mwaa.migration.airflow_export) filled, V(s3://bucket/prefix) or a folder.
       - Its portable options are set, and O(airflow_configuration_options) over them; what else the environment has set
         stays.
-      - O(plugins_s3_path) and O(requirements_s3_path) default to where M(mwaa.migration.mwaa_dags_sync) put them.
+      - O(plugins_s3_path), O(requirements_s3_path) and O(startup_script_s3_path) default to where
+        M(mwaa.migration.mwaa_dags_sync) put them. A startup script needs Airflow 2.2.2.
       - C(core.dags_are_paused_at_creation) is C(True), whatever the options say, so that nothing runs before the
         cutover.
     type: str
@@ -49,6 +50,7 @@ options:
   airflow_version:
     description:
       - The Airflow version, such as V(2.11.2). MWAA's newest when an environment is created without it.
+      - A version that AWS has ended is warned about, and it is AWS that refuses it.
       - A change upgrades or downgrades in place. It ends all running tasks and makes the environment unavailable for
         up to two hours.
     type: str
@@ -84,7 +86,7 @@ options:
     type: str
   startup_script_s3_path:
     description:
-      - The startup script in the bucket, such as V(startup.sh).
+      - The startup script in the bucket, such as V(startup.sh). Needs Airflow 2.2.2.
       - MWAA cannot take the script away again. To be rid of it, give a script that does nothing.
     type: str
   startup_script_s3_object_version:
@@ -163,6 +165,26 @@ options:
         current options when that is not given. Their values are never logged, shown in a diff or returned.
       - An option must not be in both.
     type: dict
+  secrets_backend:
+    description:
+      - Let the environment look in AWS Secrets Manager before its database. Sets C(secrets.backend) and
+        C(secrets.backend_kwargs) over O(airflow_configuration_options), or over the current options when that is not
+        given. Arguments of the backend that are set already stay.
+      - The connection C(aws_default), which every task looks up, is never looked for there, as MWAA itself has it.
+      - The execution role needs a policy for it, see the role mwaa.migration.environment.
+    type: dict
+    suboptions:
+      prefix:
+        description: What names of secrets begin with. V(airflow) makes C(airflow/connections/<id>) and
+          C(airflow/variables/<key>).
+        type: str
+        default: airflow
+      connections_lookup_pattern:
+        description: A regular expression of the connections that are looked for. Needs Airflow 2.6.3.
+        type: str
+      variables_lookup_pattern:
+        description: A regular expression of the variables that are looked for. Needs Airflow 2.6.3.
+        type: str
   logging_configuration:
     description:
       - What is written to CloudWatch Logs. Logs that are not given stay as they are.
@@ -384,6 +406,14 @@ def argument_spec():
         "max_webservers": {"type": "int"},
         "airflow_configuration_options": {"type": "dict"},
         "secret_configuration_options": {"type": "dict", "no_log": True},
+        "secrets_backend": {
+            "type": "dict",
+            "options": {
+                "prefix": {"type": "str", "default": "airflow"},
+                "connections_lookup_pattern": {"type": "str"},
+                "variables_lookup_pattern": {"type": "str"},
+            },
+        },
         "logging_configuration": {"type": "dict", "options": dict.fromkeys(sorted(settings.LOGS), log)},
         "weekly_maintenance_window_start": {"type": "str"},
         "worker_replacement_strategy": {"type": "str", "choices": list(limits.REPLACEMENT_STRATEGIES)},
@@ -397,8 +427,6 @@ def argument_spec():
 def body(ctx):
     if ctx.params["state"] == "absent":
         return environment.absent(ctx)
-    if ctx.params["bundle"]:
-        environment.take_from_bundle(ctx)
     return environment.present(ctx)
 
 

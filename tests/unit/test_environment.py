@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 from typing import Any
 
 import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.bucket import Found
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.index import Index
 from fakes import REGION, aws_failure, check_input
 
 ROLE = "arn:aws:iam::123456789012:role/airflow"
@@ -141,6 +145,12 @@ class FakeS3:
         self.blocked = blocked
         self.missing = missing
         self.objects = objects  # key without its dot -> version id
+        self.index = Index(None)  # of what was published
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
+        if Key != "mwaa-migration/published/dags.json" or not self.index.objects:
+            raise aws_failure("NoSuchKey", operation="GetObject", status=404)
+        return {"Body": io.BytesIO(self.index.encode())}
 
     def head_bucket(self, **_params: Any) -> dict[str, Any]:
         if self.missing:
@@ -504,26 +514,106 @@ def test_a_create_that_succeeded_unnoticed_is_waited_for(ensure: Any) -> None:
     assert result["changed"] and result["environment"]["status"] == "AVAILABLE"
 
 
-def test_a_secret_option_of_the_task_wins_over_the_bundles_portable_one(
-    ensure: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Bundle:
-        files: dict[str, Any] = {}
+# --- from a bundle ----------------------------------------------------------------------------------------------------
 
-        @classmethod
-        def open(cls, _store: Any, _aws: Any, *_more: Any) -> Any:
-            return cls()
 
-        def document(self, _path: str) -> Any:
-            return {"portable": {"smtp.smtp_user": "of the source", "core.parallelism": "16"}}
+@pytest.fixture
+def bundle(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """bundle(portable={…}, files=[…]) -> what the module opens; bundle(missing=True) -> there is none."""
 
-    monkeypatch.setattr(environment, "Bundle", Bundle)
-    monkeypatch.setattr(environment, "open_store", lambda url, _aws: url)
+    def make(portable: dict[str, str] | None = None, files: tuple[str, ...] = (), missing: bool = False) -> None:
+        class Bundle:
+            @classmethod
+            def open(cls, _store: Any, _aws: Any, *_more: Any) -> Any:
+                if missing:
+                    raise MigrationError("there is no bundle at s3://b/x", code="NoBundle")
+                return cls()
+
+            @property
+            def files(self) -> dict[str, Any]:
+                return dict.fromkeys(files)
+
+            def document(self, _path: str) -> Any:
+                return {"portable": portable or {}, "target_version": "2.11.2"}
+
+        monkeypatch.setattr(environment, "Bundle", Bundle)
+        monkeypatch.setattr(environment, "open_store", lambda url, _aws: url)
+
+    return make
+
+
+def test_a_secret_option_of_the_task_wins_over_the_bundles_portable_one(ensure: Any, bundle: Any) -> None:
+    bundle({"smtp.smtp_user": "of the source", "core.parallelism": "16"})
     mwaa = FakeMwaa(EXISTING, statuses=("UPDATING", "AVAILABLE"))
     given = {**GIVEN, "bundle": "s3://b/x", "secret_configuration_options": {"smtp.smtp_user": "CANARY-user-0a0a0a0a"}}
     assert ensure(mwaa, given)["changed"]
     options = mwaa.environments["demo"]["AirflowConfigurationOptions"]
     assert (options["smtp.smtp_user"], options["core.parallelism"]) == ("CANARY-user-0a0a0a0a", "16")
+
+
+def test_before_the_first_export_check_mode_shows_what_is_known(ensure: Any, bundle: Any) -> None:
+    bundle(missing=True)
+    given = {**GIVEN, "bundle": "s3://b/x", "airflow_configuration_options": {"core.parallelism": 4}}
+    result = ensure(FakeMwaa(), given, check=True)
+    assert result["diff"]["after"]["airflow_configuration_options"] == {
+        "core.parallelism": "4",
+        "core.dags_are_paused_at_creation": "True",
+    }
+    assert "the options that it brings are known after the first export" in str(result["warnings"])
+    assert ensure(FakeMwaa(), given)["msg"] == "there is no bundle at s3://b/x"
+
+
+def test_what_was_published_is_taken_with_its_version(ensure: Any, bundle: Any) -> None:
+    bundle(files=("requirements.txt", "dags/a.py"))
+    s3 = FakeS3(requirements="r1", plugins="p1", startup="s1")
+    # wheels were packed, and a script of the user's was published: the bundle knows neither
+    s3.index.remember("plugins.zip", "plugins", Found(1, "e"), "d", ["s3://b/x"])
+    s3.index.remember("startup.sh", "startup_script", Found(1, "e"), "d", ["s3://b/x"])
+    mwaa = FakeMwaa()
+    ensure(mwaa, {**GIVEN, "bundle": "s3://b/x"}, s3=s3)
+    created = mwaa.environments["demo"]
+    assert [created[f"{part}S3ObjectVersion"] for part in ("Requirements", "Plugins", "StartupScript")] == [
+        "r1",
+        "p1",
+        "s1",
+    ]
+
+
+def test_a_version_without_startup_scripts_is_created_without_and_says_so(ensure: Any, bundle: Any) -> None:
+    bundle(files=("startup.sh",))
+    mwaa = FakeMwaa()
+    result = ensure(mwaa, {**GIVEN, "bundle": "s3://b/x", "airflow_version": "2.0.2"}, s3=FakeS3(startup="s1"))
+    assert "StartupScriptS3Path" not in mwaa.environments["demo"]
+    assert "runs no startup script (2.2.2 is the first that does)" in str(result["warnings"])
+    assert "AWS ended Airflow 2.0.2 on 2024-04-29" in str(result["warnings"])
+    assert "export again for this version" in str(result["warnings"])
+    refused = ensure(FakeMwaa(), {**GIVEN, "airflow_version": "2.0.2", "startup_script_s3_path": "startup.sh"})
+    assert "startup_script_s3_path needs Airflow 2.2.2 or newer, airflow_version is 2.0.2" in refused["msg"]
+
+
+# --- Secrets Manager ------------------------------------------------------------------------------------------------
+
+
+def test_secrets_manager_is_looked_at_first_and_other_options_stay(ensure: Any) -> None:
+    mwaa = FakeMwaa(EXISTING, statuses=("UPDATING", "AVAILABLE"))
+    given = {"name": "demo", "secrets_backend": {"prefix": "team/airflow", "connections_lookup_pattern": "^etl_"}}
+    result = ensure(mwaa, given)
+    options = mwaa.environments["demo"]["AirflowConfigurationOptions"]
+    assert options["core.parallelism"] == "8" and options["smtp.smtp_password"] == "CANARY-smtp-0a0a0a0a"
+    assert options["secrets.backend"].endswith(".SecretsManagerBackend")
+    assert json.loads(options["secrets.backend_kwargs"]) == {
+        "connections_prefix": "team/airflow/connections",
+        "variables_prefix": "team/airflow/variables",
+        "connections_lookup_pattern": "^(?!aws_default$)(?:^etl_)",
+    }
+    shown = result["environment"]["airflow_configuration_options"]
+    assert shown["secrets.backend_kwargs"] == "***"  # the backend's arguments may hold a secret
+    assert not ensure(mwaa, given)["changed"]
+
+
+def test_another_secrets_backend_is_not_replaced(ensure: Any) -> None:
+    given = {**GIVEN, "airflow_configuration_options": {"secrets.backend": "my.Vault"}, "secrets_backend": {}}
+    assert "an environment has one backend" in ensure(FakeMwaa(), given)["msg"]
 
 
 # --- info -----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,16 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits, settings
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
+from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import backend_options
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.bucket import Bucket
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.index import Index, index_key
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.source import beside
+from ansible_collections.mwaa.migration.plugins.module_utils._versions import (
+    STARTUP_SCRIPT,
+    VERSIONS,
+    at_least,
+    ended,
+)
 
 INTERVAL = 30.0  # seconds between two looks at an environment, at most
 CREATE_TIMEOUT = 3600  # seconds; documented: 20 to 30 minutes, "up to a couple of hours"
@@ -95,33 +104,75 @@ def _brief(environment: dict[str, Any]) -> dict[str, Any]:
     return {"name": environment["Name"], "status": environment["Status"]}
 
 
-def take_from_bundle(ctx: Any) -> None:
-    """Complete the parameters with what a bundle brings: its portable options, and the keys that publish uses.
+def take_from_bundle(ctx: Any, environment: dict[str, Any] | None) -> None:
+    """Complete the parameters with what a bundle brings: its portable options, and the keys that publish used.
 
-    In check mode there may be no bundle yet; then there is nothing to take.
+    environment: as GetEnvironment shows it, None where there is none. In check mode there may be no bundle yet; then
+    what is known without it is taken.
     """
     params = ctx.params
+    version = _version(params, environment)
+    portable: dict[str, Any] = {}
+    files: list[str] = []
     try:
         bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws, params["kms_key_id"])
     except MigrationError as error:
-        if ctx.check_mode and error.code == "NoBundle":
-            return
-        raise
+        if not (ctx.check_mode and error.code == "NoBundle"):
+            raise
+        ctx.warn(f"{error.message}; the options that it brings are known after the first export")
+    else:
+        document = bundle.document("options.json")
+        portable, files = document["portable"], list(bundle.files)
+        made_for = document.get("target_version")
+        if made_for and version and made_for != version:
+            ctx.warn(
+                f"the bundle was exported for Airflow {made_for} and environment {params['name']} is to have {version}:"
+                " export again for this version, whose options and requirements differ"
+            )
     secret = params["secret_configuration_options"] or {}
-    portable = bundle.document("options.json")["portable"]
     options = {name: value for name, value in portable.items() if name not in secret}  # the user's word counts
     params["airflow_configuration_options"] = {
         **options,
         **(params["airflow_configuration_options"] or {}),
         "core.dags_are_paused_at_creation": "True",
     }
-    parts = {
-        "plugins_s3_path": ("plugins/", "plugins.zip"),
-        "requirements_s3_path": ("requirements.txt", "requirements.txt"),
-    }
-    for option, (path, name) in parts.items():
-        if not params[option] and any(file.startswith(path) for file in bundle.files):
-            params[option] = beside(params["dag_s3_path"] or "dags", name)
+    published = _published(ctx, environment)
+    for option, (kind, path, name) in {
+        "plugins_s3_path": ("plugins", "plugins/", "plugins.zip"),
+        "requirements_s3_path": ("requirements", "requirements.txt", "requirements.txt"),
+        "startup_script_s3_path": ("startup_script", "startup.sh", "startup.sh"),
+    }.items():
+        if params[option]:
+            continue
+        key = published.get(kind)
+        if key is None and any(file.startswith(path) for file in files):
+            key = beside(_dag_s3_path(params, environment), name)
+        if key and kind == "startup_script" and version and not at_least(version, STARTUP_SCRIPT):
+            ctx.warn(
+                f"Airflow {version} of MWAA runs no startup script ({STARTUP_SCRIPT} is the first that does): what"
+                f" {key} sets is not set"
+            )
+            continue
+        params[option] = key
+
+
+def _published(ctx: Any, environment: dict[str, Any] | None) -> dict[str, str]:
+    """{"plugins": key, …} of what publish put into the bucket. Where that cannot be told, the bundle's files tell."""
+    bucket = ctx.params["source_bucket"] or (environment or {}).get("SourceBucketArn") or ""
+    if not bucket:
+        return {}
+    with aws_errors(f"read the index in {bucket}"):
+        index = Bucket(ctx.aws, bucket.rpartition(":")[2]).get(index_key(_dag_s3_path(ctx.params, environment)))
+    return Index(index).artefacts
+
+
+def _dag_s3_path(params: dict[str, Any], environment: dict[str, Any] | None) -> str:
+    return (params["dag_s3_path"] or (environment or {}).get("DagS3Path") or "dags").strip("/")
+
+
+def _version(params: dict[str, Any], environment: dict[str, Any] | None) -> str | None:
+    """The Airflow version that the environment is going to have; None: MWAA's newest."""
+    return params["airflow_version"] or (environment or {}).get("AirflowVersion")
 
 
 def present(ctx: Any) -> dict[str, Any]:
@@ -131,14 +182,22 @@ def present(ctx: Any) -> dict[str, Any]:
     wanted = settings.desired(params)
     if wanted.get("webserver_access_mode") == "PUBLIC_AND_PRIVATE":
         ctx.aws.require_botocore(limits.ACCESS_MODE_BOTH_BOTOCORE, "for webserver_access_mode PUBLIC_AND_PRIVATE")
+    client = ctx.aws.client("mwaa")
+    environment = describe(client, name)
+    if environment and environment["Status"] == "DELETED":
+        environment = None
+    if params.get("bundle"):
+        take_from_bundle(ctx, environment)
+        wanted = settings.desired(params)
     secret = set(wanted.get("secret_configuration_options", {}))
     for option in sorted(wanted.get("airflow_configuration_options", {})):
         if settings.looks_secret(option):
             ctx.warn(f"{option} looks secret: give it in secret_configuration_options, which is never logged")
-
-    client = ctx.aws.client("mwaa")
-    environment = describe(client, name)
-    if environment is None or environment["Status"] == "DELETED":
+    gone = ended(wanted["airflow_version"]) if "airflow_version" in wanted else None
+    if gone and wanted["airflow_version"] != (environment or {}).get("AirflowVersion"):
+        ctx.warn(gone)
+    if environment is None:
+        _look_in_secrets_manager(params, wanted, {}, _version(params, None))
         return _create(ctx, client, wanted, secret)
 
     status = environment["Status"]
@@ -150,6 +209,7 @@ def present(ctx: Any) -> dict[str, Any]:
             **now["airflow_configuration_options"],
             **wanted.get("airflow_configuration_options", {}),
         }
+    _look_in_secrets_manager(params, wanted, now["airflow_configuration_options"], _version(params, environment))
     settings.merged_options(wanted, now["airflow_configuration_options"])
     bucket = wanted.get("source_bucket", now.get("source_bucket", ""))
     new_bucket = "source_bucket" in wanted and wanted["source_bucket"] != now.get("source_bucket")
@@ -185,6 +245,27 @@ def present(ctx: Any) -> dict[str, Any]:
     if ctx.check_mode:
         return {"changed": True, "operation": "update", "environment": shown(environment, secret), **diff}
     return {**_update(ctx, client, environment, change, secret), **diff}
+
+
+def _look_in_secrets_manager(
+    params: dict[str, Any], wanted: dict[str, Any], current_options: dict[str, str], version: str | None
+) -> None:
+    """Set the options of `secrets_backend` over the given ones, or over the current ones when none are given."""
+    asked = params.get("secrets_backend")
+    if not asked:
+        return
+    options = wanted.get("airflow_configuration_options", current_options)
+    secret = wanted.get("secret_configuration_options", {})
+    made = backend_options(
+        asked["prefix"],
+        version or VERSIONS[-1],
+        {**options, **secret},
+        connections_lookup_pattern=asked.get("connections_lookup_pattern"),
+        variables_lookup_pattern=asked.get("variables_lookup_pattern"),
+    )
+    wanted["airflow_configuration_options"] = {**options, **made}
+    for name in made:
+        secret.pop(name, None)
 
 
 def absent(ctx: Any) -> dict[str, Any]:

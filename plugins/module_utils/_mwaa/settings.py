@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
+from ansible_collections.mwaa.migration.plugins.module_utils._versions import STARTUP_SCRIPT, at_least
 
 # option -> field of GetEnvironment, CreateEnvironment and UpdateEnvironment that holds it as it is
 PLAIN = {
@@ -263,6 +264,8 @@ def _check_plain(wanted: dict[str, Any], faults: Faults) -> None:
     version = wanted.get("airflow_version")
     if version and (not limits.VERSION.fullmatch(version) or len(version) > limits.VERSION_MAX):
         faults.add(f"airflow_version {version!r} is not a version such as 2.11.2")
+    if version and wanted.get("startup_script_s3_path") and not at_least(version, STARTUP_SCRIPT):
+        faults.add(f"startup_script_s3_path needs Airflow {STARTUP_SCRIPT} or newer, airflow_version is {version}")
     key = wanted.get("kms_key")
     if key and "alias/" in key:
         faults.add("kms_key is an alias, which MWAA does not support: give the key's id or ARN")

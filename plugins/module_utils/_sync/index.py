@@ -77,9 +77,10 @@ class Index:
         """Which sources' this key is; empty: it is not ours."""
         return set(self.objects.get(key, {}).get("sources") or [])
 
-    def artefact(self, kind: str) -> str | None:
-        """The key that was published last as plugins, requirements or startup_script."""
-        return next((key for key, known in self.objects.items() if known.get("kind") == kind), None)
+    @property
+    def artefacts(self) -> dict[str, str]:
+        """{"plugins": key, "requirements": key, "startup_script": key} of those that were published."""
+        return {known["kind"]: key for key, known in self.objects.items() if known.get("kind", "dag") != "dag"}
 
     def encode(self) -> bytes:
         stored = {
