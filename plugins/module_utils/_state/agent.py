@@ -47,7 +47,6 @@ except ImportError:  # ansible-core brings it; run() says so where it is missing
     Fernet = None  # type: ignore[assignment,misc]
 
 PREFIX = "mwaa-migration"  # of requests and answers, outside of the DAG folder: they are no code
-REQUESTS = f"{PREFIX}/requests/"
 FOLDER = "mwaa_migration"  # in the DAG folder
 AGENT_FILE, DAG_FILE, POLL_FILE = "airflow_agent.py", "mwaa_agent.py", "mwaa_agent_poll.py"
 PARSE_SECONDS = 600.0  # MWAA sees a new DAG file after about 300 s [UG mwaa-faqs]
@@ -81,6 +80,8 @@ class AgentLane:
         self.major = major(environment)
         self.bucket = environment["SourceBucketArn"].split(":::")[-1]
         self.folder = f"{environment['DagS3Path'].strip('/')}/{FOLDER}"
+        self.prefix = f"{PREFIX}/{self.env_name}"  # environments may share a bucket
+        self.requests = f"{self.prefix}/requests/"
         self.notes: list[str] = []  # what was done beside the request itself, for who reads the result
         self.uploaded = False
         self._rest, self._access, self._clock = rest, access, clock
@@ -113,8 +114,13 @@ class AgentLane:
         return hashlib.sha256(self._shell("mwaa_agent_dag.py", STAMP="")).hexdigest()[:12]
 
     def _shell(self, source: str, **more: str) -> bytes:
-        shell = _source(source).decode()
-        constants = {"BUCKET": self.bucket, "PREFIX": PREFIX, "ENVIRONMENT": self.env_name, "KMS_KEY": self.kms_key_id}
+        shell = source_file(source).decode()
+        constants = {
+            "BUCKET": self.bucket,
+            "PREFIX": self.prefix,
+            "ENVIRONMENT": self.env_name,
+            "KMS_KEY": self.kms_key_id,
+        }
         for name, value in {**constants, **more}.items():
             shell = shell.replace(f'"@{name}@"', json.dumps(value or ""))
         return shell.encode()
@@ -122,7 +128,7 @@ class AgentLane:
     def files(self) -> dict[str, bytes]:
         """{key in the bucket: content} of the agent as this environment needs it."""
         shell = self._shell("mwaa_agent_dag.py", STAMP=self.stamp)
-        return {f"{self.folder}/{AGENT_FILE}": _source(AGENT_FILE), f"{self.folder}/{DAG_FILE}": shell}
+        return {f"{self.folder}/{AGENT_FILE}": source_file(AGENT_FILE), f"{self.folder}/{DAG_FILE}": shell}
 
     def install(self) -> bool:
         """Upload the agent's files where they are missing or differ, the DAG last. Whether any was."""
@@ -149,21 +155,12 @@ class AgentLane:
 
     def remove(self) -> bool:
         """Take the agent's files, requests and answers away, with all their versions. Whether there were any."""
-        found = [version for prefix in (f"{self.folder}/", REQUESTS) for version in self.versions(prefix)]
-        with aws_errors(f"remove the agent from s3://{self.bucket}"):
-            for key, version in found:
-                self.aws.client("s3").delete_object(Bucket=self.bucket, Key=key, VersionId=version)
+        s3 = self.aws.client("s3")
+        found = [
+            lies for prefix in (f"{self.folder}/", f"{self.prefix}/") for lies in versions(s3, self.bucket, prefix)
+        ]
+        purge(s3, self.bucket, found)
         return bool(found)
-
-    def versions(self, prefix: str) -> list[tuple[str, str]]:
-        """(key, version id) of everything below a prefix of the environment's bucket, delete markers too."""
-        found = []
-        with aws_errors(f"list the versions of s3://{self.bucket}/{prefix}"):
-            pages = self.aws.client("s3").get_paginator("list_object_versions")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
-                for entry in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-                    found.append((entry["Key"], entry["VersionId"]))
-        return found
 
     # -- running
 
@@ -174,7 +171,7 @@ class AgentLane:
         """
         ready = max(timeout, PARSE_SECONDS)
         self.starter.prepare(ready, lambda probe, what, hint: self._wait(probe, ready, what, hint))
-        request = {**request, "agent_sha256": hashlib.sha256(_source(AGENT_FILE)).hexdigest()}
+        request = {**request, "agent_sha256": hashlib.sha256(source_file(AGENT_FILE)).hexdigest()}
         began = self._clock.monotonic()
         while True:
             try:
@@ -316,7 +313,7 @@ class _Sent:
 
     def __init__(self, lane: AgentLane, identifier: str):
         self.lane, self.identifier = lane, identifier
-        self.key, self.answer_key = f"{REQUESTS}{identifier}.json", f"{REQUESTS}{identifier}.answer"
+        self.key, self.answer_key = f"{lane.requests}{identifier}.json", f"{lane.requests}{identifier}.answer"
         self.lies: dict[str, str | None] = {self.key: None}  # object -> its version, where the bucket has versions
         self.revoke: Callable[[], None] | None = None
 
@@ -348,7 +345,31 @@ class _Sent:
 _LOG = "look at the log group airflow-%s-Task for dag_id=mwaa_agent/run_id=%s"
 
 
-def _source(name: str) -> bytes:
+def versions(s3: Any, bucket: str, prefix: str) -> list[tuple[str, str]]:
+    """(key, version id) of everything below a prefix, delete markers too."""
+    with aws_errors(f"list the versions of s3://{bucket}/{prefix}"):
+        return [
+            (entry["Key"], entry["VersionId"])
+            for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+            for entry in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        ]
+
+
+def purge(s3: Any, bucket: str, found: list[tuple[str, str]]) -> None:
+    """Delete these versions for good. Raises MigrationError naming the first that could not be."""
+    for start in range(0, len(found), 1000):  # what one call takes
+        part = [{"Key": key, "VersionId": version} for key, version in found[start : start + 1000]]
+        with aws_errors(f"delete versions in s3://{bucket}"):
+            reply = s3.delete_objects(Bucket=bucket, Delete={"Objects": part, "Quiet": True})
+        for error in reply.get("Errors") or []:
+            raise MigrationError(
+                f"s3://{bucket}/{error.get('Key')} could not be deleted with its versions ({error.get('Code')}):"
+                " allow s3:DeleteObjectVersion on the bucket, and run again",
+                code=error.get("Code"),
+            )
+
+
+def source_file(name: str) -> bytes:
     """A file of plugins/agent, which lies beside this one as a link; also inside the archive that Ansible makes."""
     content = pkgutil.get_data(__package__, name)
     if content is None:
@@ -357,9 +378,10 @@ def _source(name: str) -> bytes:
 
 
 def _packed() -> None:
-    """Never called: Ansible puts into a module's archive what it sees imported, and _source() reads it there."""
+    """Never called: Ansible puts into a module's archive what it sees imported, and source_file() reads it there."""
     from ansible_collections.mwaa.migration.plugins.module_utils._state import (  # noqa: F401
         airflow_agent,
+        mwaa_agent_cleanup,
         mwaa_agent_dag,
         mwaa_agent_poll_dag,
     )

@@ -118,7 +118,7 @@ class World:
     def run_dag(self, identifier: str) -> None:
         key = self.lane.kms_key_id  # as installed
         self.refusals[identifier] = airflow_agent.serve(
-            identifier, identifier, 1, "bucket", "mwaa-migration", "demo", self.s3, self.kms, key,
+            identifier, identifier, 1, "bucket", self.lane.prefix, "demo", self.s3, self.kms, key,
             now=self.time, put=lambda url, body: self.leave(url, body),
         )  # fmt: skip
 
@@ -306,8 +306,8 @@ def test_airflow_3_wants_a_logical_date(world: World, monkeypatch: pytest.Monkey
 
 
 def test_the_files_are_those_of_the_collection() -> None:
-    assert lane_module._source("airflow_agent.py").startswith(b"# Copyright: mwaa.migration")
-    assert base64.b64encode(lane_module._source("mwaa_agent_dag.py"))
+    assert lane_module.source_file("airflow_agent.py").startswith(b"# Copyright: mwaa.migration")
+    assert base64.b64encode(lane_module.source_file("mwaa_agent_dag.py"))
 
 
 def test_the_shell_knows_the_only_key_that_it_opens_requests_of(world: World) -> None:

@@ -1,0 +1,436 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Takes away what a migration brought into an environment for its own use, and nothing else.
+
+PRIVATE to the collection: no promise is made to other collections.
+
+First everything is looked for; then, unless something is at work, it is removed in an order that leaves nothing
+behind: what could start a run, the grants, the rows in Airflow's database, the objects with all their versions, and the
+lock last. Each step finds nothing to do when it is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.mwaa.migration.plugins.module_utils import _lock
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
+    MANIFEST,
+    S3Store,
+    Store,
+    open_store,
+    url_signer,
+)
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
+    DENIED,
+    MigrationError,
+    aws_errors,
+    error_code,
+    is_aws_error,
+    is_missing,
+)
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
+from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
+from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import (
+    DAG_FILE,
+    AgentLane,
+    purge,
+    source_file,
+    versions,
+)
+from ansible_collections.mwaa.migration.plugins.module_utils._state.agent_starts import DAG_ID, POLL_DAG_ID
+
+DAG_IDS = (DAG_ID, POLL_DAG_ID)
+ARGUMENT_SPEC: dict[str, Any] = {
+    "environment": {"type": "str", "required": True},
+    "bundle": {"type": "str"},
+    "keep_bundle_days": {"type": "int"},
+    "kms_key_id": {"type": "str", "no_log": False},
+    "api_host": {"type": "str"},
+    "wait_timeout": {"type": "int", "default": 1200},
+}
+INTERVAL = 10.0
+GRANT = "mwaa-migration-"  # what the names of our grants begin with
+
+
+@dataclass
+class Found:
+    """What is there. rows: {dag_id: ...} of Airflow's database; None where nobody can be asked."""
+
+    agent: list[tuple[str, str]] = field(default_factory=list)  # (key, version) in the environment's bucket
+    work: list[tuple[str, str]] = field(default_factory=list)  # requests, answers, the index of what was published
+    grants: list[tuple[str, str]] = field(default_factory=list)  # (name, id)
+    dags: list[str] = field(default_factory=list)  # that Airflow knows
+    bundle: int = 0  # files to remove
+
+
+def cleanup(ctx: Any, clock: Any = time) -> dict[str, Any]:
+    """The body of migration_cleanup. Raises MigrationError, before anything was removed where something is at work."""
+    return _Cleanup(ctx, clock).run()
+
+
+class _Cleanup:
+    def __init__(self, ctx: Any, clock: Any):
+        self.ctx, self.aws, self.params, self._clock = ctx, ctx.aws, ctx.params, clock
+        self.name: str = self.params["environment"]
+        self.store: Store | None = open_store(self.params["bundle"], self.aws) if self.params["bundle"] else None
+        self.manifest = self._manifest()
+        key = self.params["kms_key_id"] or (self.manifest.get("key") or {}).get("kms_key_id")
+        self.key: str | None = key
+        self.environment = describe(self.aws.client("mwaa"), self.name)
+        self.lane = AgentLane(self.aws, self.environment, key, clock=clock) if self.environment else None
+        self.removed: list[dict[str, Any]] = []
+        self.remains: list[dict[str, str]] = []
+
+    def run(self) -> dict[str, Any]:
+        if self.store is None or self.ctx.check_mode:
+            return self._all()
+        names = [self.name, *([_lock.EXPORT] if self._bundle_goes() else [])]
+        with contextlib.ExitStack() as stack:
+            for name in names:
+                stack.enter_context(_lock.held(self.store, name))
+            result = self._all()
+        _lock.release(self.store, names)
+        if self._bundle_goes():
+            self._remove_bundle(locks=True)  # their versions, the last of all
+        return result
+
+    def _all(self) -> dict[str, Any]:
+        found = self._look()
+        self._refuse_while_serving(found)
+        steps: list[tuple[str, str, int, Callable[[], None]]] = []
+        if self.lane:
+            steps = [
+                ("KMS grants", f"of {self.name}'s execution role", len(found.grants), lambda: self._revoke(found)),
+                (
+                    "DAGs of the agent and their rows",
+                    f"Airflow of {self.name}",
+                    len(found.dags),
+                    lambda: self._forget_dags(found),
+                ),
+                (
+                    "versions of the agent's files",
+                    f"s3://{self.lane.bucket}/{self.lane.folder}/",
+                    len(found.agent),
+                    lambda: self._purge(f"{self.lane.folder}/"),
+                ),
+                (
+                    "versions of requests, answers and the index of what was published",
+                    f"s3://{self.lane.bucket}/",
+                    len(found.work),
+                    lambda: self._purge(*self._work()),
+                ),
+            ]
+        if self.store is not None:
+            steps.append(("files of the bundle", self.store.url, found.bundle, self._remove_bundle))
+        for what, where, count, remove in steps:
+            if count:
+                if not self.ctx.check_mode:
+                    remove()
+                self.removed.append({"what": what, "where": where, "count": count})
+        self._say_what_remains()
+        result = {
+            "changed": bool(self.removed),
+            "removed": self.removed,
+            "remains": self.remains,
+            "retire": self._retire(),
+        }
+        if self.ctx.diff_mode:
+            lines = "".join(f"{item['count']} {item['what']}, {item['where']}\n" for item in self.removed)
+            result["diff"] = {"before": lines, "after": ""}
+        return result
+
+    # -- looking
+
+    def _manifest(self) -> dict[str, Any]:
+        """Read as it lies there, for its dates and names alone: nothing that it says is opened or run."""
+        if self.store is None:
+            return {}
+        try:
+            document = json.loads(self.store.read(MANIFEST))
+        except MigrationError as error:
+            if error.code != "NotFound":
+                raise
+            return {}
+        except ValueError:
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    def _work(self) -> tuple[str, ...]:
+        assert self.lane
+        index = str((self.environment or {}).get("DagS3Path", "")).strip("/").replace("/", "~")
+        return f"{self.lane.prefix}/", f"mwaa-migration/published/{index}.json"
+
+    def _look(self) -> Found:
+        found = Found()
+        if self.lane:
+            s3 = self.aws.client("s3")
+            found.agent = versions(s3, self.lane.bucket, f"{self.lane.folder}/")
+            found.work = [one for prefix in self._work() for one in versions(s3, self.lane.bucket, prefix)]
+            found.grants = self._grants()
+            found.dags = self._known_dags(found)
+        if self.store is not None and self._bundle_goes():
+            found.bundle = len([path for path in self.store.list() if not path.startswith("locks/")])
+        return found
+
+    def _known_dags(self, found: Found) -> list[str]:
+        assert self.lane
+        if self.lane.access.rest:
+            rest = self._rest()
+            return [dag_id for dag_id in DAG_IDS if rest.call("GET", f"/dags/{dag_id}", ok=(404,)).status != 404]
+        return list(DAG_IDS) if found.agent else []  # nobody can be asked: what had files may have rows
+
+    def _rest(self) -> RestClient:
+        return RestClient(self.aws.client("mwaa"), self.name, clock=self._clock)
+
+    def _grants(self) -> list[tuple[str, str]]:
+        if not self.key or not self.environment:
+            return []
+        kms, role = self.aws.client("kms"), self.environment["ExecutionRoleArn"]
+        try:
+            pages = kms.get_paginator("list_grants").paginate(KeyId=self.key)
+            grants = [grant for page in pages for grant in page["Grants"]]
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            if error_code(exception) in DENIED:
+                self.remains.append(
+                    _rest_of(
+                        "KMS grants",
+                        self.key,
+                        "kms:ListGrants is not allowed, so those of killed runs could not be looked for",
+                    )
+                )
+                return []
+            if is_missing(exception):
+                return []
+            with aws_errors(f"list the grants of {self.key}"):
+                raise
+        found = []
+        for grant in grants:
+            context = (grant.get("Constraints") or {}).get("EncryptionContextEquals") or {}
+            ours = grant.get("Name", "").startswith(GRANT) and context.get("environment") == self.name
+            if ours and grant.get("GranteePrincipal") == role:
+                found.append((grant["Name"], grant["GrantId"]))
+        return found
+
+    def _refuse_while_serving(self, found: Found) -> None:
+        if not self.lane:
+            return
+        running = self._running()
+        if running is None:  # then the requests tell
+            running = self._pending()
+        if running:
+            raise MigrationError(
+                f"the agent is serving {', '.join(running)} in environment {self.name}: nothing was removed;"
+                " wait until that has ended, and run again"
+            )
+
+    def _running(self) -> list[str] | None:
+        """Ids of runs that have not ended; None where nobody can be asked."""
+        assert self.lane
+        if not self.lane.access.rest:
+            return None
+        reply = self._rest().call(
+            "GET", f"/dags/{DAG_ID}/dagRuns", {"state": ["queued", "running"], "limit": 100}, ok=(404,)
+        )
+        runs = (reply.body or {}).get("dag_runs") or [] if reply.status != 404 else []
+        return [run["dag_run_id"] for run in runs if run.get("state") in ("queued", "running")]
+
+    def _pending(self) -> list[str]:
+        """Ids of requests that lie there and have not expired."""
+        assert self.lane
+        s3, now, pending = self.aws.client("s3"), self._clock.time(), []
+        with aws_errors(f"read the requests in s3://{self.lane.bucket}/{self.lane.requests}"):
+            pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.lane.bucket, Prefix=self.lane.requests)
+            keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+            for key in keys:
+                if key.endswith(".json"):
+                    envelope = _json(s3.get_object(Bucket=self.lane.bucket, Key=key)["Body"].read())
+                    expires = envelope.get("expires_at")
+                    if isinstance(expires, (int, float)) and expires > now:
+                        pending.append(str(envelope.get("id"))[:40])
+        return pending
+
+    # -- removing
+
+    def _revoke(self, found: Found) -> None:
+        with aws_errors(f"revoke grants of {self.key}"):
+            for _name, identifier in found.grants:
+                self.aws.client("kms").revoke_grant(KeyId=self.key, GrantId=identifier)
+
+    def _forget_dags(self, found: Found) -> None:
+        assert self.lane
+        if self.lane.major >= 3:
+            self._forget_by_rest()
+        else:
+            self._forget_by_parsing()
+
+    def _forget_by_rest(self) -> None:
+        """Airflow 3: once its files are gone, Airflow deletes a DAG with its rows, except those of the audit log."""
+        assert self.lane
+        lane = self.lane
+        if not lane.access.rest:
+            self.remains.append(_rest_of("rows of the agent's DAGs", self.name, lane.access.reason))
+            return
+        self._purge(f"{lane.folder}/")
+        rest = self._rest()
+
+        def gone() -> bool | None:
+            left = False
+            for dag_id in DAG_IDS:
+                dag = rest.call("GET", f"/dags/{dag_id}", ok=(404,))
+                if dag.status != 404:
+                    left = True
+                    if (dag.body or {}).get("is_stale"):  # before, its file would bring it back
+                        rest.call("DELETE", f"/dags/{dag_id}", ok=(404,))
+            return None if left else True
+
+        self._wait(gone, "Airflow to see that the agent's files are gone, and to forget its DAGs")
+
+    def _forget_by_parsing(self) -> None:
+        """Airflow 2: what stands in the place of the DAG's file has the database when it is parsed."""
+        assert self.lane
+        lane, s3 = self.lane, self.aws.client("s3")
+        timeout = self.params["wait_timeout"]
+        report = f"{lane.prefix}/cleanup.json"
+        with aws_errors(f"sign an upload to s3://{lane.bucket}/{report}"):
+            url = url_signer(self.aws).generate_presigned_url(
+                "put_object", Params={"Bucket": lane.bucket, "Key": report}, ExpiresIn=timeout + 60
+            )
+        text = source_file("mwaa_agent_cleanup.py").decode()
+        text = text.replace('"@REPORT_URL@"', json.dumps(url)).replace(
+            "@UNTIL@", str(int(self._clock.time()) + timeout)
+        )
+        dag_file = f"{lane.folder}/{DAG_FILE}"
+        with aws_errors(f"replace the agent's DAG file in s3://{lane.bucket}/{lane.folder}/"):
+            for key in {key for key, _version in versions(s3, lane.bucket, f"{lane.folder}/")} - {dag_file}:
+                s3.delete_object(Bucket=lane.bucket, Key=key)
+            s3.put_object(Bucket=lane.bucket, Key=dag_file, Body=text.encode())
+        seen: dict[str, Any] = {"last": None, "rows": "not parsed yet"}
+
+        def clean() -> bool | None:
+            try:
+                reply = s3.get_object(Bucket=lane.bucket, Key=report)
+                said, body = str(reply.get("LastModified")), _json(reply["Body"].read())
+            except Exception as exception:
+                if not is_aws_error(exception) or not is_missing(exception):
+                    raise
+                return None
+            if said == seen["last"]:
+                return None
+            seen["last"], seen["rows"] = said, f"{sum((body.get('rows') or {}).values())} rows deleted"
+            # twice, the second time without finding anything: another scheduler may have had the file of before
+            return True if not body.get("rows") else None
+
+        self._wait(clean, "Airflow to parse the file that removes the agent's rows", lambda: str(seen["rows"]))
+
+    def _wait(self, probe: Callable[[], Any], what: str, state: Callable[[], str] = lambda: "") -> None:
+        wait_until(
+            probe,
+            timeout=self.params["wait_timeout"],
+            interval=INTERVAL,
+            describe=lambda: f"environment {self.name}: waiting for {what}{f' ({state()})' if state() else ''}",
+            hint=f"look at the log group airflow-{self.name}-DAGProcessing, and run again",
+            clock=self._clock,
+        )
+
+    def _purge(self, *prefixes: str) -> None:
+        assert self.lane
+        s3 = self.aws.client("s3")
+        purge(s3, self.lane.bucket, [one for prefix in prefixes for one in versions(s3, self.lane.bucket, prefix)])
+
+    # -- the bundle
+
+    def _bundle_goes(self) -> bool:
+        days = self.params["keep_bundle_days"]
+        if days is None:
+            return False
+        try:
+            created = datetime.datetime.fromisoformat(str(self.manifest["created_at"]).replace("Z", "+00:00"))
+        except (KeyError, ValueError):
+            return days == 0  # it does not say how old it is
+        return self._clock.time() - created.timestamp() >= days * 86400
+
+    def _remove_bundle(self, locks: bool = False) -> None:
+        """All of it but the locks, or these."""
+        assert self.store
+        if isinstance(self.store, S3Store):
+            s3, prefix = self.aws.client("s3"), f"{self.store.prefix}/" if self.store.prefix else ""
+            found = versions(s3, self.store.bucket, prefix)
+            purge(s3, self.store.bucket, [one for one in found if one[0].startswith(f"{prefix}locks/") is locks])
+            return
+        for path in self.store.list():
+            if path.startswith("locks/") is locks:
+                self.store.delete(path)
+
+    # -- saying
+
+    def _say_what_remains(self) -> None:
+        if not self.lane or not self.environment:
+            return
+        logs = (self.environment.get("LoggingConfiguration") or {}).get("TaskLogs") or {}
+        if logs.get("Enabled"):
+            self.remains.append(
+                _rest_of(
+                    "task logs of the agent's runs",
+                    f"airflow-{self.name}-Task",
+                    "they hold sentences, no values; their group's retention ends them",
+                )
+            )
+        if self.lane.major >= 3 and self.lane.access.rest and self.lane.start == "rest":
+            rows = sum(
+                (self._rest().call("GET", "/eventLogs", {"dag_id": dag_id, "limit": 1}, ok=(403, 404)).body or {}).get(
+                    "total_entries", 0
+                )
+                for dag_id in DAG_IDS
+            )
+            if rows:
+                self.remains.append(
+                    _rest_of(
+                        f"{rows} rows of the audit log",
+                        f"Airflow of {self.name}",
+                        "Airflow 3 has no way to delete them; they say that the agent was triggered, when and by whom",
+                    )
+                )
+
+    def _retire(self) -> list[str]:
+        """What may be switched off once this environment runs the DAGs, in the order to do it."""
+        source = self.manifest.get("source") or {}
+        if not source:
+            return []
+        airflow = f"Airflow {source.get('airflow_version', '?')}"
+        where = source.get("hostname") or "the source"
+        home = f" (AIRFLOW_HOME {source['airflow_home']})" if source.get("airflow_home") else ""
+        database = f", {source['database']}," if isinstance(source.get("database"), str) else ""
+        steps = [
+            f"Pause what is not paused yet in {airflow} on {where}, and let running tasks end",
+            f"Stop and disable its scheduler, workers, triggerer and web server on {where}{home}",
+            f"Back up its metadata database{database} for as long as your history has to be kept, then switch it off",
+            "Take back what only the source used: its users, keys, security group rules, and secrets that were rotated",
+        ]
+        if self.store is not None and not self._bundle_goes():
+            steps.append(
+                f"Keep the bundle {self.store.url} until you are sure, then remove it with keep_bundle_days: 0"
+            )
+        return steps
+
+
+def _rest_of(what: str, where: str, reason: str) -> dict[str, str]:
+    return {"what": what, "where": where, "reason": reason}
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}

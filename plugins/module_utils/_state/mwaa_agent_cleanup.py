@@ -1,0 +1,1 @@
+../../agent/mwaa_agent_cleanup.py
