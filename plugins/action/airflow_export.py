@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.mwaa.migration.plugins.module_utils import _options, _requirements, _versions
+from ansible_collections.mwaa.migration.plugins.module_utils import (
+    _access,
+    _hosts,
+    _options,
+    _requirements,
+    _startup,
+    _versions,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import AWS_ARGUMENT_SPEC, Aws
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
     KINDS,
+    MANIFEST,
+    PROGRESS,
     SINGULAR,
     Bundle,
     S3Store,
@@ -28,6 +39,8 @@ from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
     state_path,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, breaks_lock, held, run_of
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import Run as Owner
 from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, Run, find
 
 PIECE = 4 << 20  # bytes of files in one answer over the connection
@@ -43,15 +56,30 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "target_version": {"type": "str", "required": True},
     "airflow_home": {"type": "str"},
     "airflow_python": {"type": "str"},
+    "airflow_command_prefix": {"type": "raw"},
     "transport": {"type": "str", "default": "auto", "choices": ["auto", "s3", "connection"]},
+    "environment_variables": {"type": "str", "default": "list", "choices": list(_startup.CHOICES)},
+    "environment": {"type": "str"},
+    "state": {"type": "str", "default": "exported", "choices": ["exported", "listed"]},
+    "hosts": {"type": "dict", "default": {}},
+    "on_difference": {"type": "str", "default": "fail", "choices": ["fail", "list"]},
 }
 
 
 class Export:
     """One export. Nothing is written before the source has answered everything; the manifest is written last."""
 
-    def __init__(self, params: dict[str, Any], aws: Aws, run: Run, show: Callable[[str], None], check_mode: bool):
+    def __init__(
+        self,
+        params: dict[str, Any],
+        aws: Aws,
+        run: Run,
+        show: Callable[[str], None],
+        check_mode: bool,
+        owner: Owner | None = None,
+    ):
         self.params, self.aws, self.show, self.check_mode = params, aws, show, check_mode
+        self.owner = owner or run_of(os.getpid(), passing=True)
         _versions.require(params["target_version"])
         self.store: Store = open_store(params["bundle"], aws)
         if params["transport"] == "s3" and not isinstance(self.store, S3Store):
@@ -63,8 +91,14 @@ class Export:
         self.stored: dict[str, StoredFile] = {}
 
     def run(self) -> dict[str, Any]:
+        with held(self.store, EXPORT, self.owner) as self.lock:
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         started = time.monotonic()
         self.agent = Agent(self._remote, find(self._remote, self.params["airflow_home"], self.params["airflow_python"]))
+        self.store.check_place()
+        seen = state_of_writing(self.store)
         bundle = Bundle.resume(self.store, self.aws, self.params["kms_key_id"])
         if bundle is None and not self.params["kms_key_id"]:
             raise MigrationError(
@@ -78,13 +112,18 @@ class Export:
         self._same_source(bundle, source)
         if bundle is None and not self.check_mode:
             bundle = Bundle.create(self.store, self.aws, self.params["kms_key_id"], source)
-            state = self.agent.call(_state_request(bundle))
+            state = self.agent.call(self._state_request(bundle))
         documents = self._documents(plan, state)
         files, roots = self._wanted(plan)
         listing = self.store.list()
         changes = self._changes(bundle, files, documents, state, listing)
         changed = bundle is None or self._must_write(bundle, changes, source)
         if not self.check_mode and bundle is not None and changed:
+            self.lock.take()
+            if state_of_writing(self.store) != seen:
+                raise MigrationError(
+                    f"{self.store.url} was written to by another export while this one read the source: run it again"
+                )
             bundle.source = source
             self._write(bundle, changes, files, roots, documents, state, plan)
         counts = dict(identity["counts"] if state is None else {**state["counts"], "dags": identity["counts"]["dags"]})
@@ -101,6 +140,7 @@ class Export:
             },
             "target_version": self.params["target_version"],
             "counts": counts,
+            "access": self.access,
             "state": changes.state,
             "files": {**names, "unchanged": len(changes.unchanged)},
             "not_carried": self.not_carried,
@@ -113,13 +153,20 @@ class Export:
     def _ask(self, bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
         requests: list[dict[str, Any]] = [{"op": "plan"}]
         if bundle is not None:
-            requests.append(_state_request(bundle))
+            requests.append(self._state_request(bundle))
         self.show(f"airflow_export: reading {self.agent.source}")
         answers = self.agent.calls(requests)
         sentence = answers[0]["identity"]["fernet"]["sentence"]
         if sentence:
             raise MigrationError(sentence)
         return answers[0], answers[1] if bundle is not None else None
+
+    def _state_request(self, bundle: Bundle) -> dict[str, Any]:
+        return {
+            "op": "export_state",
+            "data_key": base64.b64encode(bundle.data_key).decode(),
+            "environment": _startup.sealed(self.params["environment_variables"], self.params["target_version"]),
+        }
 
     def _same_source(self, bundle: Bundle | None, source: dict[str, Any]) -> None:
         for name in ("airflow_home", "database"):
@@ -144,7 +191,14 @@ class Export:
             }
             for conn_id in defaults
         ]
-        self._overrides(plan)
+        variables = _startup.decide(plan["environment"], self.params["environment_variables"], target)
+        self.not_carried += variables.not_carried
+        self.findings += variables.findings
+        ended = _versions.ended(target)
+        self.findings += [ended] if ended else []
+        self._elsewhere(plan)
+        proposal = self._access(plan["access"])
+        comparison = self._compared(plan)
         for name, listing in sorted(plan["files"].items()):
             if not listing["exists"]:
                 self.findings.append(f"the source's {name} folder {listing['root']} does not exist")
@@ -164,7 +218,13 @@ class Export:
                 f"{fernet['lookalikes']} values look like Fernet ciphertext but are stored as clear text;"
                 " they are carried as they are"
             )
+        documents = {"startup.sh": variables.script.encode()} if variables.script else {}
+        if comparison.differences:
+            documents["hosts.json"] = _json(comparison.differences)
         return {
+            **documents,
+            "access.json": _json(proposal),
+            "access.md": _access.render(proposal).encode(),
             "requirements.txt": requirements.text.encode(),
             "options.json": _json(options),
             "inventory.json": _json(
@@ -184,23 +244,57 @@ class Export:
             ),
         }
 
-    def _overrides(self, plan: dict[str, Any]) -> None:
-        for override in plan["overrides"]:
-            kind = "variable" if override["name"].startswith("AIRFLOW_VAR_") else "connection"
-            where = f"{override['name']} is set in {override['origin'] or 'the environment'}"
-            if override["overrides"]:
-                names = " and ".join(override["overrides"])
-                self.findings.append(
-                    f"{where} and hides the {kind} {names} at the source; what the database holds is carried"
-                )
-                continue
-            reason = f"{where} and not in the database: set it in the environment's startup script, or make it a {kind}"
-            self.not_carried.append({"kind": kind, "id": override["name"], "reason": reason})
-        if plan["identity"]["secrets_backend"]:
+    def _elsewhere(self, plan: dict[str, Any]) -> None:
+        identity = plan["identity"]
+        if identity["secrets_backend"]:
             self.findings.append(
-                f"the source also reads variables and connections from {plan['identity']['secrets_backend']}:"
+                f"the source also reads variables and connections from {identity['secrets_backend']}:"
                 " what lies there is not carried; configure the same backend for the environment"
             )
+        for path in identity["unreadable"]:
+            self.findings.append(
+                f"{path}, from which systemd takes Airflow's environment, is not readable for {identity['user']}:"
+                " what is set there was not seen; become a user who may read it"
+            )
+        for bundle in plan["dag_bundles_elsewhere"]:
+            reason = f"its DAGs come by {bundle['classpath']}, not from a folder: check them out, publish that folder"
+            self.not_carried.append({"kind": "dag_bundle", "id": bundle["name"], "reason": reason})
+        for name in sorted(plan["files"]):
+            if name.startswith("dags/"):
+                self.findings.append(
+                    f"the DAG bundle {name[len('dags/') :]} becomes the folder {name}: what its DAGs import from their"
+                    " own folder by name is found there no more"
+                )
+
+    def _access(self, access: dict[str, Any]) -> dict[str, Any]:
+        partition = self.aws.caller["Arn"].split(":")[1]
+        proposal = _access.propose(
+            access,
+            partition=partition,
+            region=self.aws.region,
+            account=self.aws.account_id,
+            environment=self.params["environment"],
+        )
+        self.access = _access.counts(proposal)
+        if self.access["users"] or self.access["custom_roles"]:
+            self.findings.append(
+                f"{self.access['users']} users and {self.access['custom_roles']} roles of the source's own are not"
+                " carried, MWAA lets IAM principals in: access.md in the bundle lists them and proposes policies"
+            )
+        return proposal
+
+    def _compared(self, plan: dict[str, Any]) -> _hosts.Comparison:
+        """Other hosts of the same installation; MigrationError where they differ and that is not to be."""
+        identity = plan["identity"]
+        mine = {**{key: identity[key] for key in ("hostname", "airflow_version")}, "files": plan["files"]}
+        comparison = _hosts.compare(mine, self.params["hosts"])
+        if comparison.differences and self.params["on_difference"] == "fail":
+            raise MigrationError(
+                f"the hosts of this installation do not hold the same: {_hosts.sentence(comparison)}: make them equal,"
+                f" or set on_difference to list to carry what {identity['hostname']} holds"
+            )
+        self.not_carried += comparison.not_carried
+        return comparison
 
     def _wanted(self, plan: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
         files, roots = {}, {}
@@ -524,8 +618,9 @@ def diff_text(result: dict[str, Any]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _state_request(bundle: Bundle) -> dict[str, Any]:
-    return {"op": "export_state", "data_key": base64.b64encode(bundle.data_key).decode()}
+def state_of_writing(store: Store) -> list[str | None]:
+    """Which manifest and which progress lie there: it changes with every export that writes."""
+    return [there.tag if (there := store.read_tagged(path)) else None for path in (MANIFEST, PROGRESS)]
 
 
 def _json(document: Any) -> bytes:
@@ -545,6 +640,21 @@ def _batches(paths: Iterable[str], size: Callable[[str], int]) -> Iterator[list[
         yield batch
 
 
+def command_prefix(given: Any) -> str:
+    """airflow_command_prefix as one piece of a command line: a list is quoted, a string is taken as it is."""
+    if given is None or (isinstance(given, str) and "\n" not in given):
+        return (given or "").strip()
+    if isinstance(given, list) and all(isinstance(word, (str, int)) for word in given):
+        return shlex.join(str(word) for word in given)
+    raise MigrationError("airflow_command_prefix is neither a command line nor a list of its words")
+
+
+def listing(run: Run, params: dict[str, Any]) -> dict[str, Any]:
+    """The hashes of what one host holds, for the host that exports to compare with."""
+    agent = Agent(run, find(run, params["airflow_home"], params["airflow_python"]))
+    return {"listing": _hosts.digest(agent.call({"op": "listing"}))}
+
+
 class ActionModule(ActionBase):
     """The plugin: options, the connection, the screen."""
 
@@ -562,7 +672,12 @@ class ActionModule(ActionBase):
                     f"the connection {self._connection.transport} cannot hand stdin to a command, which the agent"
                     " needs: use ssh, local or community.docker.docker"
                 )
-            export = Export(params, Aws.for_plugin(params), self._execute, self._display.display, self._task.check_mode)
+            self._prefix = command_prefix(params["airflow_command_prefix"])
+            if params["state"] == "listed":
+                result.update(listing(self._execute, params), changed=False)
+                return result
+            aws, owner = Aws.for_plugin(params), run_of(os.getppid(), breaks_lock(task_vars))
+            export = Export(params, aws, self._execute, self._display.display, self._task.check_mode, owner)
             result.update(export.run())
             if self._task.diff:
                 result["diff"] = {"prepared": diff_text(result)}
@@ -577,5 +692,6 @@ class ActionModule(ActionBase):
         return result
 
     def _execute(self, command: str, stdin: bytes) -> tuple[int, str, str]:
+        command = f"{self._prefix} {command}" if self._prefix else command
         done = self._low_level_execute_command(command, sudoable=True, in_data=stdin)
         return done["rc"], done["stdout"], done["stderr"]

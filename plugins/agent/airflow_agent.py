@@ -1069,7 +1069,7 @@ def export_state(request):
         if state["variables"][key]["value"] is None:
             del state["variables"][key]
             faults.append(_fault("variables", key, "has no value (NULL)"))
-    added, wrong = environment_state(request.get("environment") or ())
+    added, wrong = environment_state(request.get("environment"))
     faults += wrong
     for kind in sorted(added):
         for identifier in sorted(added[kind]):
@@ -1587,24 +1587,35 @@ def looks_secret(name, value):
     return bool(SECRET_WORD.search(name) or SECRET_VALUE.search(value))
 
 
-def environment_state(names):
-    """({kind: {id: item}}, faults) of AIRFLOW_VAR_* and AIRFLOW_CONN_*: [{"name", "ids"}] as plan() gave them."""
+def environment_state(how):
+    """({kind: {id: item}}, faults) of AIRFLOW_VAR_* and AIRFLOW_CONN_*. how: `all`, `secret` (those that look like it;
+    connections always do), or None.
+    """
     items, faults = {"variables": {}, "connections": {}}, []
-    for wanted in names:
-        name, value = wanted["name"], os.environ.get(wanted["name"])
-        kind = "connections" if name.startswith("AIRFLOW_CONN_") else "variables"
+    for entry in _environment_entries() if how else ():
+        kind, value = entry["kind"] + "s", os.environ.get(entry["name"], "")
+        if kind not in items or (how == "secret" and not entry["secret"]):
+            continue
         try:
-            if value is None:
-                raise ValueError("it is gone from the environment")
             value.encode("utf-8")
             item = {"value": value, "description": None} if kind == "variables" else _connection(value)
-        except Exception as error:
-            reason = str(error) if isinstance(error, ValueError) and kind == "variables" else "it does not parse"
-            faults.append(_fault(kind, name, "environment variable %s: %s" % (name, reason)))
+        except UnicodeEncodeError:
+            faults.append(_fault(kind, entry["name"], "the environment variable is no text in UTF-8"))
             continue
-        for identifier in wanted["ids"]:
+        except Exception:
+            faults.append(_fault(kind, entry["name"], "the environment variable is no connection that Airflow reads"))
+            continue
+        for identifier in entry["ids"]:
             items[kind][identifier] = item
     return items, faults
+
+
+def _environment_entries():
+    folders, _elsewhere = code_folders()
+    reads = scan(folders, {name: list_files(folders[name]) for name in folders})
+    with Database() as database:
+        stored = {kind: database.ids(kind) for kind in ("variables", "connections")}
+    return environment_variables(stored, reads)
 
 
 def _connection(text):
@@ -1649,7 +1660,8 @@ def _access(database, access_control):
         for role, action, resource in rows(
             "select r.name, p.name, v.name from ab_permission_view_role x join ab_role r on r.id = x.role_id"
             " join ab_permission_view pv on pv.id = x.permission_view_id"
-            " join ab_permission p on p.id = pv.permission_id join ab_view_menu v on v.id = pv.view_menu_id order by 1, 2, 3"
+            " join ab_permission p on p.id = pv.permission_id"
+            " join ab_view_menu v on v.id = pv.view_menu_id order by 1, 2, 3"
         ):
             access["roles"][role].append([action, resource])
     elif "users" in tables:  # 1.10 without RBAC: everyone who may log in may do everything, some also administrate
@@ -1679,6 +1691,22 @@ def _dags(database):
             continue
         found.append({"dag_id": dag["dag_id"], "is_paused": bool(dag["is_paused"]), "fileloc": dag.get("fileloc")})
     return found
+
+
+def list_dags(request):
+    """{"dags": [{"dag_id", "is_paused", "fileloc"}], "import_errors": [{"filename", "stack_trace"}]}, of which the last
+    line: what the scheduler has parsed, where no REST API tells. Airflow 2.
+    """
+    if in_task_sdk():
+        raise AgentError("invalid", "a task of Airflow 3 has no database: list DAGs by REST")
+    from sqlalchemy import text
+
+    with Database() as database:
+        errors = [
+            {"filename": row[0], "stack_trace": ((row[1] or "").strip().splitlines() or [""])[-1]}
+            for row in database.session.execute(text("SELECT filename, stacktrace FROM import_error ORDER BY filename"))
+        ]
+        return {"dags": _dags(database), "import_errors": errors}
 
 
 def list_files(root):
@@ -2073,13 +2101,14 @@ OPERATIONS = {
     "inspect": inspect,
     "plan": plan,
     "listing": listing,
+    "list_dags": list_dags,
     "export_state": export_state,
     "export_files": export_files,
     "measure": measure,
     "digest_state": digest_state,
     "import_state": import_state,
 }
-IN_ENVIRONMENT = ("digest_state", "import_state", "inspect")
+IN_ENVIRONMENT = ("digest_state", "import_state", "inspect", "list_dags")
 
 
 if __name__ == "__main__":

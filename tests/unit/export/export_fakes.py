@@ -149,6 +149,7 @@ class FakeS3:
 class FakeAws:
     account_id = "123456789012"
     region = "eu-central-1"
+    caller = {"Account": account_id, "Arn": f"arn:aws:iam::{account_id}:user/ada"}
 
     def __init__(self) -> None:
         self.kms, self.s3 = FakeKms(), FakeS3()
@@ -182,6 +183,8 @@ class FakeHost:
         self.requests: list[dict[str, Any]] = []
         self.before_read: Any = lambda path: None
         self.agent_home = "/srv/airflow"
+        self.environment: list[dict[str, Any]] = []
+        self.access: dict[str, Any] = {"model": "fab", "users": [], "roles": {}, "access_control": []}
 
     def __call__(self, command: str, stdin: bytes) -> tuple[int, str, str]:
         self.commands.append(command)
@@ -225,13 +228,16 @@ class FakeHost:
             "fernet": {"sentence": self.fernet_sentence, "lookalikes": 0},
             "counts": {"variables": 2, "connections": 1, "pools": 1, "dags": 1},
             "faults": [],
+            "unreadable": [],
         }
         return {
             "identity": identity,
             "files": {name: listing(name) for name in self.files},
             "distributions": self.distributions,
             "options": self.options,
-            "overrides": [],
+            "environment": self.environment,
+            "dag_bundles_elsewhere": [],
+            "access": self.access,
             "dags": [{"dag_id": "a", "is_paused": False, "fileloc": "/srv/airflow/dags/a.py"}],
         }
 

@@ -5,14 +5,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mwaa.migration.plugins.action.airflow_export import PIECE, Export, diff_text
+from ansible_collections.mwaa.migration.plugins.action.airflow_export import (
+    ARGUMENT_SPEC,
+    PIECE,
+    Export,
+    command_prefix,
+    diff_text,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, Lock, run_of
 from export_fakes import FakeAws, FakeHost
 
 
@@ -25,12 +34,10 @@ class World:
 
     def export(self, check: bool = False, **params: Any) -> dict[str, Any]:
         options = {
+            **{name: option.get("default") for name, option in ARGUMENT_SPEC.items()},
             "bundle": "s3://bucket/mig",
             "kms_key_id": "alias/key",
             "target_version": "2.11.2",
-            "airflow_home": None,
-            "airflow_python": None,
-            "transport": "auto",
             **params,
         }
         return Export(options, self.aws, self.host, self.said.append, check).run()
@@ -77,7 +84,7 @@ def test_the_second_export_writes_nothing(world: World) -> None:
     result = world.export()
     assert not result["changed"]
     assert (world.aws.s3.writes, world.host.sent) == ([], [])
-    assert result["files"] == {"added": [], "changed": [], "removed": [], "unchanged": 9}
+    assert result["files"] == {"added": [], "changed": [], "removed": [], "unchanged": 11}
     assert world.aws.kms.calls == ["GenerateDataKey", "Decrypt"]
 
 
@@ -142,8 +149,8 @@ def test_an_interrupted_export_does_not_send_again_what_arrived(world: World) ->
     assert world.export()["changed"]
     assert not {f"mig/dags/{path}" for path in world.host.sent} & set(arrived)
     assert "mig/export.progress.json" not in world.aws.s3.objects
-    assert world.aws.s3.writes[-2] == "mig/manifest.json"
-    assert len(world.bundle().files) == 6 + 1 + 3 + 3
+    assert [key for key in world.aws.s3.writes if "/locks/" not in key][-2] == "mig/manifest.json"
+    assert len(world.bundle().files) == 6 + 1 + 3 + 5
     assert world.aws.kms.calls.count("GenerateDataKey") == 1
 
 
@@ -262,3 +269,115 @@ def test_no_secret_is_seen_outside_of_sealed_data(world: World, tmp_path: Path) 
         assert request["transport_key"] not in "".join(seen)
     sealed = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "a.py"]
     assert not any(b"CANARY-" in path.read_bytes() for path in sealed)
+
+
+# -- environment variables
+
+
+def variable(name: str, kind: str = "plain", **more: Any) -> dict[str, Any]:
+    read_by = ["dags/a.py"] if kind == "plain" else []
+    entry = {"name": name, "kind": kind, "origin": "unit u", "ids": [], "hides": [], "secret": False, "value": "v"}
+    return {**entry, "read_by": read_by, **more}
+
+
+def test_environment_variables_go_where_they_are_told(world: World) -> None:
+    world.host.environment = [
+        variable("REGION", value="eu central's"),
+        variable("API_TOKEN", secret=True, value=None),
+        variable("AIRFLOW_VAR_FLAGS", "variable", ids=["flags"], value="1"),
+        variable("AIRFLOW_CONN_LEDGER", "connection", ids=["ledger"], secret=True, value=None),
+    ]
+    listed = world.export(check=True)
+    assert {one["id"] for one in listed["not_carried"]} >= {one["name"] for one in world.host.environment}
+    result = world.export(environment_variables="startup_script")
+    assert "secret" in [request.get("environment") for request in world.host.requests]
+    assert world.bundle().read("startup.sh").decode().splitlines()[2:] == [
+        "export REGION='eu central'\"'\"'s'",
+        "export AIRFLOW_VAR_FLAGS=1",
+    ]
+    assert {one["id"]: one["kind"] for one in result["not_carried"]}["API_TOKEN"] == "environment_variable"
+    assert "AIRFLOW_CONN_LEDGER is set in unit u and becomes the connection ledger" in result["findings"]
+    # chosen otherwise, the script goes
+    result = world.export(environment_variables="list")
+    assert result["files"]["removed"] == ["startup.sh"]
+
+
+# -- users
+
+
+def test_people_are_in_the_bundle_and_not_on_the_screen(world: World) -> None:
+    world.host.access = {
+        "model": "fab",
+        "users": [{"username": "bob", "email": "bob@trading.example", "active": True, "roles": ["Viewer"]}],
+        "roles": {"Viewer": [["can_read", "DAGs"]]},
+        "access_control": [],
+    }
+    result = world.export(environment="demo")
+    assert result["access"] == {"users": 1, "roles": 1, "custom_roles": 0, "dags_with_access_control": 0}
+    assert "bob" not in json.dumps(result) + "".join(world.said)
+    bundle = world.bundle()
+    assert bundle.document("access.json")["users"][0]["mwaa_role"] == "Viewer"
+    assert b"bob@trading.example" in bundle.read("access.md")
+    assert any("1 users and 0 roles" in finding for finding in result["findings"])
+
+
+# -- several hosts of one installation
+
+
+def listing(world: World, **changes: bytes | None) -> dict[str, Any]:
+    files = {"dags/a.py": b"a", "dags/b/c.py": b"cc", "plugins/p.py": b"p"}
+    files.update({name.replace("__", "/") + ".py": data for name, data in changes.items()})
+    digests = {path: hashlib.sha256(data).hexdigest() for path, data in files.items() if data is not None}
+    return {"hostname": "w", "airflow_version": "2.10.3", "files": digests}
+
+
+def test_hosts_that_hold_the_same_are_no_matter(world: World) -> None:
+    world.export(hosts={"worker-1": listing(world)})
+    assert "hosts.json" not in world.bundle().files
+
+
+def test_hosts_that_differ_are_refused_or_listed_by_path_and_host(world: World) -> None:
+    hosts = {"worker-1": listing(world, dags__a=b"other", dags__b__c=None), "worker-2": listing(world, dags__x=b"more")}
+    with pytest.raises(MigrationError) as caught:
+        world.export(hosts=hosts)
+    assert (
+        "worker-1 lacks dags/b/c.py and holds another dags/a.py; worker-2 alone holds dags/x.py" in caught.value.message
+    )
+    assert world.aws.s3.objects == {}
+    result = world.export(hosts=hosts, on_difference="list")
+    assert {"kind": "file", "id": "dags/x.py", "reason": "it lies on worker-2 alone"} in result["not_carried"]
+    assert world.bundle().document("hosts.json")["worker-1"] == {"missing": ["dags/b/c.py"], "other": ["dags/a.py"]}
+
+
+# -- one at a time
+
+
+def test_two_exports_at_once_and_one_goes_on(world: World) -> None:
+    other = dataclasses.replace(run_of(1), user="ada", host="ctl-2", place="x")
+    Lock(open_store("s3://bucket/mig", world.aws), EXPORT, other).take()
+    with pytest.raises(MigrationError, match="ada on ctl-2 .* has been exporting into it since"):
+        world.export()
+    assert list(world.aws.s3.objects) == ["mig/locks/export.json"]
+
+
+def test_a_bundle_that_another_export_wrote_to_meanwhile_is_not_overwritten(world: World) -> None:
+    world.export()
+    world.host.files["dags"]["new.py"] = b"n"
+    read = world.host.op_export_state
+
+    def slowly(request: dict[str, Any]) -> dict[str, Any]:
+        world.aws.s3._store("mig/manifest.json", world.aws.s3.objects["mig/manifest.json"][-1][1] + b" ")
+        return read(request)
+
+    world.host.op_export_state = slowly  # type: ignore[method-assign]
+    with pytest.raises(MigrationError, match="was written to by another export while this one read"):
+        world.export()
+
+
+def test_a_prefix_is_a_command_line_or_its_words() -> None:
+    assert command_prefix(None) == ""
+    assert command_prefix("docker compose exec -T scheduler ") == "docker compose exec -T scheduler"
+    assert command_prefix(["docker", "exec", "-i", "my airflow"]) == "docker exec -i 'my airflow'"
+    for wrong in ({"a": 1}, [["a"]], "a\nb"):
+        with pytest.raises(MigrationError, match="airflow_command_prefix"):
+            command_prefix(wrong)
