@@ -126,7 +126,10 @@ class Engine(Protocol):
         """Run ``airflow *argv``; stdout and stderr. The exit code is lost, as on MWAA."""
 
     def rest(self, env: EnvSpec, method: str, path: str, query: dict[str, Any] | None, body: Any) -> tuple[int, Any]:
-        """Call Airflow's core REST API (``/api/v1`` before Airflow 3, then ``/api/v2``); ``path`` has no prefix."""
+        """Call Airflow's core REST API (``/api/v1`` before Airflow 3, then ``/api/v2``); ``path`` has no prefix.
+
+        As a user with Airflow's role ``env["airflow_role"]`` (Admin, Op, User, Viewer, Public).
+        """
 
     def describe(self, env: EnvSpec) -> dict[str, Any]:
         """What ``mwaa-lab status`` shows beyond the control plane: airflow_home, python, database_url, pids."""

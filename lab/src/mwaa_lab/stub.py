@@ -104,6 +104,8 @@ class StubEngine:
         if airflow is None:
             return 503, {"detail": "The web server is not up."}
         api = (V2 if env["AirflowVersion"].startswith("3.") else V1)(airflow, env["AirflowVersion"], self._dags(env))
+        if not may(env.get("airflow_role", "Admin"), method, path):
+            return 403, api.problem(_Problem(403, "Forbidden" if isinstance(api, V2) else None, "Forbidden"))
         with airflow.lock:
             return api.answer(
                 method, path, {key: value for key, value in (query or {}).items() if value is not None}, body
@@ -168,6 +170,17 @@ class StubEngine:
             return bag
 
         return read
+
+
+def may(role: str, method: str, path: str) -> bool:
+    """Whether one of Airflow's default roles may make this call, as far as the stub answers it (FAB's security.py)."""
+    rank = ("Public", "Viewer", "User", "Op", "Admin").index(role)
+    kind = path.strip("/").partition("/")[0]
+    if rank >= 3 or kind in ("health", "monitor", "version"):
+        return True
+    if kind == "dags":
+        return rank >= (1 if method == "GET" else 2)
+    return rank >= 1 and method == "GET" and kind in ("importErrors", "pools", "eventLogs")
 
 
 def _key(env: EnvSpec) -> tuple[str, str, str]:

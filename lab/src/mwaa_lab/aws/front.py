@@ -222,9 +222,12 @@ class Front:
         account = hooks.account(who.account_key)
         region = who.region or "us-east-1"
 
+        def permitted(action: str, resource: str) -> bool | None:
+            return hooks.permitted(who.key, action, resource) if call.caller == "user" else None
+
         def work() -> dict[str, Any]:
             values = model.parse_input(service.operation_model(call.operation), labels, query, body)
-            return self._control.handle(call.operation, values, account, region, who.principal, self._inside)
+            return self._control.handle(call.operation, values, account, region, who.principal, self._inside, permitted)
 
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._pool, work)

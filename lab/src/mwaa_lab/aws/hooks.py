@@ -9,6 +9,7 @@ ministack ends in one sentence and not in a strange failure later.
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
 import importlib.metadata
 import json
@@ -26,7 +27,7 @@ _NAMES = {
         "error_response_json",
         "_account_from_sts_session",
     ),
-    "ministack.core.iam_evaluator": ("find_iam_access_key_account",),
+    "ministack.core.iam_evaluator": ("find_iam_access_key_account", "_gather_role_policies", "_gather_user_policies"),
     "ministack.services.iam": ("_access_keys",),
     "ministack.services.sts": ("_sessions",),
     "ministack.services.secretsmanager": ("_secrets", "_create_secret", "_filter_secret_names", "error_response_json"),
@@ -93,6 +94,35 @@ def principal(access_key: str) -> str:
     if record and record.get("UserName"):
         return f"arn:aws:iam::{owner}:user/{record['UserName']}"
     return f"arn:aws:iam::{owner}:root"
+
+
+def permitted(access_key: str, action: str, resource: str) -> bool | None:
+    """Whether the policies of whoever owns an access key allow a call into an environment.
+
+    None: they say nothing of such calls, and the lab enforces no IAM. Conditions are not looked at.
+    """
+    from ministack.core import iam_evaluator as iam
+
+    arn = principal(access_key).split(":")
+    kind, _, name = arn[5].partition("/")
+    if kind == "user":
+        policies = iam._gather_user_policies(name, arn[4])
+    elif kind == "assumed-role":
+        policies = iam._gather_role_policies(name.partition("/")[0], arn[4])
+    else:
+        return None
+    statements = [statement for policy in policies for statement in policy]
+    if not any(_covers(statement.actions, named) for statement in statements for named in _INTO_ENVIRONMENTS):
+        return None
+    hits = [one.effect for one in statements if _covers(one.actions, action) and _covers(one.resources, resource)]
+    return "Allow" in hits and "Deny" not in hits
+
+
+_INTO_ENVIRONMENTS = ("airflow:InvokeRestApi", "airflow:CreateWebLoginToken", "airflow:CreateCliToken")
+
+
+def _covers(patterns: list[str], value: str) -> bool:
+    return any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns)
 
 
 _over: set[str] = set()

@@ -66,6 +66,9 @@ REST_SECONDS = 10.0
 REST_BYTES = 6 * 1024 * 1024
 CLI_AT_ONCE = 4
 
+AIRFLOW_ROLES = ("Admin", "Op", "User", "Viewer", "Public")
+"""What a principal can be in an environment, by the resource that its policy names (User Guide, "Accessing MWAA")."""
+
 REFUSED_OPTIONS = ("core.multi_team", "triggerer.queues_enabled")
 """The two options that the API refuses from Airflow 3.2 on; others that are reserved are silently ignored."""
 

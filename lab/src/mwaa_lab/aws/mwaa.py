@@ -44,6 +44,9 @@ _SETTLED = ("AVAILABLE", "UPDATE_FAILED", "CREATE_FAILED", "UNAVAILABLE", "DELET
 _SNAPSHOT_SECONDS = 0.3
 _SERVICE_ACCOUNT = "210987654321"
 
+Permitted = Callable[[str, str], bool | None]
+"""Action and resource to what the caller's policies say; None: nothing at all of such calls."""
+
 
 def invalid(message: str) -> ApiError:
     return ApiError(400, "ValidationException", message)
@@ -107,6 +110,7 @@ class _Token:
     kind: str
     expires: float
     principal: str
+    role: str = "Admin"
 
 
 class Reply(Exception):
@@ -154,10 +158,12 @@ class ControlPlane:
         region: str,
         principal: str,
         inside: bool = False,
+        permitted: Permitted = lambda action, resource: None,
     ) -> dict[str, Any]:
         """Run one operation on input that ``model.parse_input`` has let through; the output's members, or ApiError.
 
-        ``inside``: the caller stands in the environment's VPC, which matters for a private web server.
+        ``inside``: the caller stands in the environment's VPC, which matters for a private web server. ``permitted``:
+        what the caller's policies say of an action on a resource.
         """
         if operation == "ListEnvironments":
             return self._list(values, account, region)
@@ -179,12 +185,16 @@ class ControlPlane:
             self.delete(environment)
             return {}
         if operation == "CreateCliToken":
+            arn = environment.shown["Arn"]
+            if permitted("airflow:CreateCliToken", arn) is False:
+                raise _denied(principal, "airflow:CreateCliToken", arn)
             token = self._token(environment, "cli", principal)
             return {"CliToken": token, "WebServerHostname": self.hostname(environment, inside)}
         if operation == "CreateWebLoginToken":
             identity = principal.split(":", 5)[-1]
+            role = _airflow_role(environment, "airflow:CreateWebLoginToken", principal, permitted)
             return {
-                "WebToken": self._token(environment, "web", principal),
+                "WebToken": self._token(environment, "web", principal, role),
                 "WebServerHostname": self.hostname(environment, inside),
                 "IamIdentity": identity,
                 "AirflowIdentity": identity[:64],
@@ -197,7 +207,8 @@ class ControlPlane:
                     f"The web server of environment {environment.name} is private: "
                     "InvokeRestApi cannot be invoked from outside of a VPC.",
                 )
-            return self._invoke(environment, values)
+            role = _airflow_role(environment, "airflow:InvokeRestApi", principal, permitted)
+            return self._invoke(environment, values, role)
         raise ApiError(404, "UnknownOperationException", f"The lab does not know the operation {operation}.")
 
     def get(self, account: str, region: str, name: str) -> Environment:
@@ -517,13 +528,13 @@ class ControlPlane:
                 f"Environment {environment.name} is not available: {environment.status}.",
             )
 
-    def _token(self, environment: Environment, kind: str, principal: str) -> str:
+    def _token(self, environment: Environment, kind: str, principal: str, role: str = "Admin") -> str:
         self._live(environment)
         seconds = limits.SESSION_SECONDS if kind == "session" else limits.TOKEN_SECONDS
         token = secrets.token_urlsafe(48)
         with self._lock:
             self._tokens = {key: it for key, it in self._tokens.items() if it.expires > self.now()}
-            self._tokens[token] = _Token(environment, kind, self.now() + seconds, principal)
+            self._tokens[token] = _Token(environment, kind, self.now() + seconds, principal, role)
         return token
 
     def _redeem(self, token: str, kind: str, inside: bool) -> _Token:
@@ -536,7 +547,7 @@ class ControlPlane:
             raise Reply(403, {"message": f"The web server of {found.environment.name} is private."})
         return found
 
-    def _invoke(self, environment: Environment, values: dict[str, Any]) -> dict[str, Any]:
+    def _invoke(self, environment: Environment, values: dict[str, Any], role: str) -> dict[str, Any]:
         self._live(environment)
         if limits.version_tuple(environment.version) < limits.REST_SINCE:
             raise invalid("Update your environment to use InvokeRestApi")
@@ -544,7 +555,7 @@ class ControlPlane:
         query = values.get("QueryParameters")
         if query is not None and not isinstance(query, dict):
             raise invalid("QueryParameters must be a JSON object.")
-        status, answer = self.rest(environment, values["Method"], values["Path"], query, values.get("Body"))
+        status, answer = self.rest(environment, values["Method"], values["Path"], query, values.get("Body"), role)
         if len(json.dumps(answer).encode()) > limits.REST_BYTES:
             # U: how MWAA words this is not documented, only the limit is.
             status, answer = 500, {"detail": "The response is larger than 6 MB."}
@@ -565,7 +576,13 @@ class ControlPlane:
             calls.append(now)
 
     def rest(
-        self, environment: Environment, method: str, path: str, query: dict[str, Any] | None, body: Any
+        self,
+        environment: Environment,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None,
+        body: Any,
+        role: str = "Admin",
     ) -> tuple[int, Any]:
         """One call of Airflow's core REST API, given up after 10 s (the call itself may still take effect)."""
         if not path.startswith("/"):
@@ -576,7 +593,8 @@ class ControlPlane:
             body = None
         if environment.down:
             return 503, {"detail": "The Apache Airflow web server did not answer."}
-        future = self._rest_pool.submit(self.engine.rest, environment.spec(), method, path, query, body)
+        spec = {**environment.spec(), "airflow_role": role}
+        future = self._rest_pool.submit(self.engine.rest, spec, method, path, query, body)
         try:
             status, answer = future.result(timeout=limits.REST_SECONDS)
         except concurrent.futures.TimeoutError:
@@ -618,11 +636,13 @@ class ControlPlane:
     def login(self, web_token: str, inside: bool = False) -> tuple[Environment, str]:
         """A web login token exchanged for a session of 12 hours. Raises Reply 403."""
         found = self._redeem(web_token, "web", inside)
-        return found.environment, self._token(found.environment, "session", found.principal)
+        return found.environment, self._token(found.environment, "session", found.principal, found.role)
 
-    def session(self, session: str, inside: bool = False) -> Environment:
+    def session(self, session: str, inside: bool = False) -> tuple[Environment, str]:
+        """Whose session it is, and as which role of its Airflow. Raises Reply 401."""
         try:
-            return self._redeem(session, "session", inside).environment
+            found = self._redeem(session, "session", inside)
+            return found.environment, found.role
         except Reply:
             raise Reply(401, {"detail": "Unauthorized", "status": 401, "title": "Unauthorized"}) from None
 
@@ -635,6 +655,24 @@ class ControlPlane:
     def close(self) -> None:
         self.engine.close()
         self._rest_pool.shutdown(wait=False, cancel_futures=True)
+
+
+# --- who may call into an environment --------------------------------------------------------------------------------
+
+
+def _denied(principal: str, action: str, resource: str) -> ApiError:
+    words = f"User: {principal} is not authorized to perform: {action} on resource: {resource}"
+    return ApiError(403, "AccessDeniedException", words)
+
+
+def _airflow_role(environment: Environment, action: str, principal: str, permitted: Permitted) -> str:
+    """The role of Airflow that a caller has: the highest that its policies allow (U: how AWS chooses among several)."""
+    resource = environment.shown["Arn"].replace(":environment/", ":role/")
+    for role in limits.AIRFLOW_ROLES:
+        answer = permitted(action, f"{resource}/{role}")
+        if answer is not False:
+            return role  # also where the policies say nothing: the lab enforces no IAM
+    raise _denied(principal, action, f"{resource}/Admin")
 
 
 # --- rules that need no state ----------------------------------------------------------------------------------------

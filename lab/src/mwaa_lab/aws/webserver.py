@@ -21,7 +21,7 @@ from mwaa_lab.aws import limits
 from mwaa_lab.aws.faults import Faults, Rule
 from mwaa_lab.aws.front import Answer, Gone, Receive, Send, before, drop, lifespan, log, read, respond
 from mwaa_lab.aws.journal import Call, Journal
-from mwaa_lab.aws.mwaa import ControlPlane, Environment, Reply
+from mwaa_lab.aws.mwaa import ControlPlane, Reply
 
 _TRUNCATE = "x-lab-truncate"  # between the parts of this module alone
 
@@ -162,7 +162,7 @@ class WebServer:
         call.access = "read" if method == "GET" or path.endswith("/list") else "write"
         call.keys = {"method": method, "path": path[:512]}
         credential = _bearer(headers) if prefix == "/api/v2" else _cookie(headers, "session")
-        environment: Environment = self._control.session(credential, self._inside)
+        environment, role = self._control.session(credential, self._inside)
         call.keys["environment"] = environment.name
         if environment.version.startswith("3.") != (prefix == "/api/v2"):
             return 404, {"detail": "Not Found"}, {}
@@ -177,7 +177,7 @@ class WebServer:
             document = json.loads(body) if body.strip() else None
         except ValueError:
             return 400, {"detail": "The request body is not JSON."}, {}
-        status, answer = await self._in_thread(self._control.rest, environment, method, path, query, document)
+        status, answer = await self._in_thread(self._control.rest, environment, method, path, query, document, role)
         return self._ended(rule, status, answer, {})
 
 
