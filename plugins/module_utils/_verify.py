@@ -31,17 +31,23 @@ from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe, major
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access, reach
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe, major, version
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, wait_until
+from ansible_collections.mwaa.migration.plugins.module_utils._select import NOT_SELECTED, Selection
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
 from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import Hidden
+from ansible_collections.mwaa.migration.plugins.module_utils._state.lanes import BySecrets, Knowledge, Work
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import NotCarried, from_bundle
 from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
+from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import Backend, SecretStore
+from ansible_collections.mwaa.migration.plugins.module_utils._state.upsert import select
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.publish import publish
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.source import find_target, open_sources
 
-AGENT_DAG = "mwaa_agent"
+AGENT_DAGS = ("mwaa_agent", "mwaa_agent_poll")
+NOTHING = Access(False, False, "There is no environment yet.")
 AGENT_TIMEOUT = 900  # seconds; documented MWAA: a new DAG file is seen after about 300 s
 POLL = 10.0  # seconds between two looks at the DAGs, at most
 REDACTED = "***"  # what Airflow shows instead of a secret
@@ -99,17 +105,26 @@ class Compared:
         }
 
 
+def selections(given: Mapping[str, Any] | None) -> dict[str, Selection]:
+    """By kind, of the option `select`. Raises MigrationError where it names something else."""
+    given = given or {}
+    unknown = sorted(set(given) - set(KINDS))
+    if unknown:
+        raise MigrationError(f"select has {', '.join(KINDS)}, not {', '.join(map(repr, unknown))}")
+    return {kind: Selection.of(given.get(kind)) for kind in KINDS}
+
+
 # --- state ------------------------------------------------------------------------------------------------------------
 
 
-def source_digests(bundle: Bundle) -> dict[str, dict[str, Digests]]:
-    """{kind: {id: {field: digest}}} of everything the bundle carries."""
-    return {
-        kind: {
-            identifier: bundle.digests(kind, identifier, item) for identifier, item in bundle.read_state(kind).items()
-        }
-        for kind in KINDS
-    }
+def source_digests(bundle: Bundle, selections: Mapping[str, Selection]) -> dict[str, dict[str, Digests]]:
+    """{kind: {id: {field: digest}}} of everything that is carried, under the target's ids."""
+    found: dict[str, dict[str, Digests]] = {}
+    for kind in KINDS:
+        state = bundle.read_state(kind)
+        chosen = selections.get(kind, Selection()).apply(state)
+        found[kind] = {new: bundle.digests(kind, new, state[old]) for old, new in chosen.ids.items()}
+    return found
 
 
 def seen_by_rest(
@@ -251,15 +266,23 @@ class TargetDags:
 
 
 def target_dags(rest: Any, paths: set[str]) -> TargetDags:
-    dags: dict[str, bool] = {}
-    for page in rest.pages("/dags", "dags"):
-        dags.update({row["dag_id"]: bool(row.get("is_paused")) for row in page if row["dag_id"] != AGENT_DAG})
-    errors: dict[str, str] = {}
-    for page in rest.pages("/importErrors", "import_errors"):
-        for row in page:
-            location = str(row.get("filename") or "")
-            errors[relative(location, paths) or location] = _last_line(row.get("stack_trace"))
-    return TargetDags(dags, errors)
+    dags = [row for page in rest.pages("/dags", "dags") for row in page]
+    errors = [row for page in rest.pages("/importErrors", "import_errors") for row in page]
+    return read_dags(dags, errors, paths)
+
+
+def read_dags(dags: Iterable[Mapping[str, Any]], errors: Iterable[Mapping[str, Any]], paths: set[str]) -> TargetDags:
+    """Of rows as REST or the agent shows them; without this collection's own."""
+    found = {row["dag_id"]: bool(row.get("is_paused")) for row in dags if row["dag_id"] not in AGENT_DAGS}
+    broken: dict[str, str] = {}
+    for row in errors:
+        location = str(row.get("filename") or "")
+        broken[relative(location, paths) or location] = _last_line(row.get("stack_trace"))
+    return TargetDags(found, broken)
+
+
+def _lists(answer: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return answer["dags"], answer["import_errors"]
 
 
 def wait_for_dags(
@@ -505,21 +528,50 @@ def agent_request(bundle: Bundle, source: Mapping[str, Mapping[str, Digests]], m
     }
 
 
+def seen_in_secrets(
+    stores: Mapping[str, SecretStore],
+    source: Mapping[str, Mapping[str, Digests]],
+    bundle: Bundle,
+    seen: dict[str, Seen],
+) -> dict[str, set[str]]:
+    """Adds what Secrets Manager answers for, over what the database has. Returns {kind: ids}.
+
+    Values are read, digested here and forgotten. A secret holds no description.
+    """
+    answered: dict[str, set[str]] = {}
+    for kind, store in stores.items():
+        known = seen.setdefault(kind, Seen())
+        for identifier, held in store.read([key for key in source[kind] if store.backend.asks(kind, key)]).items():
+            fields = None if held.deleted or identifier not in source[kind] else store.fields(held)
+            if fields is None:
+                continue
+            answered.setdefault(kind, set()).add(identifier)
+            shown = {"description": None, **fields}
+            known.items[identifier] = {name: bundle.digest(kind, identifier, name, shown[name]) for name in shown}
+            known.errors.pop(identifier, None)
+    return answered
+
+
 def state_of(
     bundle: Bundle,
     major_version: int,
     rest: Any,
     run_agent: Callable[[dict[str, Any]], dict[str, Any]] | None,
+    selections: Mapping[str, Selection] | None = None,
+    stores: Mapping[str, SecretStore] | None = None,
 ) -> dict[str, Compared]:
-    """Compare variables, connections and pools. run_agent: AgentLane.run, None where no DAG run may be made (check
-    mode).
+    """Compare variables, connections and pools.
+
+    rest: RestClient, None where it cannot be called. run_agent: AgentLane.run, None where no DAG run may be made (check
+    mode). stores: Secrets Manager, of the kinds that the environment looks for there.
     """
-    source = source_digests(bundle)
+    source = source_digests(bundle, selections or {})
     seen: dict[str, Seen] = {}
-    if run_agent is None or major_version >= 3:
+    if rest is not None and (run_agent is None or major_version >= 3):
         seen = seen_by_rest(rest, bundle.digest, major_version, sorted(source["pools"]))
     if run_agent is not None:
         seen_by_agent(run_agent(agent_request(bundle, source, major_version)), seen, lists=major_version < 3)
+    seen_in_secrets(stores or {}, source, bundle, seen)
     return {kind: compare(source[kind], seen.get(kind, Seen()), FIELDS[kind]) for kind in KINDS}
 
 
@@ -556,8 +608,10 @@ class Verification:
             raise MigrationError(
                 f"the environment {self.name} {state}, so it cannot be verified; run the environment stage first"
             )
-        self.rest = RestClient(aws.client("mwaa"), self.name)
+        self.selections = selections(params["select"])
         self.findings = Findings()
+        self.access = reach(aws, self.environment) if self.environment and self.usable else NOTHING
+        self.rest = RestClient(aws.client("mwaa"), self.name) if self.access.rest else None
         self.not_carried = merge_listed(self.inventory.get("not_carried") or [], params["not_carried"])
 
     def result(self) -> dict[str, Any]:
@@ -573,7 +627,7 @@ class Verification:
                 **{
                     kind: compared[kind].parity
                     if kind in compared
-                    else {"source": len(self.bundle.read_state(kind)), **unseen}
+                    else {"source": len(self.selections[kind].apply(self.bundle.read_state(kind)).ids), **unseen}
                     for kind in KINDS
                 },
                 "dags": dags,
@@ -593,35 +647,72 @@ class Verification:
 
     def _state(self) -> dict[str, Compared]:
         environment = dict(self.environment or {})
-        run_agent = None
         if not self.check_mode:
-            lane = AgentLane(
-                self.aws,
-                environment,
-                self.params["kms_key_id"] or self.bundle.key["kms_key_id"],
-                rest=self.rest,
-            )
             self.bundle.check(map(state_path, KINDS))  # before anything is written
-            lane.install()
-            timeout = max(self.params["wait_timeout"], AGENT_TIMEOUT)
-            run_agent = functools.partial(lane.run, timeout=timeout)
-        compared = state_of(self.bundle, major(environment), self.rest, run_agent)
+        elif self.rest is None:
+            self.findings.warning(
+                f"environment {self.name}",
+                f"nothing of its state can be read in check mode: {self.access.reason}",
+                "set api_host to a host that is inside, or verify without check mode",
+            )
+        compared = state_of(
+            self.bundle,
+            major(environment),
+            self.rest,
+            None if self.check_mode else self._ask,
+            self.selections,
+            self._stores(environment),
+        )
         for kind, found in compared.items():
             wrong = {*found.missing, *found.different}
-            impossible = [note.shown() for note in self._impossible(kind, environment) if note.id in wrong]
-            self.not_carried = merge_listed(self.not_carried, impossible)
+            listed, left = self._impossible(kind, environment)
+            impossible = [note.shown() for note in listed if note.id in wrong]
+            self.not_carried = merge_listed(self.not_carried, impossible, left)
+        if major(environment) >= 3 and self.rest is None:
+            self.findings.warning(
+                f"environment {self.name}",
+                f"pools and descriptions could not be compared: {self.access.reason}",
+                "set api_host to a host that is inside",
+            )
         return compared
 
-    def _impossible(self, kind: str, environment: dict[str, Any]) -> list[NotCarried]:
-        """What no lane can bring here as it is. The import says the same, but it may have run elsewhere."""
-        items, listed = from_bundle(kind, self.bundle.read_state(kind))
+    @functools.cached_property
+    def _agent(self) -> AgentLane:
+        key = self.params["kms_key_id"] or self.bundle.key["kms_key_id"]
+        lane = AgentLane(self.aws, dict(self.environment or {}), key, rest=self.rest, access=self.access)
+        lane.install()
+        return lane
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._agent.run(request, timeout=max(self.params["wait_timeout"], AGENT_TIMEOUT))
+
+    def _stores(self, environment: dict[str, Any]) -> dict[str, SecretStore]:
+        backend = Backend.of(environment.get("AirflowConfigurationOptions"))
+        if backend is None:
+            return {}
+        return {
+            kind: SecretStore(self.aws, kind, backend, version(environment), self.name)
+            for kind in ("variables", "connections")
+            if backend.prefixes[kind] is not None
+        }
+
+    def _impossible(self, kind: str, environment: dict[str, Any]) -> tuple[list[NotCarried], list[dict[str, str]]]:
+        """What no lane can bring here as it is, and what was not selected. The import says the same, but it may have
+        run elsewhere.
+        """
+        wanted, refused = from_bundle(kind, self.bundle.read_state(kind))
+        items, listed, _renamed = select(kind, self.selections[kind], wanted, refused)
+        left = [entry.shown() for entry in listed if entry.reason == NOT_SELECTED]
+        store = self._stores(environment).get(kind)
+        if store is not None:
+            lane = BySecrets(Work(kind, self.name, [], [], Knowledge(kind, None, None)), store, None, None)
+            listed += [note for item in items if (note := lane.adapt(item)[1]) and store.refuses(item) is None]
         if major(environment) >= 3:
-            version = tuple(int(part) for part in environment["AirflowVersion"].split(".")[:3])
-            masking = Masking(version[0], environment.get("AirflowConfigurationOptions"))
-            lane = RestLane(self.rest, kind, version, masking)
-            notes = [lane.adapt(item)[1] for item in items if not masking.exposes(item)]
-            listed = listed + [note for note in notes if note]
-        return listed
+            masking = Masking(major(environment), environment.get("AirflowConfigurationOptions"))
+            rest = self.rest or RestClient(self.aws.client("mwaa"), self.name)
+            api = RestLane(rest, kind, version(environment), masking)
+            listed += [note for item in items if not masking.exposes(item) and (note := api.adapt(item)[1])]
+        return listed, left
 
     def _dags(self) -> dict[str, int | None]:
         environment = dict(self.environment or {})
@@ -649,12 +740,29 @@ class Verification:
                 if dag.path is not None and dag.path not in hidden and ("dag", dag.dag_id) not in listed
             }
             timeout = 0 if self.check_mode else self.params["wait_timeout"]
-            target = wait_for_dags(lambda: target_dags(self.rest, paths), expected, self.name, timeout)
+            look = self._look(paths)
+            target = wait_for_dags(look, expected, self.name, timeout) if look else None
         parity, listed_here = judge_dags(self.name, published, dags, target, listed, self.findings)
         judge_versions(environment, published, self.findings)
         self.findings.items += published["findings"]
         self.not_carried = merge_listed(self.not_carried, listed_here, published["not_carried"])
         return parity
+
+    def _look(self, paths: set[str]) -> Callable[[], TargetDags] | None:
+        """How the environment's DAGs are seen: by REST, on 2.x otherwise by the agent; None where they cannot be."""
+        rest = self.rest
+        if rest is not None:
+            return lambda: target_dags(rest, paths)
+        if self.check_mode:
+            return None
+        if major(dict(self.environment or {})) < 3:
+            return lambda: read_dags(*_lists(self._ask({"op": "list_dags"})), paths)
+        self.findings.warning(
+            f"environment {self.name}",
+            f"its DAGs could not be looked at: {self.access.reason}",
+            "set api_host to a host that is inside",
+        )
+        return None
 
     def _all_findings(self) -> list[dict[str, Any]]:
         """Those of this stage, then those of earlier ones (the export's are sentences), each once."""

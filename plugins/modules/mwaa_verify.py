@@ -15,6 +15,10 @@ description:
     run of this collection's agent, so that no secret leaves it.
   - Compares every DAG file with the environment's bucket, waits until the environment has parsed them, and finds every
     DAG of the source there.
+  - Where the environment looks into AWS Secrets Manager first, what is there is what is compared; it is read, and
+    digested, where this module runs.
+  - An Airflow 2 whose REST API does not exist (before 2.4.3) or cannot be reached is compared by the agent alone. Of
+    such an Airflow 3 variables and connections are compared, the rest is said not to be.
   - What differs is named by id and field. Values are never shown.
   - What is not equal has to be listed with a reason, by the export (in the bundle), by an earlier stage
     (O(not_carried)), or because it is held back until the cutover. Everything else is an error.
@@ -47,6 +51,12 @@ options:
     type: list
     elements: raw
     default: []
+  select:
+    description:
+      - What was carried, and under which names, as the import had it. C(variables), C(connections) and C(pools), each
+        with C(include), C(exclude) and C(rename), as O(mwaa.migration.mwaa_variable_upsert#module:include) and its
+        neighbours.
+    type: dict
   kms_key_id:
     description: The KMS key that requests to the agent are sealed with. By default the bundle's.
     type: str
@@ -206,6 +216,7 @@ def main() -> None:
                 },
             },
             "findings": {"type": "list", "elements": "raw", "default": []},
+            "select": {"type": "dict"},
             "kms_key_id": {"type": "str", "no_log": False},
             "wait_timeout": {"type": "int", "default": 900},
             "fail": {"type": "bool", "default": True},

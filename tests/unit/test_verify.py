@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils import _bundle
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, KINDS, canonical
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import Reply, RestError
 from ansible_collections.mwaa.migration.plugins.module_utils._verify import (
     Findings,
@@ -23,9 +25,11 @@ from ansible_collections.mwaa.migration.plugins.module_utils._verify import (
     judge_state,
     judge_versions,
     merge_listed,
+    read_dags,
     relative,
     seen_by_agent,
     seen_by_rest,
+    selections,
     source_dags,
     state_of,
     target_dags,
@@ -373,3 +377,62 @@ def test_listed_once_whoever_says_it() -> None:
 def test_nothing_seen_is_unknown_not_missing() -> None:
     compared = compare(digests_of("pools"), Seen(), FIELDS["pools"])
     assert compared.missing == [] and set(compared.unknown) == {"default_pool"}
+
+
+def test_what_was_renamed_is_compared_under_its_new_name() -> None:
+    chosen = selections(
+        {"variables": {"exclude": ["b"], "rename": [{"match": "(.*)", "to": r"team_\1"}]}, "pools": {"include": []}}
+    )
+    held = {**STATE, "variables": {"team_a": "1e5", "b": "of another source"}}
+    compared = state_of(FakeBundle(), 2, FakeRest(), agent(held), chosen)
+    assert compared["variables"].parity == {"source": 1, "target": 1, "equal": 1}
+    assert compared["variables"].extra == ["b"] and compared["pools"].parity["source"] == 0
+
+
+def test_a_selection_of_something_else() -> None:
+    with pytest.raises(MigrationError, match="not 'dags'"):
+        selections({"dags": {}})
+
+
+class FakeSecrets:
+    """SecretStore of one kind: {id: fields}."""
+
+    def __init__(self, held: dict[str, dict[str, Any] | None]):
+        self.held = held
+        self.backend = SimpleNamespace(asks=lambda _kind, identifier: identifier != "kept_out")
+
+    def read(self, identifiers: list[str]) -> dict[str, Any]:
+        return {key: SimpleNamespace(deleted=False, fields=self.held[key]) for key in identifiers if key in self.held}
+
+    def fields(self, held: Any) -> dict[str, Any] | None:
+        return held.fields
+
+
+def test_secrets_manager_answers_before_the_database() -> None:
+    """Not in the database any more, and on Airflow 3 not to be seen by REST."""
+    connection = {**canonical("connections", STATE["connections"]["db"])}
+    del connection["description"]
+    stores: Any = {
+        "variables": FakeSecrets({"a": {"value": "1e5"}, "b": {"value": "another"}}),
+        "connections": FakeSecrets({"db": connection}),
+    }
+    for version in (2, 3):
+        compared = state_of(FakeBundle(), version, FakeRest(), None, None, stores)
+        assert compared["connections"].parity == {"source": 1, "target": 1, "equal": 1}
+        assert compared["variables"].different == {"b": ["value", "description"]} and not compared["variables"].missing
+
+
+def test_without_rest_airflow_2_is_compared_by_the_agent_alone() -> None:
+    compared = state_of(FakeBundle(), 2, None, agent(STATE))
+    assert all(found.parity["equal"] == found.parity["source"] for found in compared.values())
+
+
+def test_without_rest_airflow_3_shows_no_pools() -> None:
+    compared = state_of(FakeBundle(), 3, None, agent(STATE))
+    assert compared["variables"].parity["equal"] == 2 and compared["pools"].parity["equal"] is None
+
+
+def test_dags_as_the_agent_lists_them() -> None:
+    dags = [{"dag_id": "a", "is_paused": True, "fileloc": "x"}, {"dag_id": "mwaa_agent_poll", "is_paused": False}]
+    errors = [{"filename": "/usr/local/airflow/dags/b.py", "stack_trace": "KeyError: 'y'"}]
+    assert read_dags(dags, errors, {"b.py"}) == TargetDags({"a": True}, {"b.py": "KeyError: 'y'"})

@@ -116,15 +116,15 @@ def select(
     kind: str, selection: Selection, wanted: list[Item], listed: list[NotCarried]
 ) -> tuple[list[Item], list[NotCarried], dict[str, str]]:
     """(items under the target's ids, what is not carried, {id in the target: id in the source} where they differ)."""
-    chosen = selection.apply([item.id for item in wanted])
+    chosen = selection.apply([*(item.id for item in wanted), *(entry.id for entry in listed)])
     faults = Faults("rename makes names that Airflow does not take, nothing was done")
     for new, old in chosen.renamed.items():
         for fault in id_faults(kind, new):
             faults.add(f"{old!r} would become {new!r}: {fault}")
     faults.raise_if_any()
     items = [CLASSES[kind](id=chosen.ids[item.id], **values(item)) for item in wanted if item.id in chosen.ids]
+    others = [entry._replace(id=chosen.ids[entry.id]) for entry in listed if entry.id in chosen.ids]
     left = [NotCarried(SINGULAR[kind], identifier, NOT_SELECTED) for identifier in chosen.left]
-    others = [entry for entry in listed if selection.takes(entry.id)]
     return items, [*others, *left], chosen.renamed
 
 
