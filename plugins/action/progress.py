@@ -55,6 +55,11 @@ class ActionModule(ActionBase):
             if api_host and here:
                 tunnel = Tunnel(self._way_through(str(api_host), variables))
                 stack.callback(tunnel.close)
+                trouble = tunnel.check()
+                if trouble:
+                    raise AnsibleError(
+                        f"api_host {api_host} cannot be used, its SSH connection does not forward: {trouble}"
+                    )
                 added[TUNNEL] = stack.enter_context(_file(tunnel.url))
             self._task.environment = [*(environment or []), added]
             result.update(self._execute_module(task_vars=task_vars, wrap_async=wrap_async))

@@ -50,6 +50,28 @@ class Tunnel:
         """With the credential without which nothing is forwarded: other users of this machine reach its ports too."""
         return f"http://tunnel:{self._password}@127.0.0.1:{self._listener.getsockname()[1]}"
 
+    def check(self) -> str:
+        """Why nothing can be forwarded, in ssh's words; '' when the SSH connection stands and forwards.
+
+        Asks for a port that nobody listens at: that the far side says so is the sign. What module calls would spend
+        minutes on, as they repeat what never arrived, is known in a moment.
+        """
+        try:
+            done = subprocess.run(
+                self._command("127.0.0.1:1"),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=2 * PATIENCE,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as exception:
+            return str(exception)
+        said = done.stderr.decode("utf-8", "replace")
+        refused = [line for line in said.splitlines() if "open failed" in line or "forward" in line]
+        if done.returncode == 0 or (refused and not any("prohibited" in line.lower() for line in refused)):
+            return ""
+        return _last_line(refused[0] if refused else said, done.returncode)
+
     def close(self) -> None:
         self._closed = True
         with contextlib.suppress(OSError):
@@ -144,13 +166,17 @@ class Tunnel:
                     self._children.discard(ssh)
                 if ssh.returncode and not moved.any and not self._closed:
                     said.seek(0)
-                    lines = said.read(8192).decode("utf-8", "replace").strip().splitlines()
-                    self.trouble = " ".join((lines or [f"ssh ended with {ssh.returncode}"])[-1].split())[:300]
+                    self.trouble = _last_line(said.read(8192).decode("utf-8", "replace"), ssh.returncode)
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)
 
 
 _HOP = ("proxy-authorization", "proxy-connection", "connection", "keep-alive")
+
+
+def _last_line(said: str, code: int) -> str:
+    lines = said.strip().splitlines()
+    return " ".join((lines or [f"ssh ended with {code}"])[-1].split())[:300]
 
 
 class _Refused(Exception):

@@ -133,6 +133,25 @@ def test_what_ssh_says_is_kept_for_the_sentence(tunnel: Tunnel) -> None:
     assert tunnel.trouble == "channel 0: open failed: connect failed: Name or service not known"
 
 
+@pytest.mark.parametrize(
+    ("said", "trouble"),
+    [
+        ("channel 0: open failed: connect failed: Connection refused\\nstdio forwarding failed", ""),
+        ("mux_client_request_stdio_fwd: session request failed\\nstdio forwarding failed", ""),
+        (
+            "channel 0: open failed: administratively prohibited: open failed\\nstdio forwarding failed",
+            "channel 0: open failed: administratively prohibited: open failed",
+        ),
+        ("a banner\\nairflow@host: Permission denied (publickey).", "airflow@host: Permission denied (publickey)."),
+        ("", "ssh ended with 1"),
+    ],
+)
+def test_whether_the_host_forwards_is_known_beforehand(said: str, trouble: str) -> None:
+    tunnel = Tunnel(lambda _target: [sys.executable.encode(), b"-c", f"import sys; sys.exit('{said}' or 1)".encode()])
+    assert tunnel.check() == trouble
+    tunnel.close()
+
+
 def test_closing_ends_what_is_open(tunnel: Tunnel, inside: int) -> None:
     raw(tunnel, f"CONNECT web.inside:{inside} HTTP/1.1")
     tunnel.close()
