@@ -90,7 +90,7 @@ def debris(path: str, *, is_folder: bool = False) -> str | None:
         return "cache"
     if not _EDITORS.isdisjoint(folders) or _LEFTOVER.match(name):
         return "editor"
-    if folders == [AGENT_FOLDER] and not is_folder:
+    if folders[:1] == [AGENT_FOLDER]:
         return "agent"
     return None
 
