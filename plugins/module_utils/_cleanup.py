@@ -96,7 +96,7 @@ class _Cleanup:
         names = [self.name, *([_lock.EXPORT] if self._bundle_goes() else [])]
         with contextlib.ExitStack() as stack:
             for name in names:
-                stack.enter_context(_lock.held(self.store, name))
+                stack.enter_context(_lock.held(self.store, name)).take()
             result = self._all()
         _lock.release(self.store, names)
         if self._bundle_goes():

@@ -21,7 +21,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,19 @@ def held(store: Store, name: str, run: Run | None = None) -> Iterator[Lock]:
         if lock.run.passing:
             with contextlib.suppress(MigrationError):
                 lock.release()
+
+
+@contextlib.contextmanager
+def held_in(stores: Iterable[Store], name: str) -> Iterator[Callable[[], None]]:
+    """held() in several bundles (those of one's sources): gives what takes them all."""
+    with contextlib.ExitStack() as stack:
+        locks = [stack.enter_context(held(store, name)) for store in {store.url: store for store in stores}.values()]
+
+        def take() -> None:
+            for lock in locks:
+                lock.take()
+
+        yield take
 
 
 def release(store: Store, names: list[str] | None = None, run: Run | None = None) -> list[str]:

@@ -358,6 +358,7 @@ airflow_configuration_options:
 from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import Context, run_module
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.archive import Packing
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.publish import diff_of, publish
@@ -371,15 +372,19 @@ def body(ctx: Context) -> dict[str, Any]:
         described = environment.describe(ctx.aws.client("mwaa"), params["environment"])
     indexes = params["package_indexes"] or []
     ctx.hide(set(indexes))
-    result = publish(
-        ctx.aws,
-        open_sources(ctx.aws, params),
-        find_target(params, described),
-        check_mode=ctx.check_mode,
-        delete=params["delete"],
-        hold_back=params["hold_back"],
-        packing=Packing(params["wheels"], params["pack_requirements"], indexes),
-    )
+    sources, target = open_sources(ctx.aws, params), find_target(params, described)
+    stores = [] if ctx.check_mode else [source.store for source in sources if source.store]
+    with held_in(stores, params["environment"] or target.bucket) as take:
+        result = publish(
+            ctx.aws,
+            sources,
+            target,
+            check_mode=ctx.check_mode,
+            delete=params["delete"],
+            hold_back=params["hold_back"],
+            packing=Packing(params["wheels"], params["pack_requirements"], indexes),
+            before_writing=take,
+        )
     if ctx.diff_mode:
         result["diff"] = diff_of(result)
     return result

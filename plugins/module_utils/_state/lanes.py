@@ -203,6 +203,7 @@ class Work:
     check: bool = False
     timeout: float = 1200
     notes: list[str] = field(default_factory=list)
+    before_writing: Callable[[], None] = lambda: None
 
     @property
     def index(self) -> dict[str, int]:

@@ -8,13 +8,12 @@ PRIVATE to the collection: no promise is made to other collections.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils import _select
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import SINGULAR, Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults, MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._lock import held
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import reach
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import Cli
@@ -103,9 +102,7 @@ def upsert(ctx: Any, kind: str) -> dict[str, Any]:
     )
     key = params["kms_key_id"] or (bundle.key["kms_key_id"] if bundle else None)
     choice, lane, agent = _lane(ctx, work, environment, key)
-    with held(bundle.store, work.environment) if bundle and not work.check else contextlib.nullcontext() as lock:
-        if lock:
-            lock.take()
+    with held_in([bundle.store] if bundle and not work.check else [], work.environment) as work.before_writing:
         outcomes = apply(work, lane)
     if agent:
         work.notes += agent.notes
@@ -160,6 +157,8 @@ def apply(work: Work, lane: Lane) -> list[Outcome]:
         refuse(work, {outcome.change.id: outcome.reason for outcome in outcomes if outcome.action == "conflict"})
     if work.check:
         return outcomes
+    if any(outcome.change.writes for outcome in outcomes):
+        work.before_writing()
     try:
         lane.apply(outcomes)
     finally:

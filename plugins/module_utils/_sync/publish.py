@@ -109,6 +109,7 @@ def publish(
     delete: bool = False,
     hold_back: bool = True,
     packing: Packing | None = None,
+    before_writing: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Bring the bucket to what the sources are; returns what the module returns (without `diff`, see `diff_of`).
 
@@ -164,6 +165,8 @@ def publish(
         with aws_errors(f"reach the bucket {target.bucket}"):
             here.require_fit()
     if not check_mode and here is not None:
+        if any(change.action != "unchanged" for change in changes):
+            before_writing()
         _apply(here, target, index, changes, merged.names, held_back=bool(layout.held_back))
     return _result(target, merged, layout, changes, artefacts, check_mode)
 

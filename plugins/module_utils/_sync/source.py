@@ -20,6 +20,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
     PROGRESS,
     Bundle,
     S3Store,
+    Store,
     open_store,
     state_path,
 )
@@ -52,6 +53,7 @@ class Source:
     syntax: str | None = None
     into: str = ""
     dag_ids: dict[str, str] = field(default_factory=dict)
+    store: Store | None = None  # of a bundle: where its lock is
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,7 @@ def _bundle_source(aws: Any, url: str, kms_key_id: str | None, with_dags: bool) 
             str(dag["dag_id"]): str(dag.get("path") or dag.get("fileloc") or "")
             for dag in (bundle.document("inventory.json").get("dags") or [] if with_dags else [])
         },
+        store=bundle.store,
     )
 
 
