@@ -17,7 +17,7 @@ description:
     there, and the host
     needs no AWS credentials, no boto3 and no Python that Ansible's modules would need.
   - Variables, connections and pools are exact, passwords included, and sealed on the host with the bundle's data
-    key, which KMS wraps.
+    key, which KMS wraps. A source without the cryptography package (Airflow 1.10 without its extra) seals with OpenSSL.
     No secret is ever an argument, an environment variable, a file or a return value.
   - A missing or wrong Fernet key, with which Airflow's own export succeeds with nulls or ciphertext, fails the export.
   - Running it again sends only what changed, and writes nothing when nothing did. An interrupted export goes on
@@ -55,6 +55,50 @@ options:
     type: str
     default: auto
     choices: [auto, s3, connection]
+  airflow_command_prefix:
+    description:
+      - What the commands on the host are put behind, for an Airflow that runs in a container. Airflow and its Python are
+        then looked for inside.
+      - A command line, taken as it is, or a list of its words. It has to hand on stdin, as C(docker exec -i),
+        C(docker compose exec -T) and C(kubectl exec -i) do.
+    type: raw
+  environment_variables:
+    description:
+      - What becomes of E(AIRFLOW_VAR_*), E(AIRFLOW_CONN_*) and of other variables that DAG files read by name and that
+        Airflow's own processes have.
+      - V(list) carries none and lists them.
+      - V(state) makes variables and connections of the first two, which replace what they hide in the database, and
+        lines in C(startup.sh) of the others.
+      - V(startup_script) makes lines in C(startup.sh) of all but connections and what looks like a secret;
+        E(AIRFLOW_VAR_*) that look like one become variables.
+      - What looks like a secret never gets into C(startup.sh). Before Airflow 2.2.2 there is none, and E(AIRFLOW_VAR_*)
+        become variables.
+    type: str
+    default: list
+    choices: [list, state, startup_script]
+  environment:
+    description: The name of the environment that is entered, for the IAM policies that are proposed.
+    type: str
+  state:
+    description:
+      - V(exported) exports.
+      - V(listed) only lists what files this host holds, for another host of the same installation to compare with.
+    type: str
+    default: exported
+    choices: [exported, listed]
+  hosts:
+    description:
+      - The other hosts of the same installation, each with the RV(listing) it returned.
+      - Their DAG and plugin files are compared with those of this host, which are carried.
+    type: dict
+    default: {}
+  on_difference:
+    description:
+      - What happens where hosts differ. V(fail) refuses, with paths and hosts; V(list) carries what this host holds
+        and lists the others'.
+    type: str
+    default: fail
+    choices: [fail, list]
 extends_documentation_fragment:
   - amazon.aws.common.modules
   - amazon.aws.region.modules
@@ -95,6 +139,14 @@ EXAMPLES = r"""
     target_version: 2.11.2
   become: true
   become_user: airflow
+
+- name: Export an Airflow that runs in docker compose
+  mwaa.migration.airflow_export:
+    bundle: s3://my-migration/airflow-prod
+    kms_key_id: alias/migration
+    target_version: 2.11.2
+    airflow_command_prefix: docker compose -f /srv/airflow/compose.yml exec -T airflow-scheduler
+    environment_variables: state
 
 - name: Look, and write nothing
   mwaa.migration.airflow_export:
@@ -173,6 +225,18 @@ counts:
   returned: success
   type: dict
   sample: {variables: 12, connections: 7, pools: 3, dags: 40, files: 55, default_connections_left_out: 58}
+access:
+  description:
+    - How many users, roles, roles of the source's own, and DAGs with access control there are. They are not carried.
+    - C(access.md) and C(access.json) in the bundle list them, with MWAA's nearest roles and IAM policies.
+  returned: success
+  type: dict
+  sample: {users: 9, roles: 6, custom_roles: 1, dags_with_access_control: 2}
+listing:
+  description: The host's files by hash.
+  returned: when O(state=listed)
+  type: dict
+  sample: {hostname: airflow-2, airflow_version: 2.10.3, files: {}}
 state:
   description: Names of the variables, connections and pools that are added, changed or removed, by kind. Never values.
   returned: success
@@ -190,7 +254,9 @@ not_carried:
   elements: dict
   contains:
     kind:
-      description: One of variable, connection, pool, file, requirement, option.
+      description: >-
+        One of variable, connection, default_connection, pool, file, host_file, dag_bundle, requirement, option,
+        environment_variable.
       type: str
       sample: option
     id:
