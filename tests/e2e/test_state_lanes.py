@@ -80,7 +80,8 @@ class Environment:
     def upsert(self, kind: str, rows: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
         params = {
             "environment": self.name, "bundle": None, "lane": "auto", "on_conflict": "overwrite", "prune": False,
-            "kms_key_id": self.key, "wait_timeout": 300, kind: json.loads(json.dumps(rows)), **options,
+            "kms_key_id": self.key, "wait_timeout": 300, "include": None, "exclude": None, "rename": None,
+            "secrets_prefix": None, "secrets_kms_key_id": None, kind: json.loads(json.dumps(rows)), **options,
         }  # fmt: skip
         return upsert(SimpleNamespace(params=params, aws=self.aws, check_mode=False, diff_mode=True), kind)
 

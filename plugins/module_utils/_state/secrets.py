@@ -185,7 +185,10 @@ class Text(NamedTuple):
 
 
 def write_connection(item: Connection, version: tuple[int, ...]) -> Text:
-    """The text that reads back as this connection, or as near to it as that Airflow can."""
+    """The text that reads back as this connection, or as near to it as that Airflow can.
+
+    Raises ValueError where nothing reads back.
+    """
     text = _json(item) if version >= JSON_SINCE else _uri(item, version)
     back = read_connection(text, version)
     return Text(text, {name: back[name] for name in CARRIED if back[name] != getattr(item, name)})
@@ -336,7 +339,10 @@ class SecretStore:
             return "this environment's lookup pattern keeps it out of Secrets Manager; use another lane"
         if NAME.fullmatch(self.name(item.id)) is None:
             return "the name of a secret has letters, digits and /_+=.@- only, 512 at most; use another lane"
-        text = self._text(item)
+        try:
+            text = self._text(item)
+        except ValueError as error:
+            return f"this Airflow makes no connection of such a secret ({error}); use another lane"
         if not text:
             return "value: a secret is never empty; use another lane"
         if len(text.encode()) > VALUE_MAX:

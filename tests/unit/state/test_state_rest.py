@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import string
 from typing import Any
 
 import pytest
@@ -21,8 +19,6 @@ from ansible_collections.mwaa.migration.plugins.module_utils._state.model import
     values,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 def bring(target: Any, *items: Item, prune: bool = False) -> tuple[dict[str, str], list, list[Change]]:
@@ -180,47 +176,3 @@ def test_something_that_appears_meanwhile_is_overwritten(target: Any) -> None:
     wanted = Connection("a", "http", password="new", extra='{"new":1}')
     assert target.lane("connections").apply([Change("a", 0, wanted, "created")], lambda _done: None) == {}
     assert target.holds("connections")["a"] == values(wanted)
-
-
-TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(TEXT, children, max_size=3),
-    max_leaves=5,
-).map(lambda value: json.dumps(value, ensure_ascii=False))
-SPELLED = st.sampled_from(["1e5", "007", " {} ", '{"a":1,"a":2}', "NaN", '"str"', "***", "1.10", "", "null"])
-ANY = TEXT | JSON | SPELLED
-MAYBE = st.none() | ANY
-IDS = st.text(string.ascii_letters + string.digits + "_.- /é%?#", min_size=1, max_size=70).filter(
-    lambda text: text.strip("/")
-)
-
-variables = st.builds(Variable, id=IDS | st.sampled_from(["a_password", "Token "]), value=ANY, description=MAYBE)
-connections = st.builds(
-    Connection,
-    id=IDS,
-    conn_type=TEXT.filter(bool),
-    description=MAYBE,
-    host=MAYBE,
-    login=MAYBE,
-    password=MAYBE,
-    schema=MAYBE,
-    port=st.none() | st.integers(0, 65535),
-    extra=st.none() | ANY | st.dictionaries(TEXT, TEXT, max_size=3).map(json.dumps),
-)
-pools = st.builds(Pool, id=IDS, slots=st.integers(-1, 2**31 - 1), description=MAYBE, include_deferred=st.booleans())
-
-
-@pytest.mark.parametrize("version", ["2.11.2", "3.2.1"])
-@pytest.mark.parametrize("items", [variables, connections, pools], ids=["variables", "connections", "pools"])
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_everything_arrives_byte_for_byte_or_is_listed(make_target: Any, version: str, items: Any, data: Any) -> None:
-    target = make_target(version)
-    for _round in range(2):  # created, then updated
-        wanted = data.draw(st.lists(items, min_size=1, max_size=4, unique_by=lambda item: item.id))
-        errors, listed, _changes = bring(target, *wanted)
-        assert errors == {}
-        stored, by_id = target.holds(wanted[0].kind), {entry.id for entry in listed}
-        for item in wanted:
-            assert item.id in by_id or stored[item.id] == values(item)
