@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import hashlib
 import io
 import json
+import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,9 @@ from typing import Any
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._dags import IgnoreRules
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._sync import bucket as bucket_module
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.archive import plugins_zip
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.index import Index
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.publish import UNKNOWN_VERSION, diff_of, publish
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.source import Source, Target, beside, find_target
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.tree import folder_tree
@@ -332,6 +337,105 @@ def test_a_bucket_mwaa_would_refuse_is_refused_before_anything_is_written(folder
     with pytest.raises(MigrationError, match="the bucket bucket is in us-east-1, and MWAA takes only .* eu-west-1"):
         run(s3, folder)
     assert s3.writes() == []
+
+
+@pytest.mark.parametrize("size", [10, 300])
+def test_a_file_that_changes_while_it_is_published_is_listed_and_never_half_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(bucket_module, "PART", 64)
+    (folder / "data.bin").write_bytes(b"1" * size)
+    (folder / "gone.bin").write_bytes(b"2" * size)
+    s3 = FakeS3()
+    put = s3.get_bucket_versioning
+
+    def meanwhile(**params: Any) -> Any:  # after the folder was listed, before anything is written
+        (folder / "data.bin").write_bytes(b"3" * size)
+        (folder / "gone.bin").unlink()
+        return put(**params)
+
+    s3.get_bucket_versioning = meanwhile  # type: ignore[method-assign]
+    result = run(s3, folder)
+    assert [item["id"] for item in result["not_carried"]] == ["data.bin", "gone.bin"]
+    assert result["counts"]["unstable"] == 2 and result["counts"]["created"] == 3
+    assert "dags/calm.py" in s3.objects and not [key for key in s3.objects if key.endswith(".bin")]
+    assert s3.uploads == {}
+    s3.get_bucket_versioning = put  # type: ignore[method-assign]
+    assert [item["key"] for item in run(s3, folder)["results"] if item["changed"]] == ["dags/data.bin"]
+
+
+@pytest.mark.parametrize("kms", [False, True])
+def test_large_files_go_in_parts_and_are_known_again(folder: Path, monkeypatch: pytest.MonkeyPatch, kms: bool) -> None:
+    monkeypatch.setattr(bucket_module, "PART", 64)
+    (folder / "model.bin").write_bytes(bytes(range(200)))
+    s3 = FakeS3(kms=kms)
+    run(s3, folder)
+    assert s3.objects["dags/model.bin"][0] == bytes(range(200)) and s3.calls.count(("part", "dags/model.bin")) == 4
+    assert not run(s3, folder)["changed"]
+    del s3.objects["mwaa-migration/published/dags.json"]
+    assert not run(s3, folder)["changed"]  # by the checksums of its parts
+    s3.refuse = {"dags/model.bin": "AccessDenied"}
+    (folder / "model.bin").write_bytes(bytes(200))
+    with pytest.raises(MigrationError, match=r"dags/model\.bin: AWS denied it"):
+        run(s3, folder)
+    assert s3.objects["dags/model.bin"][0] == bytes(range(200)) and s3.uploads == {}
+
+
+def test_memory_does_not_grow_with_what_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket_module, "PART", 64)
+    monkeypatch.setattr(bucket_module, "IN_FLIGHT", 256)
+    for number in range(40):
+        (folder / f"f{number:02}.bin").write_bytes(b"x" * (10 + 20 * number))
+    held, most, lock = 0, 0, threading.Lock()
+
+    class Watched(FakeS3):
+        def put_object(self, **params: Any) -> Any:
+            return self._watched(super().put_object, params)
+
+        def upload_part(self, **params: Any) -> Any:
+            return self._watched(super().upload_part, params)
+
+        def _watched(self, call: Any, params: dict[str, Any]) -> Any:
+            nonlocal held, most
+            with lock:
+                held += len(params["Body"])
+                most = max(most, held)
+            try:
+                time.sleep(0.001)
+                return call(**params)
+            finally:
+                with lock:
+                    held -= len(params["Body"])
+
+    s3 = Watched()
+    monkeypatch.setattr(Index, "encode", lambda _self: b"{}")  # the index comes alone, after all the others
+    assert run(s3, folder)["counts"]["created"] == 43
+    assert 64 < most <= 256
+
+
+def test_an_object_that_was_written_anew_with_the_same_tag_is_looked_at_again(folder: Path) -> None:
+    s3 = FakeS3()
+    run(s3, folder)
+    s3.modified["dags/calm.py"] += datetime.timedelta(hours=1)
+    assert not run(s3, folder)["changed"] and s3.writes() == ["mwaa-migration/published/dags.json"]
+    s3.modified["dags/calm.py"] += datetime.timedelta(hours=1)
+    content, etag, version, checksum = s3.objects["dags/calm.py"]
+    s3.objects["dags/calm.py"] = (b"y" * len(content), "f" * 32, version, None)  # another's, as long
+    assert run(s3, folder)["counts"]["updated"] == 1
+
+
+def test_only_what_is_ours_and_as_we_left_it_is_deleted(folder: Path) -> None:
+    s3 = FakeS3()
+    run(s3, folder)
+    s3.objects["dags/theirs.py"] = (b"x", "e", "v", None)
+    put = b"edited in the bucket"
+    s3.put_object("b", "dags/team/more.py", put, len(put), base64.b64encode(hashlib.sha256(put).digest()).decode())
+    (folder / "calm.py").unlink()
+    (folder / "team" / "more.py").unlink()
+    (folder / "new.py").write_text(CALM)
+    result = run(s3, folder, delete=True)
+    assert result["extra"] == ["dags/team/more.py", "dags/theirs.py"]
+    assert "dags/calm.py" not in s3.objects and s3.objects["dags/team/more.py"][0] == put
 
 
 def test_diff_shows_names_not_content(folder: Path) -> None:
