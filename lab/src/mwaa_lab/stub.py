@@ -10,6 +10,7 @@ Airflow 2.11 (``/api/v1``) and 3.2 (``/api/v2``), odd ones included; what such t
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import fnmatch
 import json
@@ -24,6 +25,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import unquote
 
+from mwaa_lab import stub_agent
 from mwaa_lab.engine import EngineError, EngineSettings, EnvSpec
 
 Answer = tuple[int, Any]
@@ -39,6 +41,7 @@ _OPTIONS: dict[str, Any] = {
     "fail_update": None,
     "run_state": "success",  # how a run of an unpaused DAG ends
     "xcom": {},  # dag_id -> the value of every XCom entry of its runs
+    "schedule_seconds": None,  # how often DAGs of the migration's own that have a schedule run; none of the others does
 }
 
 
@@ -74,6 +77,7 @@ class StubEngine:
         self._check_objects(env)
         with self._lock:
             self._airflows[_key(env)] = Airflow()
+        threading.Thread(target=self._schedule, args=(dict(env),), name="stub scheduler", daemon=True).start()
 
     def update(self, env: EnvSpec, changes: dict[str, Any]) -> None:
         self._take_time("update_seconds")
@@ -91,6 +95,69 @@ class StubEngine:
         while self.options["hold"]:
             time.sleep(0.02)
 
+    def _schedule(self, env: EnvSpec) -> None:
+        """The scheduler of one environment: the migration's own DAGs by their schedules, all others never."""
+        airflow, last = self._airflow(env), time.monotonic()
+        while airflow is not None and self._airflow(env) is airflow:
+            time.sleep(0.2)
+            every = self.options["schedule_seconds"]
+            if every is None or time.monotonic() - last < every:
+                continue
+            last = time.monotonic()
+            api = V1(airflow, env["AirflowVersion"], self._dags(env))
+            for dag_id, dag in api.dags().dags.items():
+                if dag.get("schedule") and not airflow.paused.get(dag_id):
+                    with airflow.lock:
+                        run = api.trigger(dag_id, {"dag_run_id": f"minutely__{_now()}"})
+                        run["begun"] = True
+                    self._work(env, api, dag_id, run)
+
+    def _start(self, env: EnvSpec, api: _Api) -> None:
+        """Let runs of the migration's own DAGs begin."""
+        for dag_id, run in api.fresh_runs():
+            threading.Thread(target=self._work, args=(env, api, dag_id, run), daemon=True).start()
+
+    def _work(self, env: EnvSpec, api: _Api, dag_id: str, run: dict[str, Any]) -> None:
+        """One run: its task over the stand-in for Airflow, and what it changed."""
+        airflow, dag = api.airflow, api.dags().dags[dag_id]
+        with airflow.one_at_a_time:  # max_active_runs
+            run.update(state="running", start_date=_now())
+            with airflow.lock:
+                bag = api.dags()
+                state = {kind: copy.deepcopy(getattr(airflow, kind)) for kind in ("variables", "connections", "pools")}
+                state["dags"] = [
+                    {
+                        "dag_id": name,
+                        "is_paused": airflow.paused[name],
+                        "fileloc": f"/usr/local/airflow/dags/{it['file']}",
+                    }
+                    for name, it in sorted(bag.dags.items())
+                ]
+                state["import_errors"] = [
+                    {"filename": name, "stack_trace": text.strip().splitlines()[-1]}
+                    for name, text in bag.errors.items()
+                ]
+            task = (run["dag_run_id"], run["conf"], state)
+            done = stub_agent.run(dag["code"], dag["file"], env["AirflowVersion"], self._task_environment(env), *task)
+            with airflow.lock:
+                for kind, items in done.get("changes", {}).items():
+                    stored = getattr(airflow, kind)
+                    for identifier, item in items.items():
+                        stored.pop(identifier, None)
+                        if item is not None:
+                            stored[identifier] = item
+                for key, value in done.get("xcoms", {}).items():
+                    airflow.xcoms.append({"dag_id": dag_id, "run_id": run["dag_run_id"], "key": key, "value": value})
+                run.update(state="failed" if done["error"] else "success", end_date=_now(), note=done["error"])
+            for wanted in done.get("triggers", []):
+                with airflow.lock, contextlib.suppress(_Problem):  # a run id that is taken
+                    api.trigger(wanted["dag_id"], {"dag_run_id": wanted["run_id"], "conf": wanted["conf"]})
+        self._start(env, api)
+
+    def _task_environment(self, env: EnvSpec) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "TMPDIR") if name in os.environ}
+        return {**kept, **self._aws.environ(env), "AIRFLOW_ENV_NAME": env["Name"]}
+
     def close(self) -> None:
         self.options["hold"] = False
         self._airflows.clear()
@@ -107,9 +174,10 @@ class StubEngine:
         if not may(env.get("airflow_role", "Admin"), method, path):
             return 403, api.problem(_Problem(403, "Forbidden" if isinstance(api, V2) else None, "Forbidden"))
         with airflow.lock:
-            return api.answer(
-                method, path, {key: value for key, value in (query or {}).items() if value is not None}, body
-            )
+            given = {key: value for key, value in (query or {}).items() if value is not None}
+            answer = api.answer(method, path, given, body)
+        self._start(env, api)
+        return answer
 
     def cli(self, env: EnvSpec, argv: list[str]) -> tuple[str, str]:
         time.sleep(self.options["cli_seconds"])
@@ -117,7 +185,10 @@ class StubEngine:
         if airflow is None:
             return "", "The web server is not up."
         with airflow.lock:
-            return Cli(airflow, env["AirflowVersion"], self._dags(env)).run(argv)
+            dags = self._dags(env)
+            answer = Cli(airflow, env["AirflowVersion"], dags).run(argv)
+        self._start(env, V1(airflow, env["AirflowVersion"], dags))
+        return answer
 
     def _airflow(self, env: EnvSpec) -> Airflow | None:
         with self._lock:
@@ -162,7 +233,10 @@ class StubEngine:
                             found[name] = airflow.files[mark]
             paused = (env.get("AirflowConfigurationOptions") or {}).get("core.dags_are_paused_at_creation", "True")
             syntax = _ignore_syntax(env)
-            bag = parse_dags({name: text for name, text in found.items() if not _is_ignored(name, ignored, syntax)})
+            seen = {name: text for name, text in found.items() if not _is_ignored(name, ignored, syntax)}
+            own = {name: text for name, text in seen.items() if name.startswith(f"{stub_agent.FOLDER}/")}
+            bag = parse_dags({name: text for name, text in seen.items() if name not in own})
+            self._parse_own(env, airflow, own, bag)
             for dag_id, dag in bag.dags.items():
                 default = dag["paused"] if dag["paused"] is not None else paused.lower() == "true"
                 airflow.paused.setdefault(dag_id, default)
@@ -170,6 +244,24 @@ class StubEngine:
             return bag
 
         return read
+
+    def _parse_own(self, env: EnvSpec, airflow: Airflow, own: dict[str, str], bag: DagBag) -> None:
+        """The migration's own DAG files are run to be read, as Airflow does; once for each content."""
+        for name in sorted(name for name in own if not _never_dags(name)):
+            mark = (name, own[name])
+            if mark not in airflow.parsed:
+                airflow.parsed[mark] = stub_agent.parse(
+                    {name: own[name]}, name, env["AirflowVersion"], self._task_environment(env)
+                )
+            found = airflow.parsed[mark]
+            if found["error"]:
+                bag.errors[name] = found["error"]
+            for dag_id, dag in found["dags"].items():
+                bag.dags[dag_id] = {"file": name, "code": own, **dag}
+
+
+def _never_dags(name: str) -> bool:
+    return name == f"{stub_agent.FOLDER}/airflow_agent.py"
 
 
 def may(role: str, method: str, path: str) -> bool:
@@ -208,6 +300,9 @@ class Airflow:
     paused: dict[str, bool] = field(default_factory=dict)
     runs: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     files: dict[tuple[str, str], str] = field(default_factory=dict)
+    parsed: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    xcoms: list[dict[str, Any]] = field(default_factory=list)
+    one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
     run_state: str = "success"
     xcom: dict[str, Any] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -418,7 +513,8 @@ class _Api:
             raise _Problem(
                 404, f"The DagRun with dag_id: `{dag_id}` and run_id: `{run_id}` was not found", "DAGRun not found"
             )
-        if found["state"] == "queued" and not self.airflow.paused.get(dag_id):
+        own = "code" in self.dag(dag_id)
+        if found["state"] == "queued" and not self.airflow.paused.get(dag_id) and not own:
             # Seen once as queued, then it has run: enough for whoever polls.
             found.update(state=self.airflow.run_state, start_date=_now(), end_date=_now())
         return found
@@ -448,6 +544,34 @@ class _Api:
             "note": body.get("note"),
         }
         return runs[run_id]
+
+    def fresh_runs(self) -> list[tuple[str, dict[str, Any]]]:
+        """Queued runs of the migration's own DAGs that may begin; they count as begun."""
+        found = []
+        with self.airflow.lock:
+            for dag_id, runs in self.airflow.runs.items():
+                for run in runs.values():
+                    waits = run["state"] == "queued" and not run.get("begun") and not self.airflow.paused.get(dag_id)
+                    if waits and "code" in self.dags().dags.get(dag_id, {}):
+                        run["begun"] = True
+                        found.append((dag_id, run))
+        return found
+
+    def delete_dag(self, dag_id: str) -> Answer:
+        self.dag(dag_id)
+        self.airflow.runs.pop(dag_id, None)
+        self.airflow.paused.pop(dag_id, None)
+        self.airflow.xcoms = [entry for entry in self.airflow.xcoms if entry["dag_id"] != dag_id]
+        return 204, None
+
+    def list_xcoms(self, dag_id: str, run_id: str, task_id: str) -> Answer:
+        self.dag(dag_id)
+        found = [
+            {"key": entry["key"], "dag_id": dag_id, "task_id": task_id, "map_index": -1}
+            for entry in self.airflow.xcoms
+            if entry["dag_id"] == dag_id and run_id in ("~", entry["run_id"])
+        ]
+        return 200, {"xcom_entries": self.slice(found), "total_entries": len(found)}
 
     def xcom_entry(self, dag_id: str, run_id: str, task_id: str, key: str) -> dict[str, Any]:
         run = self.run(dag_id, run_id)
@@ -498,6 +622,8 @@ _DAG_ROUTES = [
     ("DELETE", "/dags/([^/]+)/dagRuns/([^/]+)", "delete_run"),
     ("GET", "/dags/([^/]+)/dagRuns/([^/]+)/taskInstances", "get_tasks"),
     ("GET", "/dags/([^/]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/xcomEntries/([^/]+)", "get_xcom"),
+    ("GET", "/dags/([^/]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/xcomEntries", "list_xcoms"),
+    ("DELETE", "/dags/([^/]+)", "delete_dag"),
     ("GET", "/importErrors", "import_errors"),
     ("GET", "/version", "version_info"),
     ("GET", "/config", "get_config"),
@@ -789,7 +915,7 @@ class V1(_Api):
             "is_subdag": False,
             "has_import_errors": False,
             "fileloc": f"/usr/local/airflow/dags/{self.dags().dags[dag_id]['file']}",
-            "owners": ["airflow"],
+            "owners": [self.dags().dags[dag_id].get("owner", "airflow")],
             "description": None,
             "schedule_interval": None,
             "tags": [],
@@ -832,6 +958,7 @@ class V1(_Api):
         return 200, {"dags": [self._show_dag(name) for name in names], "total_entries": len(names)}
 
     def _show_run(self, run: dict[str, Any]) -> dict[str, Any]:
+        run = {key: value for key, value in run.items() if key != "begun"}
         return {**run, "execution_date": run["logical_date"], "external_trigger": True}
 
     def get_runs(self, dag_id: str) -> Answer:
@@ -1326,10 +1453,11 @@ class V2(V1):
             "timetable_summary": None,
             "tags": [],
             "has_import_errors": False,
-            "owners": ["airflow"],
+            "owners": [self.dags().dags[dag_id].get("owner", "airflow")],
         }
 
     def _show_run(self, run: dict[str, Any]) -> dict[str, Any]:
+        run = {key: value for key, value in run.items() if key != "begun"}
         return {**run, "queued_at": run["logical_date"], "run_after": run["logical_date"], "dag_versions": []}
 
     def post_run(self, dag_id: str) -> Answer:
@@ -1441,6 +1569,14 @@ class Cli:
         except _Problem as problem:
             raise ValueError(str(problem.detail)) from None
         return _table([{"conf": run["conf"], "dag_id": words[0], "dag_run_id": run["dag_run_id"]}], flags)
+
+    def _dags_delete(self, words: list[str], flags: dict[str, str]) -> str:
+        api = V1(self.airflow, self.version, self.dags)
+        try:
+            api.delete_dag(words[0])
+        except _Problem as problem:
+            raise ValueError(str(problem.detail)) from None
+        return "Removed 1 record(s)\n"
 
     def _dags_list_runs(self, words: list[str], flags: dict[str, str]) -> str:
         dag_id = flags.get("dag-id") or (words[0] if words else "")
