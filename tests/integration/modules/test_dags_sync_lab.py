@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import io
+import random
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,17 @@ def content(lab: Any, bucket: str, key: str) -> bytes:
 
 def writes(lab: Any, since: float) -> list[str]:
     return [f"{line['operation']} {line.get('keys')}" for line in lab.journal(since) if line["access"] == "write"]
+
+
+@pytest.fixture
+def faults(lab: Any) -> Iterator[Any]:
+    """faults({rule}, {rule}) -> these hold from now on; faults() -> none."""
+
+    def order(*rules: dict[str, Any]) -> None:
+        lab.admin("POST", "faults", list(rules))
+
+    yield order
+    order()
 
 
 def test_a_bundle_check_run_again_change(lab: Any, run_module: Any, new_bucket: Any, make_bundle: Any) -> None:
@@ -129,4 +142,108 @@ def test_two_thousand_files_in_few_requests(lab: Any, run_module: Any, new_bucke
     assert run_module("mwaa_dags_sync", source=str(tmp_path), bucket=bucket)["counts"]["created"] == 2000
     before = time.time()
     assert run_module("mwaa_dags_sync", source=str(tmp_path), bucket=bucket)["counts"]["unchanged"] == 2000
-    assert len(lab.journal(before)) <= 6
+    assert len(lab.journal(before)) < 10
+
+
+def test_large_binaries_go_in_parts_and_a_lost_index_writes_nothing_twice(
+    lab: Any, run_module: Any, new_bucket: Any, tmp_path: Path
+) -> None:
+    model = random.Random(1).randbytes(20 << 20)
+    (tmp_path / "a.py").write_bytes(CALM)
+    (tmp_path / "model.bin").write_bytes(model)
+    bucket = new_bucket()
+    before = time.time()
+    assert run_module("mwaa_dags_sync", source=str(tmp_path), bucket=bucket)["counts"]["created"] == 2
+    assert sum(line["operation"] == "UploadPart" for line in lab.journal(before)) == 3
+    assert content(lab, bucket, "dags/model.bin") == model
+    lab.client("s3").delete_object(Bucket=bucket, Key="mwaa-migration/published/dags.json")
+    before = time.time()
+    assert not run_module("mwaa_dags_sync", source=str(tmp_path), bucket=bucket)["changed"]
+    (only,) = writes(lab, before)
+    assert "mwaa-migration/published/dags.json" in only
+
+
+def test_bad_weather_ends_in_the_same_bucket(
+    lab: Any, run_module: Any, new_bucket: Any, tmp_path: Path, faults: Any
+) -> None:
+    for number in range(60):
+        (tmp_path / f"dag_{number:02}.py").write_text(f"from airflow import DAG\nDAG('d{number}')\n")
+    (tmp_path / "model.bin").write_bytes(bytes(9 << 20))
+    bucket = new_bucket()
+    faults(
+        {"service": "s3", "operation": "PutObject", "error": "SlowDown", "times": 5, "skip": 3},
+        {"service": "s3", "operation": "PutObject", "error": "InternalError", "times": 2},
+        {"service": "s3", "operation": "UploadPart", "reset": True, "times": 1},
+        {"service": "s3", "operation": "PutObject", "reset": True, "after": True, "times": 2},
+    )
+    assert run_module("mwaa_dags_sync", source=str(tmp_path), bucket=bucket)["counts"]["created"] == 61
+    faults()
+    assert run_module("mwaa_dags_sync", source=str(tmp_path), bucket=bucket)["counts"]["unchanged"] == 61
+    versions = lab.client("s3").list_multipart_uploads(Bucket=bucket)
+    assert not versions.get("Uploads")
+
+
+def test_credentials_that_expire_halfway_are_one_sentence_and_the_rest_is_done_later(
+    lab: Any, run_module: Any, new_bucket: Any, tmp_path: Path, faults: Any
+) -> None:
+    for number in range(100):
+        (tmp_path / f"dag_{number:02}.py").write_text(f"from airflow import DAG\nDAG('d{number}')\n")
+    bucket = new_bucket()
+    faults({"service": "s3", "operation": "PutObject", "error": "ExpiredToken", "skip": 40, "times": None})
+    failed = run_module("mwaa_dags_sync", source=str(tmp_path), bucket=bucket)
+    assert failed["failed"] and "the AWS credentials have expired" in failed["msg"] and "run again" in failed["msg"]
+    faults()
+    result = run_module("mwaa_dags_sync", source=str(tmp_path), bucket=bucket)
+    assert result["counts"]["created"] + result["counts"]["unchanged"] == 100 and result["counts"]["unchanged"] == 40
+    assert not run_module("mwaa_dags_sync", source=str(tmp_path), bucket=bucket)["changed"]
+
+
+def test_two_bundles_into_one_environment(lab: Any, run_module: Any, new_bucket: Any, make_bundle: Any) -> None:
+    sales = make_bundle({**FILES, "requirements.txt": b"boto3\npandas==2.1.0\n"})
+    finance = make_bundle({**FILES, "requirements.txt": b"boto3\n", "startup.sh": b"export A=1\n"})
+    bucket = new_bucket()
+    sources = [{"source": sales, "into": "sales", "exclude": ["helpers/"]}, {"source": finance, "into": "finance"}]
+    arguments = {"sources": sources, "bucket": bucket, "airflow_version": "2.11.2"}
+    check = run_module("mwaa_dags_sync", **arguments, check=True)
+    result = run_module("mwaa_dags_sync", **arguments)
+    assert [item["key"] for item in result["results"]] == [item["key"] for item in check["results"]]
+    keys = {item["key"] for item in result["results"]}
+    assert "dags/finance/helpers/sql.py" in keys and "dags/sales/helpers/sql.py" not in keys
+    assert content(lab, bucket, "requirements.txt") == b"boto3\npandas==2.1.0\n"
+    assert content(lab, bucket, "dags/sales/.airflowignore").startswith(
+        b"^sales/.*?(?:helpers)\n# BEGIN mwaa.migration"
+    )
+    assert not run_module("mwaa_dags_sync", **arguments)["changed"]
+    # one of them alone, and what it has no longer
+    alone = run_module("mwaa_dags_sync", **{**sources[1], "exclude": ["helpers/"]}, bucket=bucket, delete=True)
+    assert [item["key"] for item in alone["results"] if item["action"] == "deleted"] == ["dags/finance/helpers/sql.py"]
+    assert content(lab, bucket, "dags/sales/calm.py") == CALM
+
+    other = make_bundle({**FILES, "requirements.txt": b"pandas==2.2.0\n"})
+    before = time.time()
+    arguments["sources"] = [sources[0], {"source": other, "into": "sales"}]
+    refused = run_module("mwaa_dags_sync", **arguments)
+    assert f"pandas is pandas==2.1.0 in {sales} and pandas==2.2.0 in {other}" in refused["msg"]
+    assert writes(lab, before) == []
+
+
+def test_a_private_web_server_is_a_finding_until_the_wheels_are_packed(
+    lab: Any, base: Any, run_module: Any, tmp_path: Path
+) -> None:
+    name = base.environment(WebserverAccessMode="PRIVATE_ONLY", DagS3Path="private/dags")
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "a.py").write_bytes(CALM)
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "mine-1.0-py3-none-any.whl").write_bytes(b"wheel")
+    (tmp_path / "requirements.txt").write_text("mine==1.0\n")
+    arguments = {
+        "source": str(tmp_path / "dags"),
+        "requirements": str(tmp_path / "requirements.txt"),
+        "environment": name,
+    }
+    (finding,) = run_module("mwaa_dags_sync", **arguments, check=True)["findings"]
+    assert "the web server is private and reaches no package index" in finding["what"]
+    result = run_module("mwaa_dags_sync", **arguments, wheels=str(tmp_path / "wheels"))
+    assert result["findings"] == []
+    assert content(lab, base.bucket, result["requirements_s3_path"]).startswith(b"--find-links /usr/local/airflow/pl")
+    assert not run_module("mwaa_dags_sync", **arguments, wheels=str(tmp_path / "wheels"))["changed"]
