@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mwaa_lab import hosts, processes
+from mwaa_lab import callers, hosts, processes
 from mwaa_lab.airflow import install
 from mwaa_lab.aws import limits
 from mwaa_lab.labdir import LabDir, LabError, write_json
@@ -245,6 +245,7 @@ def _make_base(lab: LabDir) -> dict[str, Any]:
     role = iam.create_role(RoleName="mwaa-lab-execution", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
     policy = json.dumps(_execution_policy(buckets[0], key))
     iam.put_role_policy(RoleName="mwaa-lab-execution", PolicyName="execution", PolicyDocument=policy)
+    callers.make(iam, ACCOUNT)
     return {
         "bucket": buckets[0],
         "bundle_bucket": buckets[1],

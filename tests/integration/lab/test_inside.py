@@ -202,3 +202,37 @@ def test_the_bastion_is_a_host_with_nothing_on_it(stub):
     done = subprocess.run(stub.ssh("bastion@127.0.0.1", "pwd; ls -A"), capture_output=True, text=True)
     assert done.stdout == f"{stub.folder}/hosts/bastion\n"
     assert subprocess.run(stub.ssh("airflow@127.0.0.1", "true"), capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("role", "variables", "tokens"), [("admin", 200, True), ("op", 200, False), ("user", 403, False)]
+)
+def test_the_account_has_a_caller_for_each_role_of_airflow(stub, role, variables, tokens):
+    name = f"called-by-{role}"
+    stub.environment(name, AirflowVersion="3.2.1", WebserverAccessMode="PUBLIC_ONLY")
+    sts = boto3.session.Session().client(
+        "sts",
+        endpoint_url=stub.env["AWS_ENDPOINT_URL"],
+        region_name="us-east-1",
+        aws_access_key_id=stub.env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=stub.env["AWS_SECRET_ACCESS_KEY"],
+    )
+    key = sts.assume_role(RoleArn=f"arn:aws:iam::000000000000:role/mwaa-lab-{role}", RoleSessionName="somebody")
+    mwaa = boto3.session.Session().client(
+        "mwaa",
+        endpoint_url=stub.env["AWS_ENDPOINT_URL"],
+        region_name="us-east-1",
+        aws_access_key_id=key["Credentials"]["AccessKeyId"],
+        aws_secret_access_key=key["Credentials"]["SecretAccessKey"],
+        aws_session_token=key["Credentials"]["SessionToken"],
+        config=Config(inject_host_prefix=False),
+    )
+    try:
+        status = mwaa.invoke_rest_api(Name=name, Path="/variables", Method="GET")["RestApiStatusCode"]
+    except mwaa.exceptions.RestApiClientException as error:
+        status = error.response["RestApiStatusCode"]
+    assert status == variables
+    try:
+        assert bool(mwaa.create_cli_token(Name=name)) is tokens
+    except botocore.exceptions.ClientError as error:
+        assert (error.response["Error"]["Code"], tokens) == ("AccessDeniedException", False)
