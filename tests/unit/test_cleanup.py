@@ -1,0 +1,272 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the cleanup removes, in which order, and what it leaves alone, against buckets that keep versions."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._cleanup import ARGUMENT_SPEC, cleanup
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from botocore.exceptions import ClientError
+from fakes import Clock, aws_failure
+
+ROLE = "arn:aws:iam::111122223333:role/execution"
+AGENT = ("dags/mwaa_migration/airflow_agent.py", "dags/mwaa_migration/mwaa_agent.py")
+THEIRS = ("dags/daily.py", "dags/mwaa_migration_of_mine.py", "mwaa-migration/other/requests/x.json", "plugins.zip")
+
+
+class S3:
+    meta = SimpleNamespace(endpoint_url="http://127.0.0.1:1")
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.versions: list[tuple[str, str, bytes | None]] = []  # (key, version, content; None: a delete marker)
+
+    def put_object(self, Bucket: str, Key: str, Body: bytes) -> None:
+        self.versions.append((Key, f"v{len(self.versions)}", Body))
+        self.world.log.append(f"put {Key}")
+
+    def delete_object(self, Bucket: str, Key: str) -> None:
+        self.versions.append((Key, f"v{len(self.versions)}", None))
+        self.world.log.append(f"delete {Key}")
+
+    def delete_objects(self, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
+        gone = {(entry["Key"], entry["VersionId"]) for entry in Delete["Objects"]}
+        self.versions = [entry for entry in self.versions if entry[:2] not in gone]
+        self.world.log += [f"purge {key}" for key in sorted({key for key, _version in gone})]
+        return self.world.refusal
+
+    def current(self) -> dict[str, bytes]:
+        latest = {key: content for key, _version, content in self.versions}
+        return {key: content for key, content in latest.items() if content is not None}
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
+        if Key.endswith("cleanup.json"):
+            self.world.parse()
+        if Key not in self.current():
+            raise aws_failure("NoSuchKey", status=404)
+        return {"Body": SimpleNamespace(read=lambda: self.current()[Key]), "LastModified": self.world.now}
+
+    def generate_presigned_url(self, *_all: Any, Params: dict[str, str], ExpiresIn: int) -> str:
+        return f"https://bucket/{Params['Key']}?X-Amz-Signature=CANARY-url"
+
+    def get_paginator(self, name: str) -> Any:
+        def paginate(Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+            if name == "list_objects_v2":
+                return [{"Contents": [{"Key": key} for key in self.current() if key.startswith(Prefix)]}]
+            rows = [row for row in self.versions if row[0].startswith(Prefix)]
+            return [
+                {
+                    "Versions": [{"Key": k, "VersionId": v} for k, v, content in rows if content is not None],
+                    "DeleteMarkers": [{"Key": k, "VersionId": v} for k, v, content in rows if content is None],
+                }
+            ]
+
+        return SimpleNamespace(paginate=paginate)
+
+
+class World(Clock):
+    """An environment after a migration."""
+
+    def __init__(self, version: str = "2.11.2") -> None:
+        super().__init__()
+        self.log: list[str] = []
+        self.params: dict[str, Any] = {}
+        self.refusal: dict[str, Any] = {}
+        self.s3 = S3(self)
+        self.environment = {
+            "Name": "demo", "AirflowVersion": version, "SourceBucketArn": "arn:aws:s3:::bucket", "DagS3Path": "dags",
+            "ExecutionRoleArn": ROLE, "WebserverAccessMode": "PUBLIC_ONLY",
+        }  # fmt: skip
+        self.dags: dict[str, dict[str, Any]] = {"mwaa_agent": {"is_stale": False}}
+        self.runs: list[dict[str, str]] = [{"dag_run_id": "rold", "state": "success"}]
+        self.parsed = 0
+        self.grants = [
+            {"Name": "mwaa-migration-r1", "GrantId": "g1", "GranteePrincipal": ROLE, "Constraints": of("demo")},
+            {"Name": "mwaa-migration-r2", "GrantId": "g2", "GranteePrincipal": ROLE, "Constraints": of("other")},
+            {"Name": "somebody's", "GrantId": "g3", "GranteePrincipal": ROLE, "Constraints": of("demo")},
+            {"GrantId": "g4", "GranteePrincipal": ROLE},
+        ]
+        for key in (*AGENT, AGENT[1], "mwaa-migration/demo/requests/r1.json", *THEIRS):
+            self.s3.put_object("bucket", key, b"{}")
+        self.log.clear()
+
+    time = Clock.monotonic
+
+    @property
+    def tunnel(self) -> None:
+        return None
+
+    def client(self, service: str, **_config: Any) -> Any:
+        return self.s3 if service == "s3" else self
+
+    def parse(self) -> None:
+        """Airflow 2 parses what stands in the place of the agent's DAG file, now and then."""
+        text = self.s3.current().get(AGENT[1], b"").decode()
+        assert "CANARY-url" in text and "settings.engine" in text
+        self.parsed += 1
+        if self.parsed % 2 == 0:
+            self.dags.clear()
+            rows = {"dag": 1} if self.parsed == 2 else {}
+            self.s3.put_object("bucket", "mwaa-migration/demo/cleanup.json", json.dumps({"rows": rows}).encode())
+
+    def get_environment(self, Name: str) -> dict[str, Any]:
+        if not self.environment:
+            raise aws_failure("ResourceNotFoundException", status=404)
+        return {"Environment": self.environment}
+
+    def get_paginator(self, name: str) -> Any:
+        assert name == "list_grants"
+        return SimpleNamespace(paginate=lambda KeyId: [{"Grants": list(self.grants)}])
+
+    def revoke_grant(self, KeyId: str, GrantId: str) -> None:
+        self.grants = [grant for grant in self.grants if grant["GrantId"] != GrantId]
+        self.log.append(f"revoke {GrantId}")
+
+    def invoke_rest_api(self, Name: str, Method: str, Path: str, QueryParameters: Any = None, Body: Any = None) -> Any:
+        name = Path.split("/")[2] if Path.startswith("/dags/") else ""
+        if Path == "/eventLogs":
+            return reply({"total_entries": 6})
+        if Path.endswith("/dagRuns"):
+            return reply({"dag_runs": self.runs})
+        if name not in self.dags:
+            raise ClientError(
+                {"Error": {"Code": "RestApiClientException"}, "RestApiStatusCode": 404, "RestApiResponse": {}}, "x"
+            )
+        if Method == "DELETE":
+            self.log.append(f"DELETE {Path}")
+            return reply(self.dags.pop(name))
+        if not [key for key in self.s3.current() if key in AGENT]:
+            self.dags[name]["is_stale"] = True
+            return reply(self.dags[name])
+        return reply(self.dags[name])
+
+    def clean(self, check: bool = False, **options: Any) -> dict[str, Any]:
+        params: dict[str, Any] = dict.fromkeys(ARGUMENT_SPEC)
+        params.update(environment="demo", kms_key_id="key", wait_timeout=600, **options)
+        return cleanup(SimpleNamespace(params=params, aws=self, check_mode=check, diff_mode=True), clock=self)
+
+
+def of(environment: str) -> dict[str, Any]:
+    return {"EncryptionContextEquals": {"environment": environment}}
+
+
+def reply(body: Any) -> dict[str, Any]:
+    return {"RestApiStatusCode": 200, "RestApiResponse": body}
+
+
+@pytest.mark.parametrize("version", ["2.11.2", "3.2.1"])
+def test_ours_goes_with_all_versions_theirs_stays_and_again_changes_nothing(version: str) -> None:
+    world = World(version)
+    shown = world.clean(check=True)
+    assert shown["changed"] and not world.log
+    done = world.clean()
+    assert done["removed"] == shown["removed"] and done["diff"]["before"] and not done["diff"]["after"]
+    assert {key for key, _version, _content in world.s3.versions} == set(THEIRS)
+    assert [grant["GrantId"] for grant in world.grants] == ["g2", "g3", "g4"] and not world.dags
+    again = world.clean()
+    assert not again["changed"] and not again["removed"]
+    assert [rest["what"] for rest in again["remains"]] == ([] if version[0] == "2" else ["12 rows of the audit log"])
+
+
+def test_on_airflow_2_rows_go_before_the_file_that_removes_them_and_after_a_parsing_that_found_none() -> None:
+    world = World()
+    world.clean()
+    put, first_purge = world.log.index(f"put {AGENT[1]}"), world.log.index(f"purge {AGENT[0]}")
+    assert world.log.index(f"delete {AGENT[0]}") < put < first_purge and world.parsed >= 4
+    assert not [line for line in world.log if line.startswith("DELETE")]  # that would be told in the audit log
+
+
+def test_on_airflow_3_a_dag_is_deleted_once_its_file_is_gone() -> None:
+    world = World("3.2.1")
+    world.clean()
+    assert world.log.index(f"purge {AGENT[1]}") < world.log.index("DELETE /dags/mwaa_agent")
+
+
+def test_nothing_is_removed_while_a_request_is_served() -> None:
+    world = World()
+    world.runs.append({"dag_run_id": "rnow", "state": "running"})
+    with pytest.raises(MigrationError, match="the agent is serving rnow in environment demo: nothing was removed"):
+        world.clean()
+    assert not world.log
+
+
+def test_where_nobody_can_be_asked_requests_that_have_not_expired_count_as_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    world.environment["AirflowVersion"] = "2.2.2"
+    request = {"id": "r" + "1" * 32, "expires_at": world.now + 60}
+    world.s3.put_object("bucket", "mwaa-migration/demo/requests/r1.json", json.dumps(request).encode())
+    with pytest.raises(MigrationError, match="the agent is serving r1111"):
+        world.clean()
+    world.now += 120
+    assert world.clean()["changed"]
+    assert {key for key, _version, _content in world.s3.versions} == set(THEIRS)
+
+
+def test_versions_that_may_not_be_deleted_are_a_sentence() -> None:
+    world = World("3.2.1")
+    world.refusal = {"Errors": [{"Key": AGENT[0], "Code": "AccessDenied"}]}
+    with pytest.raises(MigrationError, match="allow s3:DeleteObjectVersion"):
+        world.clean()
+
+
+def test_grants_that_may_not_be_listed_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+
+    def denied(KeyId: str) -> Any:
+        raise aws_failure("AccessDeniedException", operation="ListGrants")
+
+    monkeypatch.setattr(world, "get_paginator", lambda _name: SimpleNamespace(paginate=denied))
+    [rest] = world.clean()["remains"]
+    assert rest["what"] == "KMS grants" and "kms:ListGrants is not allowed" in rest["reason"]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A month old, at day 40 of the world's clock."""
+    source = {"airflow_version": "2.10.3", "hostname": "airflow-1", "airflow_home": "/srv/airflow"}
+    created = datetime.datetime.fromtimestamp(10 * 86400, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    manifest = {"created_at": created, "source": source, "key": {"kms_key_id": "key"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags/a.py").write_text("x")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("days", "stays"), [(None, True), (31, True), (30, False), (0, False)])
+def test_the_bundle_goes_when_it_is_old_enough(bundle: Path, days: int | None, stays: bool) -> None:
+    world = World()
+    world.now = 40 * 86400.0
+    done = world.clean(bundle=str(bundle), keep_bundle_days=days)
+    assert (bundle / "manifest.json").exists() is stays
+    assert not list(bundle.rglob("locks/*.json"))
+    assert ("files of the bundle" in [entry["what"] for entry in done["removed"]]) is not stays
+    assert done["retire"][0].startswith("Pause what is not paused yet in Airflow 2.10.3 on airflow-1")
+    assert any("keep_bundle_days: 0" in step for step in done["retire"]) is stays
+
+
+def test_another_ones_lock_is_respected(bundle: Path) -> None:
+    (bundle / "locks").mkdir()
+    owner = {"user": "ada", "host": "elsewhere", "place": "p", "pid": 1, "born": "1"}
+    (bundle / "locks/demo.json").write_text(json.dumps({"owner": owner, "since": "today"}))
+    world = World()
+    with pytest.raises(MigrationError, match="is locked: ada on elsewhere"):
+        world.clean(bundle=str(bundle))
+    assert not world.log
+
+
+def test_without_an_environment_there_is_the_bundle_alone(bundle: Path) -> None:
+    world = World()
+    world.environment = {}
+    world.now = 40 * 86400.0
+    done = world.clean(bundle=str(bundle), keep_bundle_days=0)
+    assert [entry["what"] for entry in done["removed"]] == ["files of the bundle"] and not world.log
