@@ -26,6 +26,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from mwaa_lab import stub_agent
+from mwaa_lab.aws.limits import version_tuple
 from mwaa_lab.engine import EngineError, EngineSettings, EnvSpec
 
 Answer = tuple[int, Any]
@@ -842,6 +843,11 @@ class V1(_Api):
 
     _POOL: dict[str, Any] = {"name": str, "slots": int, "description": (str, type(None)), "include_deferred": bool}
 
+    def _pool_shape(self) -> dict[str, Any]:
+        """include_deferred came with 2.7."""
+        old = version_tuple(self.version) < (2, 7)
+        return {field: kind for field, kind in self._POOL.items() if not old or field != "include_deferred"}
+
     def _show_pool(self, name: str) -> dict[str, Any]:
         pool = self.airflow.pools[name]
         # 2.x: the answer breaks Airflow's own schema, of the pool and of any page it is on; 3.x shows -1
@@ -850,7 +856,8 @@ class V1(_Api):
         used = dict.fromkeys(
             ("occupied_slots", "running_slots", "queued_slots", "scheduled_slots", "deferred_slots"), 0
         )
-        return {"name": name, **pool, **used, "open_slots": pool["slots"]}
+        shown = {"name": name, **pool, **used, "open_slots": pool["slots"]}
+        return {field: value for field, value in shown.items() if field in self._pool_shape() or field not in pool}
 
     def _pool(self, name: str) -> dict[str, Any]:
         if name not in self.airflow.pools or "/" in name:  # 2.x has no route to a pool with a slash in its name
@@ -872,7 +879,7 @@ class V1(_Api):
 
     def post_pool(self) -> Answer:
         self._missing()
-        data = self._load(self._POOL, (), "Bad Request")
+        data = self._load(self._pool_shape(), (), "Bad Request")
         name = data.pop("name")
         if name in self.airflow.pools:
             raise _Problem(409, f"Pool: {name} already exists", "Conflict")
@@ -885,7 +892,7 @@ class V1(_Api):
         if name == "default_pool" and body.get("name") != "default_pool" and not only:
             raise _Problem(400, "Default Pool's name can't be modified", "Bad Request")
         pool = self._pool(name)
-        data = {"include_deferred": False, **self._load(self._POOL, (), "Bad Request")}
+        data = {"include_deferred": False, **self._load(self._pool_shape(), (), "Bad Request")}
         if mask:
             data = {field: data[field] for field in mask if field in data}
         else:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from typing import Any
@@ -289,3 +290,35 @@ def test_the_server_survives_nonsense(lab):
         connection.request(method, path, body=b"\xff{", headers={"Authorization": auth, **headers})
         assert connection.getresponse().status >= 400
     assert lab.admin("GET", "health")["status"] == "ok"
+
+
+def test_china_has_arns_of_its_own(lab):
+    region, ec2, s3 = "cn-north-1", lab.client("ec2", region="cn-north-1"), lab.client("s3", region="cn-north-1")
+    vpc = ec2.create_vpc(CidrBlock="10.2.0.0/16")["Vpc"]["VpcId"]
+    subnets = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.2.{n}.0/24", AvailabilityZone=region + zone)["Subnet"]["SubnetId"]
+        for n, zone in enumerate("ab")
+    ]
+    group = ec2.create_security_group(GroupName="cn", Description="lab", VpcId=vpc)["GroupId"]
+    s3.create_bucket(Bucket="lab-in-china", CreateBucketConfiguration={"LocationConstraint": region})
+    s3.put_bucket_versioning(Bucket="lab-in-china", VersioningConfiguration={"Status": "Enabled"})
+    blocks = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    s3.put_public_access_block(Bucket="lab-in-china", PublicAccessBlockConfiguration=dict.fromkeys(blocks, True))
+    trust = {"Effect": "Allow", "Principal": {"Service": "airflow-env.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    lab.client("iam").create_role(RoleName="cn", AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))
+    mwaa = lab.client("mwaa", region=region)
+    mwaa.create_environment(
+        Name="china",
+        ExecutionRoleArn="arn:aws-cn:iam::000000000000:role/cn",
+        SourceBucketArn="arn:aws-cn:s3:::lab-in-china",
+        DagS3Path="dags",
+        WebserverAccessMode="PUBLIC_ONLY",
+        NetworkConfiguration={"SubnetIds": subnets, "SecurityGroupIds": [group]},
+    )
+    while (shown := mwaa.get_environment(Name="china")["Environment"])["Status"] == "CREATING":
+        time.sleep(0.05)
+    assert (shown["Status"], shown["Arn"]) == (
+        "AVAILABLE",
+        "arn:aws-cn:airflow:cn-north-1:000000000000:environment/china",
+    )
+    assert mwaa.invoke_rest_api(Name="china", Path="/version", Method="GET")["RestApiStatusCode"] == 200

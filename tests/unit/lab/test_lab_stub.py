@@ -157,6 +157,13 @@ def test_v1_pools(v1):
     assert v1("DELETE", "/pools/default_pool")[0] == 400
 
 
+def test_pools_before_2_7_know_nothing_of_deferred_tasks():
+    old = Api(V1, "2.5.1")
+    assert old("POST", "/pools", {"name": "p", "slots": 1, "include_deferred": True})[0] == 400
+    assert old("POST", "/pools", {"name": "p", "slots": 1})[0] == 200
+    assert "include_deferred" not in old("GET", "/pools/p")[1]
+
+
 def test_v2_pools(v2):
     assert v2("POST", "/pools", {"name": "p", "slots": 3})[0] == 201
     assert v2("POST", "/pools", {"name": "p", "slots": 3})[0] == 409

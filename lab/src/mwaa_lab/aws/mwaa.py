@@ -288,12 +288,15 @@ class ControlPlane:
             "AirflowVersion": version,
             "Name": name,
             "Status": "CREATING",
-            "Arn": f"arn:aws:airflow:{region}:{account}:environment/{name}",
+            "Arn": f"arn:{partition(region)}:airflow:{region}:{account}:environment/{name}",
             "CreatedAt": now,
             "ServiceRoleArn": (
-                f"arn:aws:iam::{account}:role/aws-service-role/airflow.amazonaws.com/AWSServiceRoleForAmazonMWAA"
+                f"arn:{partition(region)}:iam::{account}:role/aws-service-role/airflow.amazonaws.com/"
+                "AWSServiceRoleForAmazonMWAA"
             ),
-            "CeleryExecutorQueue": f"arn:aws:sqs:{region}:{_SERVICE_ACCOUNT}:airflow-celery-{secrets.token_hex(8)}",
+            "CeleryExecutorQueue": (
+                f"arn:{partition(region)}:sqs:{region}:{_SERVICE_ACCOUNT}:airflow-celery-{secrets.token_hex(8)}"
+            ),
             "DatabaseVpcEndpointService": f"com.amazonaws.vpce.{region}.vpce-svc-{secrets.token_hex(8)}",
             "LoggingConfiguration": _logging(name, account, region, {}, values.get("LoggingConfiguration")),
             "LastUpdate": {"Status": "PENDING", "CreatedAt": now},
@@ -675,6 +678,11 @@ def _airflow_role(environment: Environment, action: str, principal: str, permitt
     raise _denied(principal, action, f"{resource}/Admin")
 
 
+def partition(region: str) -> str:
+    """Which AWS a Region belongs to, as ARNs name it."""
+    return {"cn": "aws-cn", "us-gov": "aws-us-gov"}.get(region[: 6 if region.startswith("us-gov") else 2], "aws")
+
+
 # --- rules that need no state ----------------------------------------------------------------------------------------
 
 
@@ -734,7 +742,9 @@ def _logging(name: str, account: str, region: str, old: dict[str, Any], given: d
     for member, group in _LOG_MODULES.items():
         setting = {"Enabled": member == "TaskLogs", "LogLevel": "INFO", **old.get(member, {})}
         setting.update((given or {}).get(member) or {})
-        setting["CloudWatchLogGroupArn"] = f"arn:aws:logs:{region}:{account}:log-group:airflow-{name}-{group}"
+        setting["CloudWatchLogGroupArn"] = (
+            f"arn:{partition(region)}:logs:{region}:{account}:log-group:airflow-{name}-{group}"
+        )
         result[member] = setting
     return result
 
