@@ -35,7 +35,7 @@ def statements(tables):
             yield table, "fileloc " + FILES, {}
         elif table == "import_error":
             yield table, "filename " + FILES, {}
-    if "ab_view_menu" in tables:
+    if "ab_view_menu" in tables:  # resources of Airflow's permissions, made for each DAG
         names = {"name%d" % number: name for number, name in enumerate(_resources())}
         menus = "name in (%s)" % ", ".join(":" + name for name in sorted(names))
         views = "view_menu_id in (select id from ab_view_menu where %s)" % menus

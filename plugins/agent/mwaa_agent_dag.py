@@ -77,7 +77,6 @@ def build():
         "max_active_runs": 1,
         "default_args": {"retries": 0, "owner": "mwaa_migration_" + STAMP},
         "tags": ["mwaa_migration"],
-        "access_control": {"Admin": {"can_read", "can_edit", "can_delete"}},
     }
     with DAG(DAG_ID, **options) as dag:
         PythonOperator(task_id=TASK_ID, python_callable=serve)

@@ -95,7 +95,6 @@ def build():
         "max_active_runs": 1,
         "default_args": {"retries": 0, "owner": "mwaa_migration"},
         "tags": ["mwaa_migration"],
-        "access_control": {"Admin": {"can_read", "can_edit", "can_delete"}},
     }
     with DAG(DAG_ID, **options) as dag:
         Start(task_id="start", trigger_dag_id=AGENT_DAG_ID)
