@@ -154,3 +154,37 @@ def test_reach_finds_out_and_says_so(lab: Inside, api_host: str | None, tmp_path
         assert (
             "Access(rest=True, cli=True, reason='The web server is private and answers through api_host" in done.stdout
         )
+
+
+def play(lab: Inside, *words: str, **variables: str) -> tuple[str, int, int]:
+    """(output, changed, failed) of the cleanup playbook."""
+    import re
+
+    env = {**lab.env, "MWAA_LAB_ENVIRONMENT": "closed3", **variables}
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventories/lab", "playbooks/cleanup.yml"]
+    done = subprocess.run([*command, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    counts = dict(re.findall(r"(changed|failed)=(\d+)", done.stdout))
+    return done.stdout + done.stderr, int(counts.get("changed", -1)), int(counts.get("failed", -1))
+
+
+def test_the_cleanup_playbook_in_a_private_environment(lab: Inside) -> None:
+    import boto3
+
+    s3 = boto3.session.Session().client(
+        "s3",
+        endpoint_url=lab.env["AWS_ENDPOINT_URL"],
+        region_name="us-east-1",
+        aws_access_key_id=lab.env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key="lab",
+    )
+    bucket = lab.env["MWAA_LAB_BUCKET"]
+    for key in ("dags/mwaa_migration/airflow_agent.py", "mwaa-migration/closed3/requests/old.json", "dags/mine.py"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"# nothing\n")
+    said, changed, failed = play(lab, "--check", "--diff", MWAA_LAB_API_HOST="lab_bastion")
+    assert (changed, failed) == (1, 0), said
+    assert "versions of the agent's files" in said
+    for expected in (1, 0):
+        said, changed, failed = play(lab, MWAA_LAB_API_HOST="lab_bastion")
+        assert (changed, failed) == (expected, 0), said
+    left = [version["Key"] for version in s3.list_object_versions(Bucket=bucket)["Versions"]]
+    assert left == ["dags/mine.py"]
