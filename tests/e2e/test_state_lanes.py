@@ -61,6 +61,7 @@ class Environment:
             SourceBucketArn=f"arn:aws:s3:::{os.environ['MWAA_LAB_BUCKET']}",
             DagS3Path="dags",
             WebserverAccessMode="PUBLIC_ONLY",
+            AirflowConfigurationOptions=self.options(),
             NetworkConfiguration={
                 "SubnetIds": os.environ["MWAA_LAB_SUBNET_IDS"].split(","),
                 "SecurityGroupIds": os.environ["MWAA_LAB_SECURITY_GROUP_IDS"].split(",")[:1],
@@ -74,6 +75,12 @@ class Environment:
         command = [str(LAB), *words, "--dir", str(self.folder)]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
+    def options(self) -> dict[str, str]:
+        return {}
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self._lab("status", "--json"))
+
     def down(self) -> None:
         self._lab("down")
 
@@ -86,8 +93,7 @@ class Environment:
         return upsert(SimpleNamespace(params=params, aws=self.aws, check_mode=False, diff_mode=True), kind)
 
     def holds(self) -> dict[str, Any]:
-        status = json.loads(self._lab("status", "--json"))
-        [shown] = [entry for entry in status["environments"] if entry["name"] == self.name]
+        [shown] = [entry for entry in self.status()["environments"] if entry["name"] == self.name]
         for pid in shown["pids"]:
             try:
                 text = Path(f"/proc/{pid}/environ").read_text()

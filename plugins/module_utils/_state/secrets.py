@@ -242,6 +242,8 @@ def _conn_type(text: str) -> str:
 
 def _uri(item: Connection, version: tuple[int, ...]) -> str:
     """As Connection.get_uri makes it, with capital letters of the host encoded, and extra always in __extra__."""
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", item.conn_type):
+        raise ValueError("its conn_type cannot begin a URI")
     uri = f"{quote(item.conn_type.replace('_', '-'), safe='')}://"
     if item.login is not None or item.password is not None:
         uri += quote(item.login or "", safe="")

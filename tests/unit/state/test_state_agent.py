@@ -316,3 +316,72 @@ def test_the_shell_knows_the_only_key_that_it_opens_requests_of(world: World) ->
     world.kms.ours = "alias/other"
     with pytest.raises(MigrationError, match="was refused \\(tampered\\)"):
         world.lane.run({"op": "inspect"}, 60)
+
+
+def test_an_environment_that_goes_updating_meanwhile_may_still_answer(world: World) -> None:
+    """Its web server is gone while the worker goes on: nobody knows how the run stands, and its answer arrives."""
+    invoke, leave, late = world.invoke_rest_api, world.leave, []
+    answers: list[tuple[str, bytes]] = []
+    world.leave = lambda url, body: (answers.append((url, body)), ("", False))[1]
+
+    def updating(**call: Any) -> Any:
+        if answers and call["Method"] == "GET":
+            late.append(call["Path"])
+            if len(late) == 30:
+                leave(*answers[0])
+            raise ClientError(
+                {"Error": {"Code": "RestApiServerException"}, "RestApiStatusCode": 503, "RestApiResponse": {}}, "x"
+            )
+        return invoke(**call)
+
+    world.invoke_rest_api = updating  # type: ignore[method-assign]
+    assert world.lane.run({"op": "inspect"}, 600) == {"fine": True}
+    assert len(world.requests) == 1 and len(late) == 30
+
+
+def test_when_it_never_answers_the_reason_is_in_the_sentence(world: World) -> None:
+    world.leave = lambda url, body: ("", False)
+
+    def state(_identifier: str) -> str:
+        raise MigrationError("GET /dags/mwaa_agent/dagRuns/r1 of environment demo: Airflow answered 503")
+
+    world.lane.starter.state = state  # type: ignore[method-assign]
+    with pytest.raises(MigrationError, match="Airflow answered 503: not finished after 1 min.*raise wait_timeout"):
+        world.lane.run({"op": "inspect"}, 60)
+    assert len(world.requests) == 1 and not world.kms.grants
+
+
+def test_an_answer_that_is_cut_on_its_way_is_read_again(world: World) -> None:
+    from botocore.exceptions import IncompleteReadError
+
+    get, cut = world.s3.get_object, []
+
+    def truncated(Bucket: str, Key: str) -> dict[str, Any]:
+        reply = get(Bucket, Key)
+        if Key.endswith(".answer") and len(cut) < 3:
+            cut.append(Key)
+
+            def read() -> bytes:
+                raise IncompleteReadError(actual_bytes=1, expected_bytes=100)
+
+            return {"Body": SimpleNamespace(read=read)}
+        return reply
+
+    world.s3.get_object = truncated  # type: ignore[method-assign]
+    assert world.lane.run({"op": "inspect"}, 60) == {"fine": True}
+    assert len(world.requests) == 1 and len(cut) == 3
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "AccessDenied"])
+def test_credentials_that_end_meanwhile_are_one_sentence(world: World, code: str) -> None:
+    get = world.s3.get_object
+
+    def ended(Bucket: str, Key: str) -> dict[str, Any]:
+        if Key.endswith(".answer"):
+            raise aws_failure(code, status=403, operation="GetObject")
+        return get(Bucket, Key)
+
+    world.s3.get_object = ended  # type: ignore[method-assign]
+    with pytest.raises(MigrationError, match="cannot read s3://bucket/mwaa-migration/demo/requests/r") as error:
+        world.lane.run({"op": "inspect"}, 60)
+    assert error.value.code == code and len(world.requests) == 1
