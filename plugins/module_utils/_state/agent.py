@@ -14,6 +14,7 @@ this one object. Writes happen in Airflow's own process, so nothing of them reac
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import json
@@ -206,35 +207,50 @@ class AgentLane:
         return wait_until(probe, timeout=timeout, interval=INTERVAL, describe=describe, hint=hint, clock=self._clock)
 
     def _wait_for_answer(self, sent: _Sent, data_key: bytes, what: str, timeout: float) -> dict[str, Any]:
-        """The answer, once it lies there. A run that ended without one is a failure, told as soon as it is known."""
-        seen = state = ""
+        """The answer, once it lies there. A run that ended without one is a failure, told as soon as it is known.
+
+        What goes wrong while asking how the run stands is no failure, as the answer alone counts: an environment that
+        is being updated has no web server for a while.
+        """
+        state, trouble = "", ""
 
         def answered() -> dict[str, Any] | None:
-            nonlocal seen, state
+            nonlocal state, trouble
             ended = state in ("success", "failed")
-            body = self._content(sent.answer_key, sent)
+            try:
+                body = self._content(sent.answer_key, sent)
+            except MigrationError as error:
+                if error.code is not None:
+                    raise
+                trouble = f"; {error.message}"  # the connection broke, perhaps in the middle of the answer
+                return None
             if body is not None:
                 answer = open_answer(body, sent.identifier, data_key)
                 if answer is not None:
                     return answer
-                seen = "what lies there as its answer was not sealed for this request: who else writes to this bucket?"
-            if ended:
-                refusal = self.starter.refusal(sent.identifier)
-                if refusal:
-                    raise MigrationError(
-                        f"{what} was refused ({refusal}), {_LOG % (self.env_name, sent.identifier)}"
-                        f"{'; ' + seen if seen else ''}",
-                        code=refusal,
-                    )
-                raise MigrationError(
-                    f"{what} ended as {state} without an answer: {_LOG % (self.env_name, sent.identifier)}"
-                    f"{'; ' + seen if seen else ''}",
+                trouble = (
+                    "; what lies there as its answer was not sealed for this request: who else writes to this bucket?"
                 )
-            state = self.starter.state(sent.identifier) or state
+            if ended:
+                raise self._unanswered(sent, what, state, trouble)
+            try:
+                state = self.starter.state(sent.identifier) or state
+            except MigrationError as error:
+                trouble = f"; {error.message}"
             return None
 
-        hint = seen or f"{self.starter.hint}; raise wait_timeout"
-        return self._wait(answered, timeout, lambda: f"{what}: {state or 'started'}", hint)
+        hint = f"{self.starter.hint}; raise wait_timeout"
+        return self._wait(answered, timeout, lambda: f"{what}: {state or 'started'}{trouble}", hint)
+
+    def _unanswered(self, sent: _Sent, what: str, state: str, trouble: str) -> MigrationError:
+        refusal = None
+        with contextlib.suppress(MigrationError):
+            refusal = self.starter.refusal(sent.identifier)
+        stream = f"dag_id={agent_starts.DAG_ID}/run_id={sent.identifier}"
+        log = f"look at the log group airflow-{self.env_name}-Task for {stream}"
+        if refusal:
+            return MigrationError(f"{what} was refused ({refusal}): {log}{trouble}", code=refusal)
+        return MigrationError(f"{what} ended as {state} without an answer: {log}{trouble}")
 
     def _seal(self, sent: _Sent, request: dict[str, Any], timeout: float) -> tuple[dict[str, Any], bytes]:
         if not self.kms_key_id:
@@ -340,9 +356,6 @@ class _Sent:
             if not is_aws_error(exception):
                 raise
             self.lane.notes.append(f"{what} could not be removed")
-
-
-_LOG = "look at the log group airflow-%s-Task for dag_id=mwaa_agent/run_id=%s"
 
 
 def versions(s3: Any, bucket: str, prefix: str) -> list[tuple[str, str]]:

@@ -97,7 +97,7 @@ class ByRest:
                 progress(f"{what}: the trigger was not answered, trying again")
 
     def state(self, identifier: str) -> str | None:
-        reply = self.rest.call("GET", f"/dags/{DAG_ID}/dagRuns/{identifier}", ok=(404,))
+        reply = self.rest.call("GET", f"/dags/{DAG_ID}/dagRuns/{identifier}", ok=(404,), budget=0)
         return (reply.body or {}).get("state") if reply.status != 404 else None
 
     def refusal(self, identifier: str) -> str | None:
