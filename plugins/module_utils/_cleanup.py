@@ -394,13 +394,9 @@ class _Cleanup:
                 for dag_id in DAG_IDS
             )
             if rows:
-                self.remains.append(
-                    _rest_of(
-                        f"{rows} rows of the audit log",
-                        f"Airflow of {self.name}",
-                        "Airflow 3 has no way to delete them; they say that the agent was triggered, when and by whom",
-                    )
-                )
+                reason = "Airflow 3 has no way to delete them; they say that the agent was there, and who triggered it"
+                for what in (f"{rows} rows of the audit log", "names of the agent's DAGs among the permissions"):
+                    self.remains.append(_rest_of(what, f"Airflow of {self.name}", reason))
 
     def _retire(self) -> list[str]:
         """What may be switched off once this environment runs the DAGs, in the order to do it."""

@@ -12,7 +12,8 @@ description:
   - Removes the agent, its DAGs with all their rows in Airflow's database, its requests and answers, the index of what
     was published, KMS grants that a killed run left, and the migration's lock. In buckets, all versions of these go.
   - What was migrated stays as it is; so do DAG files, plugins, requirements, variables, connections and pools.
-  - On Airflow 2, no row is left that names the agent. On Airflow 3, rows of the audit log stay, and are listed.
+  - On Airflow 2, no row is left that names the agent. On Airflow 3, rows of the audit log and names of
+    permissions stay, and are listed.
   - It refuses while the agent serves a request, and before it removes anything.
   - Returns what may be switched off at the source, in order. Nothing there is touched.
 options:
