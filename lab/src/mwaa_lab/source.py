@@ -24,16 +24,24 @@ from pathlib import Path
 from typing import Any
 
 from mwaa_lab import processes, ssh
-from mwaa_lab.airflow import install
+from mwaa_lab.airflow import install, versions
+from mwaa_lab.airflow.database import Database, OnPostgres, OnSqlite
 from mwaa_lab.airflow.instance import Airflow, fernet_key, tail
 from mwaa_lab.airflow.postgres import Postgres
 from mwaa_lab.labdir import LabDir, LabError, write_json
+from mwaa_lab.seeds import eras
 from mwaa_lab.seeds import state as seed
 
 SEEDS = Path(__file__).parent / "seeds"
 KEY = "source"
 HOST_PROCESS = "host"
-RUN_SECONDS = 120.0
+RUN_SECONDS = 240.0
+
+SETUP = """\
+from setuptools import setup
+
+setup(name="acme-datalib", version="3.2.1.dev4", packages=["acme_datalib"])
+"""
 
 UNIT = """\
 [Unit]
@@ -80,24 +88,36 @@ class Source:
 
     def airflow(self, supervisor: processes.Supervisor | None = None) -> Airflow:
         """The source's Airflow as its systemd units start it."""
-        row = install.version(json.loads(self.file.read_text())["airflow_version"])
+        known = json.loads(self.file.read_text())
+        row = versions.version(known["airflow_version"])
         airflow = Airflow(
             self.lab,
-            Postgres(self.lab),
+            self.database(known["database"]),
             supervisor or processes.Supervisor(self.lab),
             row,
             KEY,
             self.airflow_home,
             self.python,
+            port=known["port"],
         )
         lines = [line for line in self.environment_file.read_text().splitlines() if line and not line.startswith("#")]
         host = self.lab.environment(HOME=str(self.home), USER=ssh.USER, LOGNAME=ssh.USER)
         host["PATH"] = f"{self.python.parent}:{host['PATH']}"
         # The modest settings go to these processes alone: they are the machine's, not part of what is migrated.
         # Files that changed are parsed at once however long this is; the others need not keep a core busy.
-        modest = {**airflow.modest(), "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3600"}
+        modest = airflow.modest()
+        if row.major == 2:
+            modest["AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL"] = "3600"
+        if row.major >= 3:
+            modest |= airflow.addresses()
         airflow.environ = {**host, **modest, **dict(line.split("=", 1) for line in lines)}
         return airflow
+
+    def database(self, kind: str) -> Database:
+        """``kind``: postgresql or sqlite."""
+        if kind == "sqlite":
+            return OnSqlite(self.airflow_home / "airflow.db")
+        return OnPostgres(Postgres(self.lab), KEY)
 
     def login_environment(self) -> dict[str, str]:
         """What a command over SSH finds: a login's environment, not that of the units."""
@@ -123,9 +143,7 @@ class Source:
 def prepare(lab: LabDir, airflow_version: str, seed_data: str, say: Callable[[str], None]) -> None:
     """Make the source. :raises LabError: it cannot be made."""
     source = Source(lab)
-    row = install.version(airflow_version)
-    if row.major >= 3:
-        raise LabError(f"The lab's source is an Airflow 2; {airflow_version} is not.")
+    row = versions.version(airflow_version)
     install.base(row, say)
     for folder in (source.airflow_home, source.environment_file.parent, lab.source / "bin"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,17 +151,24 @@ def prepare(lab: LabDir, airflow_version: str, seed_data: str, say: Callable[[st
     if not python3.exists():
         python3.symlink_to(sys.executable)
     secret = seed.canary(lab.id)
-    postgres = Postgres(lab)
+    kind = lab.read()["asked"].get("source_database") or "postgresql"
+    database = source.database(kind)
     login, password = "airflow", secret("database-password")
-    url = postgres.url(KEY, login, password)
+    url = database.url if kind == "sqlite" else Postgres(lab).url(KEY, login, password)
 
     install.overlay(row, source.home / "venv")
     if seed_data != "none":
-        _install_extras(source)
-    values = {"@AIRFLOW_HOME@": str(source.airflow_home), "@DATABASE_URL@": url, "@FERNET_KEY@": fernet_key()}
-    _render(SEEDS / "airflow.cfg", source.airflow_home / "airflow.cfg", values, secret)
-    _render(SEEDS / "airflow.env", source.environment_file, values, secret)
-    for component in ("scheduler", "webserver"):
+        _install_extras(source, row)
+    values = {
+        "@AIRFLOW_HOME@": str(source.airflow_home),
+        "@DATABASE_URL@": url,
+        "@FERNET_KEY@": fernet_key(),
+        "= LocalExecutor": "= LocalExecutor" if row.major >= 3 else f"= {database.executor}",
+    }
+    configuration = eras.configuration(row, (SEEDS / "airflow.cfg").read_text())
+    _render(configuration, source.airflow_home / "airflow.cfg", values, secret)
+    _render((SEEDS / "airflow.env").read_text(), source.environment_file, values, secret)
+    for component in row.components(8080):
         unit = UNIT.format(component=component, environment=source.environment_file, venv=source.python.parent)
         (source.environment_file.parent / f"airflow-{component}.service").write_text(unit)
     write_json(
@@ -152,35 +177,48 @@ def prepare(lab: LabDir, airflow_version: str, seed_data: str, say: Callable[[st
             "airflow_version": row.airflow,
             "airflow_home": str(source.airflow_home),
             "python": str(source.python),
+            "database": kind,
             "database_url": url,
             "environment_file": str(source.environment_file),
             "seed_data": seed_data,
+            "port": processes.free_port(),
         },
         mode=0o600,
     )
     airflow = source.airflow()
     say(f"source: Airflow {row.airflow}: database")
     airflow.create_database()
-    role = f"create role {login} superuser login password '{password}'"
-    postgres.sql(KEY, f"do $$ begin {role}; exception when duplicate_object then null; end $$")
+    if kind == "postgresql":
+        role = f"create role {login} superuser login password '{password}'"
+        database.sql(f"do $$ begin {role}; exception when duplicate_object then null; end $$")
     (source.airflow_home / "dags").mkdir(exist_ok=True)
     (source.airflow_home / "plugins").mkdir(exist_ok=True)
     if seed_data == "none":
         return
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(SEEDS / "airflow_home", source.airflow_home, dirs_exist_ok=True, ignore=ignore)
+    _write_files(source, row)
     if seed_data == "large":
         many = source.airflow_home / "dags" / "tenants"
         many.mkdir(exist_ok=True)
         for number in range(seed.LARGE_DAG_FILES):
-            (many / f"tenant_{number:04d}.py").write_text(seed.large_dag(number))
+            (many / f"tenant_{number:04d}.py").write_text(eras.words(row, seed.large_dag(number)))
     state = seed.large(secret) if seed_data == "large" else seed.small(secret)
-    say("source: " + ", ".join(f"{len(state[kind])} {kind}" for kind in ("variables", "connections", "pools")))
+    say("source: " + ", ".join(f"{len(state[kind])} {kind}" for kind in ("variables", "connections", "pools", "users")))
     _load(airflow, state)
 
 
-def _render(template: Path, place: Path, values: dict[str, str], secret: seed.Canary) -> None:
-    text = template.read_text()
+def _write_files(source: Source, row: versions.Version) -> None:
+    """DAGs and plugins, as this version's users have them."""
+    tree = SEEDS / "airflow_home"
+    for path in sorted(tree.rglob("*")):
+        name = path.relative_to(tree).as_posix()
+        if path.is_dir() or "__pycache__" in name or not eras.belongs(row, name):
+            continue
+        place = source.airflow_home / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(eras.words(row, path.read_text()) if path.suffix == ".py" else path.read_text())
+
+
+def _render(text: str, place: Path, values: dict[str, str], secret: seed.Canary) -> None:
     for name, value in values.items():
         text = text.replace(name, value)
     start = "@CANARY:"
@@ -192,14 +230,26 @@ def _render(template: Path, place: Path, values: dict[str, str], secret: seed.Ca
     place.write_text(text)
 
 
-def _install_extras(source: Source) -> None:
+def _install_extras(source: Source, row: versions.Version) -> None:
     """What a host gathers: packages that Airflow did not bring, and one of the company's own, editable."""
-    install.uv_pip(source.python, "--no-deps", "-r", SEEDS / "extra-packages.txt")
+    listed = source.home / "src" / "extra-packages.txt"
+    listed.parent.mkdir(exist_ok=True)
+    listed.write_text(eras.packages(row, (SEEDS / "extra-packages.txt").read_text()))
+    install.uv_pip(source.python, "--no-deps", "-r", listed)
     checkout = source.home / "src" / "acme-datalib"
     shutil.copytree(
         SEEDS / "private", checkout, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
     )
-    install.uv_pip(source.python, "--no-deps", "--no-index", "--no-build-isolation", "--editable", checkout)
+    if row.since(2, 5):
+        install.uv_pip(source.python, "--no-deps", "--no-index", "--no-build-isolation", "--editable", checkout)
+        return
+    # Its setuptools makes nothing editable out of a pyproject.toml alone.
+    (checkout / "pyproject.toml").unlink()
+    (checkout / "setup.py").write_text(SETUP)
+    words = [source.python, "setup.py", "--quiet", "develop", "--no-deps"]
+    run = subprocess.run(words, cwd=checkout, env=install.installer_environment(), capture_output=True, text=True)
+    if run.returncode:
+        raise LabError(f"acme-datalib could not be installed: {run.stderr.strip()[-500:]}")
 
 
 def _load(airflow: Airflow, state: dict[str, Any]) -> None:
@@ -215,6 +265,8 @@ def _load(airflow: Airflow, state: dict[str, Any]) -> None:
     )
     if run.returncode:
         raise LabError(f"The source's state could not be written: {run.stderr.strip()[-1500:]}")
+    if not airflow.row.since(2):  # later ones write the access_control of a DAG when they register it
+        airflow.run(["sync_perm"])
 
 
 def start(lab: LabDir) -> None:
@@ -236,9 +288,10 @@ def wait_for_runs(lab: LabDir, say: Callable[[str], None]) -> None:
     source = Source(lab)
     airflow = source.airflow()
     deadline = time.monotonic() + RUN_SECONDS
-    wanted = dict(seed.RUNS)
+    there = {path.stem for path in (source.airflow_home / "dags").glob("*.py")}
+    wanted = {dag_id: count for dag_id, count in seed.RUNS.items() if dag_id in there}
     while time.monotonic() < deadline:
-        rows = airflow.postgres.sql(KEY, "select dag_id, count(*) from dag_run where state = 'success' group by dag_id")
+        rows = airflow.database.sql("select dag_id, count(*) from dag_run where state = 'success' group by dag_id")
         done = {dag_id: int(count) for dag_id, count in (row.split("|") for row in rows.split())}
         if all(done.get(dag_id, 0) >= count for dag_id, count in wanted.items()):
             say(f"source: {sum(done.values())} DAG runs done")
@@ -264,13 +317,15 @@ class Host:
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(name, stopping.set)
         airflow = self.source.airflow(self.supervisor)
-        airflow.start(("scheduler",))
+        airflow.start(airflow.row.seed_components)
         acceptor = await ssh.serve(self.lab, processes.free_port(), self.source.home, self.source.login_environment())
         while not stopping.is_set():
             try:
                 await asyncio.wait_for(stopping.wait(), 3)
             except TimeoutError:
-                await asyncio.to_thread(airflow.postgres.ensure)
+                if not self.lab.exists():  # its folder was deleted: nobody will ever end us otherwise
+                    break
+                await asyncio.to_thread(airflow.database.ensure)
         acceptor.close()
         await asyncio.to_thread(airflow.stop)
 

@@ -28,7 +28,7 @@ from typing import Any
 import boto3
 import pytest
 from mwaa_lab import processes
-from mwaa_lab.airflow import install
+from mwaa_lab.airflow import install, versions
 from mwaa_lab.labdir import LabDir, LabError
 
 pytestmark = pytest.mark.e2e
@@ -150,7 +150,7 @@ def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     for version in ("2.10.3", "2.11.2", "3.2.1"):
         try:
-            install.base(install.version(version))
+            install.base(versions.version(version))
         except LabError as problem:
             pytest.skip(f"not run: {problem}")
     folder = tmp_path_factory.mktemp("real") / "lab"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mwaa_lab.airflow import engine, install, tasklogs
+from mwaa_lab.airflow import engine, tasklogs, versions
 from mwaa_lab.engine import EngineError
 
 
@@ -71,7 +71,7 @@ def test_published_constraints_are_answered_from_the_labs_copies() -> None:
 
     text = engine.rewrite_requirements(f'--constraint "{url}"\nboto3\n', Path("/home"), Path("/plugins"))
 
-    assert text == f'--constraint "{install.HERE}/constraints/2.11.2.txt"\nboto3\n'
+    assert text == f'--constraint "{versions.HERE}/constraints/2.11.2.txt"\nboto3\n'
 
 
 @pytest.mark.parametrize("name", ["constraints-2.11.2/constraints-3.11.txt", "constraints-9.9.9/constraints-3.12.txt"])
@@ -157,7 +157,7 @@ LOGGED = {"Name": "demo", "LoggingConfiguration": {"TaskLogs": {"Enabled": True,
 def test_task_logs_arrive_once_and_whole(tmp_path: Path) -> None:
     log = tmp_path / "dag_id=d" / "run_id=r" / "task_id=t" / "attempt=1.log"
     log.parent.mkdir(parents=True)
-    shipper, logs = tasklogs.LogShipper(tmp_path), Logs()
+    shipper, logs = tasklogs.LogShipper(tmp_path, "dag_id=*/**/*.log"), Logs()
 
     log.write_text("one\ntw")
     shipper.ship(logs, LOGGED)

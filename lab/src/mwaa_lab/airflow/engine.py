@@ -27,7 +27,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mwaa_lab import processes
-from mwaa_lab.airflow import install
+from mwaa_lab.airflow import install, versions
+from mwaa_lab.airflow.database import OnPostgres
 from mwaa_lab.airflow.instance import Airflow, fernet_key, secret
 from mwaa_lab.airflow.postgres import Postgres
 from mwaa_lab.airflow.tasklogs import LogShipper
@@ -162,7 +163,7 @@ def rewrite_requirements(text: str, home: Path, plugins: Path) -> str:
 
 
 def known_constraints() -> list[str]:
-    return [p.stem for p in (install.HERE / "constraints").glob("*.txt") if not p.stem.endswith("-essential")]
+    return [p.stem for p in (versions.HERE / "constraints").glob("*.txt") if not p.stem.endswith("-essential")]
 
 
 def extract_plugins(archive: bytes, place: Path) -> None:
@@ -231,7 +232,7 @@ class AirflowEngine:
 
     def create(self, env: EnvSpec) -> None:
         try:
-            row = install.version(env["AirflowVersion"])
+            row = versions.version(env["AirflowVersion"])
         except LabError as problem:
             raise EngineError(BAD_CONFIGURATION, str(problem)) from problem
         path = self.lab.environments / env["account"] / env["region"] / env["Name"]
@@ -240,9 +241,8 @@ class AirflowEngine:
         key = "env-" + re.sub(r"[^a-zA-Z0-9-]", "-", f"{env['Name']}-{env['account']}-{env['region']}")
         try:
             self.postgres.ensure()
-            airflow = Airflow(
-                self.lab, self.postgres, self.supervisor, row, key, home, install.base(row) / "bin" / "python"
-            )
+            database = OnPostgres(self.postgres, key)
+            airflow = Airflow(self.lab, database, self.supervisor, row, key, home, install.base(row) / "bin" / "python")
             airflow.port = processes.free_port()
             keys = {"fernet_key": fernet_key(), "secret_key": secret()}
             found = Environment(dict(env), path, airflow, keys)
@@ -300,7 +300,7 @@ class AirflowEngine:
         with contextlib.suppress(Exception):
             found.airflow.stop()
         with contextlib.suppress(Exception):
-            self.postgres.drop(found.airflow.key)
+            found.airflow.database.drop()
         with found.mirror_lock:
             shutil.rmtree(found.path, ignore_errors=True)
 
@@ -325,7 +325,7 @@ class AirflowEngine:
         return {
             "airflow_home": str(found.airflow.home),
             "python": str(found.airflow.python),
-            "database_url": self.postgres.url(found.airflow.key),
+            "database_url": found.airflow.database.url,
             "pids": found.airflow.pids(),
         }
 
@@ -360,6 +360,10 @@ class AirflowEngine:
             if archive := self._artefact(env, "Plugins"):
                 extract_plugins(archive, build.plugins)
             if script := self._artefact(env, "StartupScript"):
+                if not found.airflow.row.startup_script:
+                    raise EngineError(
+                        BAD_CONFIGURATION, f"Airflow {found.airflow.row.airflow} takes no startup script: 2.2.2 does."
+                    )
                 build.startup = self._run_startup(found, env, build, script)
             if requirements := self._artefact(env, "Requirements"):
                 self._install(found, env, build, requirements.decode("utf-8", "replace"))
@@ -391,9 +395,12 @@ class AirflowEngine:
         row = found.airflow.row
         listed = build.path / "requirements.txt"
         listed.write_text(rewrite_requirements(text, found.airflow.home, build.plugins))
-        constraints = ["--constraint", str(row.essential)]
-        if not any(CONSTRAINT_LINE.search(line) for line in text.splitlines()):
-            constraints += ["--constraint", str(row.constraints)]
+        constraints = []
+        if row.constrained:
+            if row.essential.exists():
+                constraints += ["--constraint", str(row.essential)]
+            if not any(CONSTRAINT_LINE.search(line) for line in text.splitlines()):
+                constraints += ["--constraint", str(row.constraints)]
         options = {option_variable(k): v for k, v in (env.get("AirflowConfigurationOptions") or {}).items()}
         argv = [
             build.python,
@@ -467,12 +474,13 @@ class AirflowEngine:
             **airflow.modest(),
             "AIRFLOW__SCHEDULER__SCHEDULE_AFTER_TASK_EXECUTION": "False",
             "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "1800.0",
-            "AIRFLOW__SECRETS__BACKEND_KWARGS": lookup,
         }
+        if row.secrets_pattern:
+            opinionated["AIRFLOW__SECRETS__BACKEND_KWARGS"] = lookup
         if row.major >= 3:
             opinionated["AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS"] = lookup
         essential = {
-            **airflow.essential(found.keys["fernet_key"], self.postgres.url(airflow.key), found.keys["secret_key"]),
+            **airflow.essential(found.keys["fernet_key"], airflow.database.url, found.keys["secret_key"]),
             **self.settings.aws.environ(env),
             "AIRFLOW_ENV_NAME": env["Name"],
             "AIRFLOW_ENV_ID": env["Arn"],
@@ -498,12 +506,13 @@ class AirflowEngine:
         airflow.environ = self._environ(found, env, build)
         airflow.start()
         airflow.wait_healthy(HEALTHY_SECONDS)
+        airflow.start_triggerer()
 
     # --- following bucket and logs -----------------------------------------------------------------------------------
 
     def _follow(self, found: Environment) -> None:
         logs = self.settings.aws.logs(found.spec)
-        shipper = LogShipper(found.airflow.home / "logs")
+        shipper = LogShipper(found.airflow.home / "logs", found.airflow.row.task_logs)
         while not found.stop.wait(MIRROR_SECONDS):
             with contextlib.suppress(ClientError, BotoCoreError, OSError):
                 self._mirror(found, found.spec)

@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Airflow versions of the lab: one row in VERSIONS and one lock file each, and how they get onto this machine.
+"""How an Airflow version (versions.py) gets onto this machine.
 
 A version is installed once per machine into a shared base (``MWAA_LAB_CACHE``); an environment gets a small overlay
 venv that sees the base's packages behind its own: a requirements.txt lands in the overlay as MWAA's lands in ~/.local.
@@ -19,12 +19,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from mwaa_lab.airflow.versions import HERE, VERSIONS, Version
 from mwaa_lab.labdir import LabError
 
-HERE = Path(__file__).parent
 REPO = Path(__file__).parents[4]
 
 AIRFLOW_SCRIPT = """\
@@ -36,50 +35,23 @@ from airflow.__main__ import main
 sys.exit(main())
 """
 
+AIRFLOW_1_SCRIPT = """\
+#!{python}
+from airflow.bin.cli import CLIFactory
 
-@dataclass(frozen=True)
-class Version:
-    """An Airflow version that the lab can run: what MWAA runs it on."""
-
-    airflow: str
-    python: str
-
-    @property
-    def major(self) -> int:
-        return int(self.airflow.split(".")[0])
-
-    @property
-    def lock(self) -> Path:
-        """Exact pins, by the constraints that MWAA's image of this version carries (with the FAB provider on 3.x)."""
-        return HERE / "locks" / f"{self.airflow}.txt"
-
-    @property
-    def constraints(self) -> Path:
-        """The upstream constraints of this version, as MWAA's image carries them."""
-        return HERE / "constraints" / f"{self.airflow}.txt"
-
-    @property
-    def essential(self) -> Path:
-        """Pins that MWAA lets nobody change (mwaa_essential_constraints.txt)."""
-        return HERE / "constraints" / f"{self.airflow}-essential.txt"
-
-
-VERSIONS = {
-    row.airflow: row for row in (Version("2.10.3", "3.11"), Version("2.11.2", "3.12"), Version("3.2.1", "3.12"))
-}
-
-
-def version(airflow: str) -> Version:
-    """:raises LabError: no such row."""
-    if airflow not in VERSIONS:
-        raise LabError(f"The lab has no Airflow {airflow}: it has {', '.join(VERSIONS)}.")
-    return VERSIONS[airflow]
+arguments = CLIFactory.get_parser().parse_args()
+arguments.func(arguments)
+"""
 
 
 def published_constraints(airflow: str, python: str) -> Path | None:
     """Our copy of the Airflow project's constraints-AIRFLOW/constraints-PYTHON.txt; None: there is none."""
     path = HERE / "constraints" / f"{airflow}.txt"
-    return path if path.is_file() and f"/constraints-{airflow}/constraints-{python}.txt" in path.read_text() else None
+    if not path.is_file():
+        return None
+    if airflow in VERSIONS:
+        return path if python == VERSIONS[airflow].python else None
+    return path if f"/constraints-{airflow}/constraints-{python}.txt" in path.read_text() else None
 
 
 def cache() -> Path:
@@ -220,7 +192,9 @@ def base(row: Version, say: Callable[[str], None] = lambda _line: None) -> Path:
         shutil.rmtree(place, ignore_errors=True)
         draft.parent.mkdir(parents=True, exist_ok=True)
         _uv("venv", "--quiet", "--relocatable", "--no-project", "--python", python, draft)
-        uv_pip(draft / "bin" / "python", "--no-deps", "-r", row.lock)
+        # What has no wheel is built: with the tools of its day, where today's no longer can.
+        built = ["--exclude-newer", row.built_by] if row.built_by else []
+        uv_pip(draft / "bin" / "python", "--no-deps", *built, "-r", row.lock)
         seconds = round(time.monotonic() - began, 1)
         (draft / stamp.name).write_text(json.dumps({"airflow": row.airflow, "python": str(python), "seconds": seconds}))
         draft.rename(place)
@@ -238,6 +212,6 @@ def overlay(row: Version, place: Path) -> Path:
     (site / "_mwaa_lab_base.pth").write_text(f"import site; site.addsitedir({str(site_packages(shared, row))!r})\n")
     interpreter = place / "bin" / "python"
     script = place / "bin" / "airflow"
-    script.write_text(AIRFLOW_SCRIPT.format(python=interpreter))
+    script.write_text((AIRFLOW_SCRIPT if row.since(2) else AIRFLOW_1_SCRIPT).format(python=interpreter))
     script.chmod(0o755)
     return interpreter

@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from mwaa_lab import processes
-from mwaa_lab.airflow import install
-from mwaa_lab.airflow.postgres import Postgres
+from mwaa_lab.airflow import install, versions
+from mwaa_lab.airflow.database import Database
 from mwaa_lab.labdir import LabDir, LabError
 
 ADMIN = "mwaa-lab-admin"
 """The Airflow user whom InvokeRestApi acts as. Its password is random and made anew for each Airflow."""
-
-FAB = "airflow.providers.fab.auth_manager"
 
 
 def secret() -> str:
@@ -44,9 +42,9 @@ class Airflow:
     """``key`` names it among the lab's processes and databases; ``environ`` is what its processes get."""
 
     lab: LabDir
-    postgres: Postgres
+    database: Database
     supervisor: processes.Supervisor
-    row: install.Version
+    row: versions.Version
     key: str
     home: Path
     python: Path
@@ -64,19 +62,27 @@ class Airflow:
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__FERNET_KEY": fernet,
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
+            "AIRFLOW__CORE__EXECUTOR": self.executor,
+            f"AIRFLOW__{self.row.database_section}__SQL_ALCHEMY_CONN": database_url,
+            **self.row.web_authentication,
         }
         if self.row.major < 3:
             values["AIRFLOW__WEBSERVER__SECRET_KEY"] = web_secret
-            values["AIRFLOW__API__AUTH_BACKENDS"] = f"{FAB}.api.auth.backend.basic_auth,{FAB}.api.auth.backend.session"
         else:
-            values["AIRFLOW__CORE__AUTH_MANAGER"] = f"{FAB}.fab_auth_manager.FabAuthManager"
-            values["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = f"http://127.0.0.1:{self.port}/execution/"
-            values["AIRFLOW__API__BASE_URL"] = f"http://127.0.0.1:{self.port}"
+            values |= self.addresses()
             values["AIRFLOW__API__SECRET_KEY"] = web_secret
             values["AIRFLOW__API_AUTH__JWT_SECRET"] = hashlib.sha512(web_secret.encode()).hexdigest()
         return values
+
+    @property
+    def executor(self) -> str:
+        """Airflow 3 has no SequentialExecutor any more: LocalExecutor does with SQLite."""
+        return "LocalExecutor" if self.row.major >= 3 else self.database.executor
+
+    def addresses(self) -> dict[str, str]:
+        """Where Airflow 3's parts find its API server."""
+        server = f"http://127.0.0.1:{self.port}"
+        return {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{server}/execution/", "AIRFLOW__API__BASE_URL": server}
 
     def modest(self) -> dict[str, str]:
         """Settings that keep an Airflow quick to react and small on a machine that runs several."""
@@ -85,23 +91,24 @@ class Airflow:
             "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
-        if self.row.major < 3:
-            values |= {
-                "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "3",
-                "AIRFLOW__SCHEDULER__PARSING_PROCESSES": "1",
-                "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "30",
-                "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
-                "AIRFLOW__WEBSERVER__WORKERS": "1",
-                "AIRFLOW__WEBSERVER__WORKER_REFRESH_INTERVAL": "0",
-                "AIRFLOW__WEBSERVER__SHOW_TRIGGER_FORM_IF_NO_PARAMS": "False",
-            }
-        else:
-            values |= {
+        if self.row.major >= 3:
+            return values | {
                 "AIRFLOW__API__WORKERS": "1",
                 "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3",
                 "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
                 "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
             }
+        values |= {
+            "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "3",
+            "AIRFLOW__SCHEDULER__PARSING_PROCESSES": "1",
+            "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "30",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
+            "AIRFLOW__WEBSERVER__WORKERS": "1",
+            "AIRFLOW__WEBSERVER__WORKER_REFRESH_INTERVAL": "0",
+            "AIRFLOW__WEBSERVER__SHOW_TRIGGER_FORM_IF_NO_PARAMS": "False",
+        }
+        if self.row.major < 2:  # its scheduler makes runs and queues tasks only when it parses a file
+            values |= {"AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3", "AIRFLOW__SCHEDULER__MAX_THREADS": "1"}
         return values
 
     # --- database ----------------------------------------------------------------------------------------------------
@@ -111,82 +118,73 @@ class Airflow:
 
         Airflow's own migration takes 5 to 12 s of CPU, the dump well under one.
         """
-        if not self.postgres.create(self.key):
+        if not self.database.create():
             return
         # The base's folder name carries the lock's digest: another lock, another dump.
-        dump = install.cache() / "databases" / f"{install.base(self.row).name}.sql"
+        dump = install.cache() / "databases" / f"{install.base(self.row).name}{self.database.suffix}"
         if not dump.exists():
             with install.locked(f"database-{self.row.airflow}"):
                 if not dump.exists():
                     self._migrate(dump)
-        self.postgres.load(self.key, dump)
+        self.database.load(dump)
         # PBKDF2 of few rounds: this password guards nothing that leaves the machine and is checked at each 2.x call.
         salt = secrets.token_hex(8)
         digest = hashlib.pbkdf2_hmac("sha256", self.password.encode(), salt.encode(), 1000).hex()
-        self.postgres.sql(
-            self.key, f"update ab_user set password = 'pbkdf2:sha256:1000${salt}${digest}' where username = '{ADMIN}'"
+        self.database.sql(
+            f"update ab_user set password = 'pbkdf2:sha256:1000${salt}${digest}' where username = '{ADMIN}'"
         )
 
     def _migrate(self, dump: Path) -> None:
-        scratch = f"{self.key}-template"
-        self.postgres.drop(scratch)
-        self.postgres.create(scratch)
-        home = self.lab.temp / scratch
+        home = self.lab.temp / f"{self.key}-template"
         home.mkdir(exist_ok=True)
-        builder = Airflow(self.lab, self.postgres, self.supervisor, self.row, scratch, home, self.python)
+        scratch = self.database.scratch(home)
+        scratch.drop()
+        scratch.create()
+        builder = Airflow(self.lab, scratch, self.supervisor, self.row, home.name, home, self.python)
         builder.environ = self.lab.environment(
-            **builder.modest(), **builder.essential(fernet_key(), self.postgres.url(scratch), secret())
+            **builder.modest(),
+            **builder.essential(fernet_key(), scratch.url, secret()),
+            # They would be encrypted with a key that no Airflow of the lab has.
+            AIRFLOW__CORE__LOAD_DEFAULT_CONNECTIONS="False",
         )
-        user = ["--username", ADMIN, "--firstname", "mwaa-lab", "--lastname", "admin", "--email", "lab@example.invalid"]
-        for argv in (
-            ["db", "migrate"],
-            ["sync-perm"],
-            ["users", "create", "--role", "Admin", "--use-random-password", *user],
-        ):
+        for argv in self.row.database_commands(ADMIN):
             run = builder.run(argv, timeout=300)
             if run.returncode:
                 raise LabError(
                     f"airflow {' '.join(argv[:2])} of {self.row.airflow} failed: {run.stderr.strip()[-1500:]}"
                 )
         # Looking at the command line leaves rows behind that no new environment has.
-        self.postgres.sql(scratch, "delete from log; delete from job")
+        scratch.sql("delete from log; delete from job")
         dump.parent.mkdir(parents=True, exist_ok=True)
-        self.postgres.dump(scratch, dump)
-        self.postgres.drop(scratch)
+        scratch.dump(dump)
+        scratch.drop()
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
-    def components(self) -> dict[str, list[str]]:
-        """The long-running commands, by component."""
-        port = str(self.port)
-        if self.row.major < 3:
-            return {
-                "webserver": ["webserver", "--hostname", "127.0.0.1", "--port", port, "--access-logfile", "/dev/null"],
-                "scheduler": ["scheduler", "--skip-serve-logs"],
-            }
-        return {
-            "api-server": ["api-server", "--host", "127.0.0.1", "--port", port, "--workers", "1"],
-            "scheduler": ["scheduler", "--skip-serve-logs"],
-            "dag-processor": ["dag-processor"],
-        }
-
     def start(self, only: tuple[str, ...] = ()) -> None:
         """Start the components, or only those named."""
-        for component, argv in self.components().items():
-            if only and component not in only:
-                continue
-            for stale in self.home.glob(f"airflow-{component}*.pid"):
-                stale.unlink()
-            self.supervisor.start(
-                processes.Watched(
-                    f"{self.key}.{component}",
-                    [str(self.python), str(self.python.parent / "airflow"), *argv],
-                    {**self.environ, "MWAA_AIRFLOW_COMPONENT": component},
-                    self.home / "logs" / f"{component}.out",
-                    cwd=self.home,
-                    nice=5,
-                )
+        for component, argv in self.row.components(self.port).items():
+            if not only or component in only:
+                self._start(component, argv, nice=5)
+
+    def start_triggerer(self) -> None:
+        """What no start-up waits for: it is rarely needed at once, and as heavy as the scheduler until it is up."""
+        if argv := self.row.triggerer:
+            self._start("triggerer", argv, nice=10)
+
+    def _start(self, component: str, argv: list[str], nice: int) -> None:
+        for stale in self.home.glob(f"airflow-{component}*.pid"):
+            stale.unlink()
+        self.supervisor.start(
+            processes.Watched(
+                f"{self.key}.{component}",
+                [str(self.python), str(self.python.parent / "airflow"), *argv],
+                {**self.environ, "MWAA_AIRFLOW_COMPONENT": component},
+                self.home / "logs" / f"{component}.out",
+                cwd=self.home,
+                nice=nice,
             )
+        )
 
     def stop(self, grace: float = 3.0) -> None:
         self.supervisor.stop(f"{self.key}.", grace)
@@ -209,12 +207,11 @@ class Airflow:
         )
 
     def healthy(self) -> bool:
-        path = "/health" if self.row.major < 3 else "/api/v2/monitor/health"
+        path, parts = self.row.health
         try:
             status, body = self._request("GET", path, None, {}, timeout=3)
         except OSError:
             return False
-        parts = ("metadatabase", "scheduler") if self.row.major < 3 else ("metadatabase", "scheduler", "dag_processor")
         return status == 200 and all((body.get(part) or {}).get("status") == "healthy" for part in parts)
 
     # --- being used --------------------------------------------------------------------------------------------------
@@ -236,7 +233,7 @@ class Airflow:
         self, method: str, path: str, query: dict[str, Any] | None, body: Any, timeout: float = 60
     ) -> tuple[int, Any]:
         """Call the core REST API as the admin. :raises OSError: it does not answer."""
-        target = ("/api/v1" if self.row.major < 3 else "/api/v2") + urllib.parse.quote(path, safe="/~:@!$&'()*+,;=%")
+        target = self.row.api + urllib.parse.quote(path, safe="/~:@!$&'()*+,;=%")
         if query:
             flat = {k: _text(v) for k, v in query.items() if v is not None}
             target += "?" + urllib.parse.urlencode(flat, doseq=True)

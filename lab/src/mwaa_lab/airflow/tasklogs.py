@@ -43,8 +43,9 @@ def stream(relative: Path) -> str:
 class LogShipper:
     """Follows the task logs of one environment, each from where the last round stopped."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pattern: str) -> None:
         self.folder = folder
+        self.pattern = pattern
         self.done: dict[Path, int] = {}
         self.known: set[tuple[str, str]] = set()
 
@@ -52,7 +53,7 @@ class LogShipper:
         """Send what is new."""
         if not enabled(env, "Task"):
             return
-        for path in sorted(self.folder.glob("dag_id=*/**/*.log")):
+        for path in sorted(self.folder.glob(self.pattern)):
             position = self.done.get(path, 0)
             if path.stat().st_size <= position:
                 continue

@@ -180,8 +180,39 @@ def pools() -> dict[str, dict[str, Any]]:
 PAUSED = ("finance_month_end", "legacy_2x_only", "load_us")
 """DAGs that somebody switched off."""
 
-RUNS = {"classic_etl": 3, "taskflow_orders": 1, "uses_plugin": 1, "wakes_up": 1}
-"""Runs that the source has had when `up` says that it is ready."""
+RUNS = {"classic_etl": 3, "taskflow_orders": 1, "uses_plugin": 1, "wakes_up": 1, "contrib_calendar": 1}
+"""Runs that the source has had when `up` says that it is ready, of the DAGs that its version can have."""
+
+DESK = "Trading desk"
+"""A role of the users' own: what a Viewer may, and the DAGs that name it."""
+
+USERS = {
+    "ada": ("Ada", "Admin"),
+    "olga": ("Olga", "Op"),
+    "otto": ("Otto", "Op"),
+    "uli": ("Uli", "User"),
+    "vera": ("Vera", "Viewer"),
+    "viktor": ("Viktor", "Viewer"),
+    "pia": ("Pia", "Public"),
+    "dora": ("Dora", DESK),
+    "dario": ("Dario", DESK),
+}
+"""User name → first name, role."""
+
+
+def users(secret: Canary) -> list[dict[str, str]]:
+    """The hash of a password is a secret too; it is of no password."""
+    return [
+        {
+            "username": name,
+            "first_name": first,
+            "last_name": "Example",
+            "email": f"{name}@trading.example",
+            "role": role,
+            "password": f"pbkdf2:sha256:1000${secret(f'user-{name}')}${'0' * 64}",
+        }
+        for name, (first, role) in USERS.items()
+    ]
 
 
 def small(secret: Canary) -> dict[str, Any]:
@@ -191,7 +222,8 @@ def small(secret: Canary) -> dict[str, Any]:
         "pools": pools(),
         "default_connections": True,
         "paused": PAUSED,
-        "runs": RUNS,
+        "users": users(secret),
+        "desk": DESK,
     }
 
 

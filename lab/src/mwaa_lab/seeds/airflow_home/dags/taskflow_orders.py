@@ -25,4 +25,4 @@ def taskflow_orders():
     total(price.expand(order=orders()))
 
 
-taskflow_orders()
+flow = taskflow_orders()

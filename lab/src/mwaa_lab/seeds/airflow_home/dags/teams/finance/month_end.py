@@ -13,4 +13,4 @@ from teams.finance.money import cents
 QUERY = (Path(__file__).parents[2] / "sql" / "month_end.sql").read_text()
 
 with DAG(dag_id="finance_month_end", start_date=datetime(2024, 1, 1), schedule="@monthly", catchup=False) as dag:
-    PythonOperator(task_id="close", python_callable=cents, op_args=[12.34], doc=QUERY)
+    PythonOperator(task_id="close", python_callable=cents, op_args=[12.34], params={"query": QUERY})
