@@ -298,6 +298,7 @@ def env(lab: LabDir) -> dict[str, str]:
         **aws_environment(lab),
         "MWAA_LAB_DIR": str(lab.path),
         "MWAA_LAB_CA": known["endpoints"]["ca"],
+        "AWS_CA_BUNDLE": known["endpoints"]["ca"],  # what AWS clients trust: the web server of an environment, too
         "MWAA_LAB_BUCKET": base["bucket"],
         "MWAA_LAB_BUNDLE_BUCKET": base["bundle_bucket"],
         "MWAA_LAB_ROLE_ARN": base["role_arn"],
