@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mwaa_lab import callers, hosts, processes
-from mwaa_lab.airflow import install
+from mwaa_lab.airflow import install, versions
 from mwaa_lab.aws import limits
 from mwaa_lab.labdir import LabDir, LabError, write_json
 
@@ -70,7 +70,7 @@ def up(lab: LabDir, asked: dict[str, Any]) -> None:
         say(f"the lab in {lab.path} was left half up ({why}): taking it down")
         down(lab, quiet=True)
     if source != "none":
-        install.version(source)
+        versions.version(source)
     lab.create(asked)
     try:
         with ThreadPoolExecutor(2) as pool:
@@ -425,9 +425,9 @@ def down(lab: LabDir, quiet: bool = False, keep: bool = False) -> None:
 def install_versions(wanted: list[str]) -> None:
     """Venvs ahead of time. :raises LabError: one cannot be had; the others are installed."""
     say, problems = Progress(), []
-    for name in wanted or list(install.VERSIONS):
+    for name in wanted or list(versions.VERSIONS):
         try:
-            place = install.base(install.version(name), say)
+            place = install.base(versions.version(name), say)
             say(f"Airflow {name}: {place}")
         except LabError as problem:
             problems.append(str(problem))
