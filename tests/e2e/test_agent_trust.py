@@ -25,13 +25,23 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import Migr
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane, versions
 from mwaa_lab.seeds import state as seeds
-from test_state_lanes import Environment
+from test_state_lanes import LAB, Environment
 
 pytestmark = pytest.mark.e2e
 
 WAIT = 240
 ANOTHER = "r" + "5" * 32
 STATE = ("variable", "connection", "slot_pool")
+
+
+class OnItsDay(Environment):
+    """Also of a version that AWS has ended."""
+
+    def _lab(self, *words: str) -> str:
+        if words[0] == "up":
+            day = subprocess.run([str(LAB), "as-of", self.version], capture_output=True, text=True, check=True).stdout
+            words += ("--as-of", day.strip()) if day.strip() else ()
+        return super()._lab(*words)
 
 
 class Served:
@@ -48,6 +58,7 @@ class Served:
 
     @property
     def aws(self) -> Any:
+        self.running.aws.params["aws_ca_bundle"] = os.environ["MWAA_LAB_CA"]
         return self.running.aws
 
     @property
@@ -113,7 +124,7 @@ class Served:
 @pytest.fixture(scope="module", params=["2.11.2", "3.2.1", "2.2.2"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     before = dict(os.environ)
-    running = Environment(tmp_path_factory.mktemp("trust") / "lab", request.param)
+    running = OnItsDay(tmp_path_factory.mktemp("trust") / "lab", request.param)
     try:
         yield Served(running)
     finally:
