@@ -108,7 +108,7 @@ class Airflow:
             "AIRFLOW__WEBSERVER__SHOW_TRIGGER_FORM_IF_NO_PARAMS": "False",
         }
         if self.row.major < 2:  # its scheduler makes runs and queues tasks only when it parses a file
-            values |= {"AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3", "AIRFLOW__SCHEDULER__MAX_THREADS": "1"}
+            values |= {"AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3", "AIRFLOW__SCHEDULER__MAX_THREADS": "3"}
         return values
 
     # --- database ----------------------------------------------------------------------------------------------------
