@@ -17,8 +17,7 @@ import datetime
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.mwaa.migration.plugins.module_utils import _lock
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
@@ -61,15 +60,13 @@ INTERVAL = 10.0
 GRANT = "mwaa-migration-"  # what the names of our grants begin with
 
 
-@dataclass
-class Found:
-    """What is there. rows: {dag_id: ...} of Airflow's database; None where nobody can be asked."""
+class Step(NamedTuple):
+    """One kind of thing to remove. count: how many there are."""
 
-    agent: list[tuple[str, str]] = field(default_factory=list)  # (key, version) in the environment's bucket
-    work: list[tuple[str, str]] = field(default_factory=list)  # requests, answers, the index of what was published
-    grants: list[tuple[str, str]] = field(default_factory=list)  # (name, id)
-    dags: list[str] = field(default_factory=list)  # that Airflow knows
-    bundle: int = 0  # files to remove
+    what: str
+    where: str
+    count: int
+    remove: Callable[[], None]
 
 
 def cleanup(ctx: Any, clock: Any = time) -> dict[str, Any]:
@@ -82,13 +79,8 @@ class _Cleanup:
         self.ctx, self.aws, self.params, self._clock = ctx, ctx.aws, ctx.params, clock
         self.name: str = self.params["environment"]
         self.store: Store | None = open_store(self.params["bundle"], self.aws) if self.params["bundle"] else None
-        self.manifest = self._manifest()
-        key = self.params["kms_key_id"] or (self.manifest.get("key") or {}).get("kms_key_id")
-        self.key: str | None = key
-        self.environment = describe(self.aws.client("mwaa"), self.name)
-        self.lane = AgentLane(self.aws, self.environment, key, clock=clock) if self.environment else None
-        self.removed: list[dict[str, Any]] = []
-        self.remains: list[dict[str, str]] = []
+        self.manifest = _manifest(self.store) if self.store else {}
+        self.key: str | None = self.params["kms_key_id"] or (self.manifest.get("key") or {}).get("kms_key_id")
 
     def run(self) -> dict[str, Any]:
         if self.store is None or self.ctx.check_mode:
@@ -100,99 +92,123 @@ class _Cleanup:
             result = self._all()
         _lock.release(self.store, names)
         if self._bundle_goes():
-            self._remove_bundle(locks=True)  # their versions, the last of all
+            _remove_bundle(self.aws, self.store, locks=True)  # their versions, the last of all
         return result
 
     def _all(self) -> dict[str, Any]:
-        found = self._look()
-        self._refuse_while_serving(found)
-        steps: list[tuple[str, str, int, Callable[[], None]]] = []
-        if self.lane:
-            steps = [
-                ("KMS grants", f"of {self.name}'s execution role", len(found.grants), lambda: self._revoke(found)),
-                (
-                    "DAGs of the agent and their rows",
-                    f"Airflow of {self.name}",
-                    len(found.dags),
-                    lambda: self._forget_dags(found),
-                ),
-                (
-                    "versions of the agent's files",
-                    f"s3://{self.lane.bucket}/{self.lane.folder}/",
-                    len(found.agent),
-                    lambda: self._purge(f"{self.lane.folder}/"),
-                ),
-                (
-                    "versions of requests, answers and the index of what was published",
-                    f"s3://{self.lane.bucket}/",
-                    len(found.work),
-                    lambda: self._purge(*self._work()),
-                ),
-            ]
-        if self.store is not None:
-            steps.append(("files of the bundle", self.store.url, found.bundle, self._remove_bundle))
-        for what, where, count, remove in steps:
-            if count:
+        environment = describe(self.aws.client("mwaa"), self.name)
+        inside = (
+            _Inside(self.aws, environment, self.key, self.params["wait_timeout"], self._clock) if environment else None
+        )
+        steps: list[Step] = []
+        if inside:
+            inside.refuse_while_serving()
+            steps += inside.steps()
+        store = self.store
+        if store is not None and self._bundle_goes():
+            count = len([path for path in store.list() if not path.startswith("locks/")])
+            steps.append(Step("files of the bundle", store.url, count, lambda: _remove_bundle(self.aws, store)))
+        removed = []
+        for step in steps:
+            if step.count:
                 if not self.ctx.check_mode:
-                    remove()
-                self.removed.append({"what": what, "where": where, "count": count})
-        self._say_what_remains()
-        result = {
-            "changed": bool(self.removed),
-            "removed": self.removed,
-            "remains": self.remains,
+                    step.remove()
+                removed.append({"what": step.what, "where": step.where, "count": step.count})
+        if inside:
+            inside.say_what_remains()
+        result: dict[str, Any] = {
+            "changed": bool(removed),
+            "removed": removed,
+            "remains": inside.remains if inside else [],
             "retire": self._retire(),
         }
         if self.ctx.diff_mode:
-            lines = "".join(f"{item['count']} {item['what']}, {item['where']}\n" for item in self.removed)
+            lines = "".join(f"{item['count']} {item['what']}, {item['where']}\n" for item in removed)
             result["diff"] = {"before": lines, "after": ""}
         return result
 
+    def _bundle_goes(self) -> bool:
+        days = self.params["keep_bundle_days"]
+        if days is None:
+            return False
+        try:
+            created = datetime.datetime.fromisoformat(str(self.manifest["created_at"]).replace("Z", "+00:00"))
+        except (KeyError, ValueError):
+            return days == 0  # it does not say how old it is
+        return self._clock.time() - created.timestamp() >= days * 86400
+
+    def _retire(self) -> list[str]:
+        """What may be switched off once this environment runs the DAGs, in the order to do it."""
+        source = self.manifest.get("source") or {}
+        if not source:
+            return []
+        airflow = f"Airflow {source.get('airflow_version', '?')}"
+        where = source.get("hostname") or "the source"
+        home = f" (AIRFLOW_HOME {source['airflow_home']})" if source.get("airflow_home") else ""
+        database = f", {source['database']}," if isinstance(source.get("database"), str) else ""
+        steps = [
+            f"Pause what is not paused yet in {airflow} on {where}, and let running tasks end",
+            f"Stop and disable its scheduler, workers, triggerer and web server on {where}{home}",
+            f"Back up its metadata database{database} for as long as your history has to be kept, then switch it off",
+            "Take back what only the source used: its users, keys, security group rules, and secrets that were rotated",
+        ]
+        if self.store is not None and not self._bundle_goes():
+            steps.append(
+                f"Keep the bundle {self.store.url} until you are sure, then remove it with keep_bundle_days: 0"
+            )
+        return steps
+
+
+class _Inside:
+    """What is the agent's in one environment."""
+
+    def __init__(self, aws: Any, environment: dict[str, Any], key: str | None, timeout: int, clock: Any):
+        self.aws, self.environment, self.key, self.timeout, self._clock = aws, environment, key, timeout, clock
+        self.name: str = environment["Name"]
+        self.lane = AgentLane(aws, environment, key, clock=clock)
+        self.remains: list[dict[str, str]] = []
+        s3 = aws.client("s3")
+        self.files = versions(s3, self.lane.bucket, f"{self.lane.folder}/")
+        self.work = [one for prefix in self._work() for one in versions(s3, self.lane.bucket, prefix)]
+        self.grants = self._grants()
+        self.dags = self._known_dags()
+
+    def steps(self) -> list[Step]:
+        bucket = f"s3://{self.lane.bucket}"
+        return [
+            Step("KMS grants", f"of {self.name}'s execution role", len(self.grants), self._revoke),
+            Step("DAGs of the agent and their rows", f"Airflow of {self.name}", len(self.dags), self._forget_dags),
+            Step(
+                "versions of the agent's files",
+                f"{bucket}/{self.lane.folder}/",
+                len(self.files),
+                lambda: self._purge(f"{self.lane.folder}/"),
+            ),
+            Step(
+                "versions of requests, answers and the index of what was published",
+                f"{bucket}/",
+                len(self.work),
+                lambda: self._purge(*self._work()),
+            ),
+        ]
+
     # -- looking
 
-    def _manifest(self) -> dict[str, Any]:
-        """Read as it lies there, for its dates and names alone: nothing that it says is opened or run."""
-        if self.store is None:
-            return {}
-        try:
-            document = json.loads(self.store.read(MANIFEST))
-        except MigrationError as error:
-            if error.code != "NotFound":
-                raise
-            return {}
-        except ValueError:
-            return {}
-        return document if isinstance(document, dict) else {}
-
     def _work(self) -> tuple[str, ...]:
-        assert self.lane
-        index = str((self.environment or {}).get("DagS3Path", "")).strip("/").replace("/", "~")
+        index = str(self.environment.get("DagS3Path", "")).strip("/").replace("/", "~")
         return f"{self.lane.prefix}/", f"mwaa-migration/published/{index}.json"
 
-    def _look(self) -> Found:
-        found = Found()
-        if self.lane:
-            s3 = self.aws.client("s3")
-            found.agent = versions(s3, self.lane.bucket, f"{self.lane.folder}/")
-            found.work = [one for prefix in self._work() for one in versions(s3, self.lane.bucket, prefix)]
-            found.grants = self._grants()
-            found.dags = self._known_dags(found)
-        if self.store is not None and self._bundle_goes():
-            found.bundle = len([path for path in self.store.list() if not path.startswith("locks/")])
-        return found
-
-    def _known_dags(self, found: Found) -> list[str]:
-        assert self.lane
+    def _known_dags(self) -> list[str]:
         if self.lane.access.rest:
             rest = self._rest()
             return [dag_id for dag_id in DAG_IDS if rest.call("GET", f"/dags/{dag_id}", ok=(404,)).status != 404]
-        return list(DAG_IDS) if found.agent else []  # nobody can be asked: what had files may have rows
+        return list(DAG_IDS) if self.files else []  # nobody can be asked: what had files may have rows
 
     def _rest(self) -> RestClient:
         return RestClient(self.aws.client("mwaa"), self.name, clock=self._clock)
 
     def _grants(self) -> list[tuple[str, str]]:
-        if not self.key or not self.environment:
+        if not self.key:
             return []
         kms, role = self.aws.client("kms"), self.environment["ExecutionRoleArn"]
         try:
@@ -222,9 +238,7 @@ class _Cleanup:
                 found.append((grant["Name"], grant["GrantId"]))
         return found
 
-    def _refuse_while_serving(self, found: Found) -> None:
-        if not self.lane:
-            return
+    def refuse_while_serving(self) -> None:
         running = self._running()
         if running is None:  # then the requests tell
             running = self._pending()
@@ -236,7 +250,6 @@ class _Cleanup:
 
     def _running(self) -> list[str] | None:
         """Ids of runs that have not ended; None where nobody can be asked."""
-        assert self.lane
         if not self.lane.access.rest:
             return None
         reply = self._rest().call(
@@ -247,7 +260,6 @@ class _Cleanup:
 
     def _pending(self) -> list[str]:
         """Ids of requests that lie there and have not expired."""
-        assert self.lane
         s3, now, pending = self.aws.client("s3"), self._clock.time(), []
         with aws_errors(f"read the requests in s3://{self.lane.bucket}/{self.lane.requests}"):
             pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.lane.bucket, Prefix=self.lane.requests)
@@ -262,13 +274,12 @@ class _Cleanup:
 
     # -- removing
 
-    def _revoke(self, found: Found) -> None:
+    def _revoke(self) -> None:
         with aws_errors(f"revoke grants of {self.key}"):
-            for _name, identifier in found.grants:
+            for _name, identifier in self.grants:
                 self.aws.client("kms").revoke_grant(KeyId=self.key, GrantId=identifier)
 
-    def _forget_dags(self, found: Found) -> None:
-        assert self.lane
+    def _forget_dags(self) -> None:
         if self.lane.major >= 3:
             self._forget_by_rest()
         else:
@@ -276,7 +287,6 @@ class _Cleanup:
 
     def _forget_by_rest(self) -> None:
         """Airflow 3: once its files are gone, Airflow deletes a DAG with its rows, except those of the audit log."""
-        assert self.lane
         lane = self.lane
         if not lane.access.rest:
             self.remains.append(_rest_of("rows of the agent's DAGs", self.name, lane.access.reason))
@@ -298,9 +308,8 @@ class _Cleanup:
 
     def _forget_by_parsing(self) -> None:
         """Airflow 2: what stands in the place of the DAG's file has the database when it is parsed."""
-        assert self.lane
         lane, s3 = self.lane, self.aws.client("s3")
-        timeout = self.params["wait_timeout"]
+        timeout = self.timeout
         report = f"{lane.prefix}/cleanup.json"
         with aws_errors(f"sign an upload to s3://{lane.bucket}/{report}"):
             url = url_signer(self.aws).generate_presigned_url(
@@ -336,7 +345,7 @@ class _Cleanup:
     def _wait(self, probe: Callable[[], Any], what: str, state: Callable[[], str] = lambda: "") -> None:
         wait_until(
             probe,
-            timeout=self.params["wait_timeout"],
+            timeout=self.timeout,
             interval=INTERVAL,
             describe=lambda: f"environment {self.name}: waiting for {what}{f' ({state()})' if state() else ''}",
             hint=f"look at the log group airflow-{self.name}-DAGProcessing, and run again",
@@ -344,39 +353,12 @@ class _Cleanup:
         )
 
     def _purge(self, *prefixes: str) -> None:
-        assert self.lane
         s3 = self.aws.client("s3")
         purge(s3, self.lane.bucket, [one for prefix in prefixes for one in versions(s3, self.lane.bucket, prefix)])
 
-    # -- the bundle
-
-    def _bundle_goes(self) -> bool:
-        days = self.params["keep_bundle_days"]
-        if days is None:
-            return False
-        try:
-            created = datetime.datetime.fromisoformat(str(self.manifest["created_at"]).replace("Z", "+00:00"))
-        except (KeyError, ValueError):
-            return days == 0  # it does not say how old it is
-        return self._clock.time() - created.timestamp() >= days * 86400
-
-    def _remove_bundle(self, locks: bool = False) -> None:
-        """All of it but the locks, or these."""
-        assert self.store
-        if isinstance(self.store, S3Store):
-            s3, prefix = self.aws.client("s3"), f"{self.store.prefix}/" if self.store.prefix else ""
-            found = versions(s3, self.store.bucket, prefix)
-            purge(s3, self.store.bucket, [one for one in found if one[0].startswith(f"{prefix}locks/") is locks])
-            return
-        for path in self.store.list():
-            if path.startswith("locks/") is locks:
-                self.store.delete(path)
-
     # -- saying
 
-    def _say_what_remains(self) -> None:
-        if not self.lane or not self.environment:
-            return
+    def say_what_remains(self) -> None:
         logs = (self.environment.get("LoggingConfiguration") or {}).get("TaskLogs") or {}
         if logs.get("Enabled"):
             self.remains.append(
@@ -398,26 +380,30 @@ class _Cleanup:
                 for what in (f"{rows} rows of the audit log", "names of the agent's DAGs among the permissions"):
                     self.remains.append(_rest_of(what, f"Airflow of {self.name}", reason))
 
-    def _retire(self) -> list[str]:
-        """What may be switched off once this environment runs the DAGs, in the order to do it."""
-        source = self.manifest.get("source") or {}
-        if not source:
-            return []
-        airflow = f"Airflow {source.get('airflow_version', '?')}"
-        where = source.get("hostname") or "the source"
-        home = f" (AIRFLOW_HOME {source['airflow_home']})" if source.get("airflow_home") else ""
-        database = f", {source['database']}," if isinstance(source.get("database"), str) else ""
-        steps = [
-            f"Pause what is not paused yet in {airflow} on {where}, and let running tasks end",
-            f"Stop and disable its scheduler, workers, triggerer and web server on {where}{home}",
-            f"Back up its metadata database{database} for as long as your history has to be kept, then switch it off",
-            "Take back what only the source used: its users, keys, security group rules, and secrets that were rotated",
-        ]
-        if self.store is not None and not self._bundle_goes():
-            steps.append(
-                f"Keep the bundle {self.store.url} until you are sure, then remove it with keep_bundle_days: 0"
-            )
-        return steps
+
+def _manifest(store: Store) -> dict[str, Any]:
+    """Read as it lies there, for its dates and names alone: nothing that it says is opened or run."""
+    try:
+        document = json.loads(store.read(MANIFEST))
+    except MigrationError as error:
+        if error.code != "NotFound":
+            raise
+        return {}
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _remove_bundle(aws: Any, store: Store, locks: bool = False) -> None:
+    """All of it but the locks, or these."""
+    if isinstance(store, S3Store):
+        s3, prefix = aws.client("s3"), f"{store.prefix}/" if store.prefix else ""
+        found = versions(s3, store.bucket, prefix)
+        purge(s3, store.bucket, [one for one in found if one[0].startswith(f"{prefix}locks/") is locks])
+        return
+    for path in store.list():
+        if path.startswith("locks/") is locks:
+            store.delete(path)
 
 
 def _rest_of(what: str, where: str, reason: str) -> dict[str, str]:
