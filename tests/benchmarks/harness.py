@@ -90,12 +90,12 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab() -> Iterator[Lab]:
+def lab(engine: str = "stub") -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="mwaa-benchmark-") as place:
         folder = Path(place) / "lab"
         command = [str(Path(sys.executable).parent / "mwaa-lab")]
         subprocess.run(
-            [*command, "up", "--dir", str(folder), "--source", "none", "--engine", "stub"], check=True, timeout=300
+            [*command, "up", "--dir", str(folder), "--source", "none", "--engine", engine], check=True, timeout=300
         )
         try:
             said = subprocess.run(

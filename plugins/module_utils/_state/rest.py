@@ -46,7 +46,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._state.model import
     values,
 )
 
-AT_ONCE = 4  # calls in flight; RestClient paces them
+AT_ONCE = 8  # calls in flight, so that 1 s a call still makes use of the rate; RestClient paces them
 BULK_ITEMS = 100  # entities of one bulk call, which must end within InvokeRestApi's 10 s
 BULK_CHARACTERS = 512 * 1024  # of values of one bulk call
 ATTEMPTS = 20  # of a call that is not repeated blindly; what stands before it waits for a service under load

@@ -207,3 +207,36 @@ def test_the_bundles_ledger_remembers_what_rest_hides(lab: Any, run_module: Any,
     began = time.time()
     assert not run_module("mwaa_connection_upsert", **given)["changed"]
     assert not run_module("mwaa_connection_upsert", **given, check=True)["changed"] and writes(lab, began) == []
+
+
+def test_secrets_manager_from_a_bundle(lab: Any, run_module: Any, mwaa: Any, make_bundle: Any, base: Any) -> None:
+    """Check, run, run again; what the database had moves."""
+    from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import backend_options
+
+    options = backend_options("lane", "3.2.1")
+    environment = base.environment(AirflowVersion="3.2.1", AirflowConfigurationOptions=options)
+    run_module("mwaa_connection_upsert", environment=environment, connections=CONNECTIONS)
+    state = {row["conn_id"]: {**row, "conn_id": None} for row in CONNECTIONS}
+    url = make_bundle({}, connections=state)
+    given = {"environment": environment, "bundle": url, "lane": "secrets_manager"}
+    began = time.time()
+    check = run_module("mwaa_connection_upsert", **given, check=True, diff=True)
+    assert check["counts"] == {"created": 2} and writes(lab, began) == [] and SECRET not in json.dumps(check)
+    first = run_module("mwaa_connection_upsert", **given)
+    assert {(row["id"], row["store"]) for row in first["results"]} == {
+        ("db", "secrets_manager"),
+        ("api", "secrets_manager"),
+    }
+    assert first["notes"] == ["2 connections were taken out of Airflow's database"]
+    assert {row["connection_id"] for row in shown(mwaa, environment, "/connections")["connections"]}.isdisjoint(state)
+    began = time.time()
+    again = run_module("mwaa_connection_upsert", **given)
+    assert not again["changed"] and writes(lab, began) == []
+    secret = lab.client("secretsmanager").get_secret_value(SecretId="lane/connections/api")["SecretString"]
+    assert json.loads(secret)["extra"] == CONNECTIONS[1]["extra"]
+
+
+def test_a_prefix_that_airflow_does_not_look_under(run_module: Any, base: Any) -> None:
+    environment = base.environment(AirflowVersion="3.2.1")
+    given = {"environment": environment, "variables": VARIABLES, "lane": "secrets_manager"}
+    assert "set secrets_backend of mwaa_environment first" in run_module("mwaa_variable_upsert", **given)["msg"]
