@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -538,8 +540,16 @@ def bundle(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(environment, "Bundle", Bundle)
         monkeypatch.setattr(environment, "open_store", lambda url, _aws: url)
+        monkeypatch.setattr(environment, "held_in", lambda stores, name: taking(taken, stores, name))
 
+    taken: list[Any] = []
+    make.taken = taken  # type: ignore[attr-defined]
     return make
+
+
+@contextlib.contextmanager
+def taking(taken: list[Any], stores: list[str], name: str) -> Iterator[Any]:
+    yield lambda: taken.append((stores, name))
 
 
 def test_a_secret_option_of_the_task_wins_over_the_bundles_portable_one(ensure: Any, bundle: Any) -> None:
@@ -549,6 +559,8 @@ def test_a_secret_option_of_the_task_wins_over_the_bundles_portable_one(ensure: 
     assert ensure(mwaa, given)["changed"]
     options = mwaa.environments["demo"]["AirflowConfigurationOptions"]
     assert (options["smtp.smtp_user"], options["core.parallelism"]) == ("CANARY-user-0a0a0a0a", "16")
+    assert bundle.taken == [(["s3://b/x"], "demo")]  # the lock, before the one write
+    assert not ensure(mwaa, given)["changed"] and len(bundle.taken) == 1
 
 
 def test_before_the_first_export_check_mode_shows_what_is_known(ensure: Any, bundle: Any) -> None:

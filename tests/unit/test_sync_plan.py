@@ -118,7 +118,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket_module, "IN_FLIGHT", 256)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
 @given(before=TREES, after=TREES, kms=st.booleans(), lost=st.booleans())
 def test_the_bucket_is_the_folder_but_for_what_is_listed(
     small_parts: None, before: dict[Any, Any], after: dict[Any, Any], kms: bool, lost: bool
@@ -166,7 +166,7 @@ def _clear(root: Path) -> None:
             one.unlink() if one.is_symlink() else one.rmdir()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
 @given(one=TREES, other=TREES, later=TREES, together=st.booleans())
 def test_what_one_source_deletes_is_never_anothers(
     small_parts: None, one: dict[Any, Any], other: dict[Any, Any], later: dict[Any, Any], together: bool

@@ -9,7 +9,7 @@ PRIVATE to the collection: no promise is made to other collections.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Callable
 
 from ansible.module_utils.common.dict_transformations import camel_dict_to_snake_dict
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
@@ -23,6 +23,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_aws_error,
     is_missing,
 )
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits, settings
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import backend_options
@@ -176,7 +177,14 @@ def _version(params: dict[str, Any], environment: dict[str, Any] | None) -> str 
 
 
 def present(ctx: Any) -> dict[str, Any]:
-    """state: present. ctx: _aws.Context of mwaa_environment."""
+    """state: present. ctx: _aws.Context of mwaa_environment. A bundle is locked before the first write."""
+    bundle = ctx.params.get("bundle")
+    stores = [open_store(bundle, ctx.aws)] if bundle and not ctx.check_mode else []
+    with held_in(stores, ctx.params["name"]) as take:
+        return _present(ctx, take)
+
+
+def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
     params = ctx.params
     name = params["name"]
     wanted = settings.desired(params)
@@ -198,7 +206,7 @@ def present(ctx: Any) -> dict[str, Any]:
         ctx.warn(gone)
     if environment is None:
         _look_in_secrets_manager(params, wanted, {}, _version(params, None))
-        return _create(ctx, client, wanted, secret)
+        return _create(ctx, client, wanted, secret, before_writing)
 
     status = environment["Status"]
     if status in ("DELETING", "UNAVAILABLE", "CREATE_FAILED"):
@@ -244,6 +252,7 @@ def present(ctx: Any) -> dict[str, Any]:
     diff = _diff(change.before, change.after, secret)
     if ctx.check_mode:
         return {"changed": True, "operation": "update", "environment": shown(environment, secret), **diff}
+    before_writing()
     return {**_update(ctx, client, environment, change, secret), **diff}
 
 
@@ -298,7 +307,9 @@ def absent(ctx: Any) -> dict[str, Any]:
     return {"changed": changed, "operation": operation, "environment": shown(environment), **diff}
 
 
-def _create(ctx: Any, client: Any, wanted: dict[str, Any], secret: set[str]) -> dict[str, Any]:
+def _create(
+    ctx: Any, client: Any, wanted: dict[str, Any], secret: set[str], before_writing: Callable[[], None]
+) -> dict[str, Any]:
     params = ctx.params
     name = params["name"]
     settings.merged_options(wanted, {})
@@ -310,6 +321,7 @@ def _create(ctx: Any, client: Any, wanted: dict[str, Any], secret: set[str]) -> 
     if ctx.check_mode:
         return {"changed": True, "operation": "create", "environment": None, **diff}
     partition = wanted["execution_role_arn"].split(":")[1]
+    before_writing()
     try:
         client.create_environment(Name=name, **settings.request(wanted, partition=partition, create=True))
     except Exception as exception:
