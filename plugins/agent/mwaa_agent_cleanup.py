@@ -57,7 +57,8 @@ def run():
 
     metadata = sqlalchemy.MetaData()
     metadata.reflect(bind=settings.engine)
-    tables, counts = {}, {}
+    tables = {}  # type: dict
+    counts = {}  # type: dict
     for table in reversed(metadata.sorted_tables):
         tables[table.name] = [column.name for column in table.columns]
     with settings.engine.begin() as connection:

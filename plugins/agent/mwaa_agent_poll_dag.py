@@ -45,7 +45,7 @@ def pending(s3):
                 answered.add(match.group(1))
             elif match:
                 found[match.group(1)] = entry["LastModified"]
-    return [identifier for identifier in sorted(found, key=found.get) if identifier not in answered]
+    return [identifier for identifier in sorted(found, key=found.__getitem__) if identifier not in answered]
 
 
 class Start(TriggerDagRunOperator):

@@ -17,7 +17,8 @@ import datetime
 import json
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils import _lock
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
@@ -60,7 +61,8 @@ INTERVAL = 10.0
 GRANT = "mwaa-migration-"  # what the names of our grants begin with
 
 
-class Step(NamedTuple):
+@dataclass
+class Step:
     """One kind of thing to remove. count: how many there are."""
 
     what: str
