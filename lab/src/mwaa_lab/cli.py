@@ -383,7 +383,7 @@ def print_status(known: dict[str, Any], lab: LabDir) -> None:
 def journal(lab: LabDir, as_json: bool) -> None:
     """Every AWS call so far; for people without those by which the service itself looks after its environments."""
     path = Path(endpoints(lab)["journal"])
-    with contextlib.suppress(BrokenPipeError, FileNotFoundError), path.open(encoding="utf-8") as lines:
+    with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as lines:
         for line in lines:
             if as_json:
                 print(line.rstrip("\n"))
@@ -510,6 +510,9 @@ def main(argv: list[str] | None = None) -> None:
             journal(lab, options.json)
         else:
             down(lab, keep=options.keep)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read us has seen enough; nor may the interpreter's own last flush complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except LabError as problem:
         sys.exit(f"mwaa-lab: {problem}")
     except (OSError, subprocess.SubprocessError) as problem:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -189,6 +190,23 @@ def stop_all(lab: LabDir, grace: float = 3.0) -> int:
     """End everything that this lab ever started. :return: how many processes had to be killed."""
     entries, lab_id = records(lab), lab.id
     return stop(lambda: members(entries, lab_id), grace)
+
+
+def end_with_folder(lab: LabDir, every_seconds: float = 3.0) -> None:
+    """From now on: when the lab's folder is deleted, its processes end, this one last.
+
+    With the folder went the records of what was started, and `down` has nothing left to go by.
+    """
+    lab_id, temp = lab.id, lab.temp
+
+    def watch() -> None:
+        while lab.exists():
+            time.sleep(every_seconds)
+        stop(lambda: members([], lab_id), 2.0)
+        shutil.rmtree(temp, ignore_errors=True)
+        os._exit(0)
+
+    threading.Thread(target=watch, name="end with folder", daemon=True).start()
 
 
 def free_port() -> int:

@@ -316,6 +316,7 @@ class Host:
         stopping = asyncio.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+        processes.end_with_folder(self.lab)
         airflow = self.source.airflow(self.supervisor)
         airflow.start(airflow.row.seed_components)
         acceptor = await ssh.serve(self.lab, processes.free_port(), self.source.home, self.source.login_environment())
@@ -323,8 +324,6 @@ class Host:
             try:
                 await asyncio.wait_for(stopping.wait(), 3)
             except TimeoutError:
-                if not self.lab.exists():  # its folder was deleted: nobody will ever end us otherwise
-                    break
                 await asyncio.to_thread(airflow.database.ensure)
         acceptor.close()
         await asyncio.to_thread(airflow.stop)

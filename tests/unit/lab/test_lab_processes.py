@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,3 +165,19 @@ def test_processes_get_nothing_of_the_users_environment(lab: LabDir, monkeypatch
     environ = lab.environment()
 
     assert "AWS_PROFILE" not in environ and "AIRFLOW_HOME" not in environ
+
+
+def test_a_lab_whose_folder_is_deleted_ends_by_itself(lab: LabDir) -> None:
+    keeper = (
+        "import sys, time; from mwaa_lab import processes; from mwaa_lab.labdir import LabDir\n"
+        f"processes.end_with_folder(LabDir({str(lab.path)!r}), 0.05); print('ready', flush=True); time.sleep(60)"
+    )
+    others, keepers = start(lab, "other", "import time; time.sleep(60)"), start(lab, "keeper", keeper)
+    temp = lab.temp
+
+    until(lambda: "ready" in (lab.logs / "keeper.log").read_text())
+    shutil.rmtree(lab.path)
+
+    assert keepers.wait(20) == 0 and others.wait(20) != 0
+    assert not temp.exists()
+    lab.create({})

@@ -23,7 +23,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mwaa_lab.processes import free_port
+from mwaa_lab.labdir import LabDir
+from mwaa_lab.processes import end_with_folder, free_port
 
 HOST = "127.0.0.1"
 
@@ -214,6 +215,8 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     from mwaa_lab.aws.hooks import MinistackChanged
 
+    if (lab := LabDir(options.dir)).exists():  # a server may also run on its own
+        end_with_folder(lab)
     try:
         asyncio.run(serve(options))
     except MinistackChanged as changed:
