@@ -1481,7 +1481,8 @@ def _scan_code(tree, path, found):
     for node in ast.walk(tree):
         name = None
         if isinstance(node, ast.Subscript) and _called(node.value) == "environ":
-            name = _literal(getattr(node.slice, "value", node.slice))
+            # ast.Index came between until Python 3.8
+            name = _literal(node.slice.value if type(node.slice).__name__ == "Index" else node.slice)
         elif isinstance(node, ast.Compare) and _called(node.comparators[0]) == "environ":
             name = _literal(node.left)
         elif isinstance(node, ast.Call):

@@ -17,7 +17,7 @@ description:
     there, and the host
     needs no AWS credentials, no boto3 and no Python that Ansible's modules would need.
   - Variables, connections and pools are exact, passwords included, and sealed on the host with the bundle's data
-    key, which KMS wraps. A source without the cryptography package (Airflow 1.10 without its extra) seals with OpenSSL.
+    key, which KMS wraps. A source without the cryptography package (1.10 without its extra) seals with OpenSSL.
     No secret is ever an argument, an environment variable, a file or a return value.
   - A missing or wrong Fernet key, with which Airflow's own export succeeds with nulls or ciphertext, fails the export.
   - Running it again sends only what changed, and writes nothing when nothing did. An interrupted export goes on
@@ -57,8 +57,8 @@ options:
     choices: [auto, s3, connection]
   airflow_command_prefix:
     description:
-      - What the commands on the host are put behind, for an Airflow that runs in a container. Airflow and its Python are
-        then looked for inside.
+      - What the commands on the host are put behind, for an Airflow that runs in a container. Airflow and its Python
+        are then looked for inside.
       - A command line, taken as it is, or a list of its words. It has to hand on stdin, as C(docker exec -i),
         C(docker compose exec -T) and C(kubectl exec -i) do.
     type: raw
