@@ -349,6 +349,19 @@ def test_an_environment_is_a_real_airflow(real: Real, target: tuple[str, str]) -
     assert Path(found["python"]).exists() and found["pids"] and name in found["database_url"]
 
 
+@pytest.mark.parametrize(("role", "dags", "variables"), [("op", 200, 200), ("viewer", 200, 403), ("public", 403, 403)])
+def test_another_role_is_another_user(
+    real: Real, target: tuple[str, str], role: str, dags: int, variables: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arn = f"arn:aws:iam::000000000000:role/mwaa-lab-{role}"
+    key = real.client("sts").assume_role(RoleArn=arn, RoleSessionName="somebody")["Credentials"]
+    somebody = boto3.session.Session(key["AccessKeyId"], key["SecretAccessKey"], key["SessionToken"], "us-east-1")
+    monkeypatch.setattr(real, "session", somebody)
+
+    assert real.rest(target[0], "GET", "/dags")[0] == dags
+    assert real.rest(target[0], "GET", "/variables")[0] == variables
+
+
 def test_a_task_finds_what_it_was_given_and_nothing_else(real: Real, target: tuple[str, str]) -> None:
     name, version = target
     assert real.rest(name, "POST", "/variables", {"key": "from_rest", "value": "v"})[0] in (200, 201)

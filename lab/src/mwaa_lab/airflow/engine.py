@@ -310,7 +310,7 @@ class AirflowEngine:
 
     def rest(self, env: EnvSpec, method: str, path: str, query: dict[str, Any] | None, body: Any) -> tuple[int, Any]:
         try:
-            return self._find(env).airflow.rest(method, path, query, body)
+            return self._find(env).airflow.rest(method, path, query, body, role=env.get("airflow_role", "Admin"))
         except OSError as problem:
             return 503, {
                 "title": "Service Unavailable",

@@ -51,7 +51,8 @@ class Airflow:
     environ: dict[str, str] = field(default_factory=dict)
     port: int = 0
     password: str = field(default_factory=secret)
-    _token: str = ""
+    _tokens: dict[str, str] = field(default_factory=dict)
+    _users: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     # --- settings ----------------------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ class Airflow:
 
     def stop(self, grace: float = 3.0) -> None:
         self.supervisor.stop(f"{self.key}.", grace)
-        self._token = ""
+        self._tokens = {}
 
     def pids(self) -> list[int]:
         return [entry.pid for entry in processes.members(processes.records(self.lab, f"{self.key}."))]
@@ -230,30 +231,54 @@ class Airflow:
         )
 
     def rest(
-        self, method: str, path: str, query: dict[str, Any] | None, body: Any, timeout: float = 60
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None,
+        body: Any,
+        timeout: float = 60,
+        role: str = "Admin",
     ) -> tuple[int, Any]:
-        """Call the core REST API as the admin. :raises OSError: it does not answer."""
+        """Call the core REST API as a user with this role of Airflow's. :raises OSError: it does not answer."""
         target = self.row.api + urllib.parse.quote(path, safe="/~:@!$&'()*+,;=%")
         if query:
             flat = {k: _text(v) for k, v in query.items() if v is not None}
             target += "?" + urllib.parse.urlencode(flat, doseq=True)
-        status, reply = self._request(method, target, body, self._authorization(), timeout)
+        status, reply = self._request(method, target, body, self._authorization(role), timeout)
         if status == 401 and self.row.major >= 3:  # the token's life is over, or the api-server has a new secret
-            self._token = ""
-            status, reply = self._request(method, target, body, self._authorization(), timeout)
+            self._tokens.pop(role, None)
+            status, reply = self._request(method, target, body, self._authorization(role), timeout)
         return status, reply
 
-    def _authorization(self) -> dict[str, str]:
-        if self.row.major < 3:
-            return {"Authorization": "Basic " + base64.b64encode(f"{ADMIN}:{self.password}".encode()).decode()}
+    def _authorization(self, role: str) -> dict[str, str]:
         with self._lock:
-            if not self._token:
-                login = {"username": ADMIN, "password": self.password}
+            user = self._user(role)
+            if self.row.major < 3:
+                return {"Authorization": "Basic " + base64.b64encode(f"{user}:{self.password}".encode()).decode()}
+            if role not in self._tokens:
+                login = {"username": user, "password": self.password}
                 status, reply = self._request("POST", "/auth/token", login, {}, 30)
                 if status not in (200, 201):
                     raise OSError(f"the api-server gives no token: {status} {reply}")
-                self._token = reply["access_token"]
-        return {"Authorization": f"Bearer {self._token}"}
+                self._tokens[role] = reply["access_token"]
+            return {"Authorization": f"Bearer {self._tokens[role]}"}
+
+    def _user(self, role: str) -> str:
+        """Whom a role's calls are made as; made when it is first asked for, with the admin's password."""
+        name = f"mwaa-lab-{role.lower()}"
+        if name != ADMIN and name not in self._users:
+            self.database.sql(
+                "insert into ab_user (id, first_name, last_name, username, password, active, email) "
+                f"select (select max(id) + 1 from ab_user), 'mwaa-lab', '{role}', '{name}', password, active, "
+                f"'{name}@example.invalid' from ab_user where username = '{ADMIN}' "
+                f"and not exists (select 1 from ab_user where username = '{name}'); "
+                "insert into ab_user_role (id, user_id, role_id) "
+                "select (select max(id) + 1 from ab_user_role), u.id, r.id from ab_user u, ab_role r "
+                f"where u.username = '{name}' and r.name = '{role}' "
+                "and not exists (select 1 from ab_user_role x where x.user_id = u.id)"
+            )
+            self._users.add(name)
+        return name
 
     def _request(self, method: str, target: str, body: Any, headers: dict[str, str], timeout: float) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
