@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import Aws
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
-from conftest import BIN, ROOT, wait_for
+from conftest import BIN, ROOT, Lab, wait_for
 from cryptography.fernet import Fernet
 
 pytestmark = pytest.mark.e2e
@@ -187,3 +187,32 @@ def test_killed_while_it_sends_nothing_is_sent_twice(lab: Any, monkeypatch: pyte
         assert not export(lab, where)["changed"]
     finally:
         shutil.rmtree(many)
+
+
+# -- other Airflows: MWAA_E2E_SOURCES="1.10.12 3.0.6", each in a lab of its own
+
+
+@pytest.mark.skipif(not os.environ.get("MWAA_E2E_SOURCES"), reason="minutes for each; name them in MWAA_E2E_SOURCES")
+@pytest.mark.parametrize("database", ["postgresql", "sqlite"])
+@pytest.mark.parametrize("version", os.environ.get("MWAA_E2E_SOURCES", "none").split())
+def test_other_airflows_export_too(
+    version: str, database: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        lab.up("--source", version, "--source-database", database, "--seed-data", "small", "--engine", "stub")
+        where = f"s3://{bucket(lab)}/old"
+        home = Path(lab.status()["source"]["airflow_home"])
+        before = tree(home)
+        result = export(lab, where, "-vvv", environment_variables="state", on_difference="list")
+        assert result["changed"], result
+        assert tree(home) == before
+        assert "CANARY-" not in result["output"]
+        assert result["source"]["airflow_version"] == version
+        bundle = opened(lab, where, monkeypatch)
+        assert {"ledger"} <= set(bundle.read_state("connections"))
+        assert {"partner_token"} <= {key.lower() for key in bundle.read_state("variables")}
+        assert result["counts"]["dags"]
+        assert not export(lab, where, environment_variables="state", on_difference="list")["changed"]
+    finally:
+        lab.command("down", check=False)
