@@ -55,9 +55,9 @@ class Faults:
         if not self.found:
             return
         if len(self.found) == 1:
-            raise MigrationError(f"{self.what}: {self.found[0]}", faults=list(self.found))
+            raise MigrationError(f"{self.what}: {self.found[0]}")
         listed = "; ".join(f"({number}) {fault}" for number, fault in enumerate(self.found, 1))
-        raise MigrationError(f"{self.what}: {len(self.found)} faults: {listed}", faults=list(self.found))
+        raise MigrationError(f"{self.what}: {len(self.found)} faults: {listed}")
 
 
 # AWS error codes by meaning. Sources: botocore's data (mwaa, s3, kms, sts), botocore/retries/standard.py, the S3 and

@@ -344,11 +344,6 @@ operation:
   returned: success
   type: str
   sample: update
-faults:
-  description: What is wrong with the options, one sentence each.
-  returned: when options are wrong
-  type: list
-  elements: str
 error:
   description: AWS's error code and request id.
   returned: when AWS refused a call

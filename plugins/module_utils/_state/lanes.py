@@ -474,6 +474,8 @@ class ByCli(Lane):
         return replace(item, description=None), note
 
     def read(self, items: list[Item]) -> Current:
+        if not items and not (self.work.prune and self.work.kind == "variables"):
+            return {}  # nothing that it takes
         listed = self.cli.run("variables list -o json")
         if listed.failed or not isinstance(listed.parsed, list):
             raise MigrationError(
