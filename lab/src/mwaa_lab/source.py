@@ -240,7 +240,7 @@ def _install_extras(source: Source, row: versions.Version) -> None:
     shutil.copytree(
         SEEDS / "private", checkout, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
     )
-    if row.since(2, 5):
+    if row.since(2, 9):
         install.uv_pip(source.python, "--no-deps", "--no-index", "--no-build-isolation", "--editable", checkout)
         return
     # Its setuptools makes nothing editable out of a pyproject.toml alone.
