@@ -35,8 +35,10 @@ for dir in "$@" /etc/systemd/system /run/systemd/system /usr/local/lib/systemd/s
   for u in "$dir"/*.service; do
     [ -f "$u" ] && grep -q '^ExecStart=.*airflow' "$u" 2>/dev/null || continue
     script=$(sed -n 's/^ExecStart=//p' "$u" | grep -o '/[^ "'"'"'=]*/airflow' | head -n 1)
-    home=$(sed -n 's/^Environment=.*AIRFLOW_HOME=\([^ "'"'"']*\).*/\1/p' "$u" | tail -n 1)
-    for e in $(sed -n 's/^EnvironmentFile=-\{0,1\}//p' "$u"); do
+    name=${u##*/}
+    set -- "$u" "$u".d/*.conf /etc/systemd/system/"$name".d/*.conf /run/systemd/system/"$name".d/*.conf
+    home=$(sed -n 's/^Environment=.*AIRFLOW_HOME=\([^ "'"'"']*\).*/\1/p' "$@" 2>/dev/null | tail -n 1)
+    for e in $(sed -n 's/^EnvironmentFile=-\{0,1\}//p' "$@" 2>/dev/null | tr -d '"'"'"); do
       h=$(sed -n 's/^\(export \)\{0,1\}AIRFLOW_HOME=//p' "$e" 2>/dev/null | tr -d '"'"'" | tail -n 1); [ -n "$h" ] && home=$h
     done
     python=$(sed -n 's/^ExecStart=[-@:+!]*\(\/[^ ]*python[0-9.]*\) .*/\1/p' "$u" | head -n 1)

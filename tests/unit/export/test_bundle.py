@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +17,7 @@ import boto3
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
     Bundle,
+    LocalStore,
     StoredFile,
     canonical,
     changed_items,
@@ -296,3 +300,17 @@ def test_any_state_arrives_equal(variables: dict, connections: dict) -> None:
     assert not list(changed_items(variables, opened.read_state("variables"), "variables"))
     for key, item in variables.items():
         assert opened.digests("variables", key, item) == bundle.digests("variables", key, canonical("variables", item))
+
+
+def test_a_full_disk_leaves_what_was_there_and_nothing_half_written(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.write("dags/a.py", b"before")
+
+    def chunks() -> Iterator[bytes]:
+        yield b"x" * 100
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(MigrationError, match="dags/a.py cannot be written: No space left on device"):
+        store.write_stream("dags/a.py", chunks())
+    assert store.read("dags/a.py") == b"before"
+    assert [path.name for path in (tmp_path / "dags").iterdir()] == ["a.py"]

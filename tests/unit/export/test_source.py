@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
@@ -160,3 +161,16 @@ def test_what_is_no_agent_is_one_sentence() -> None:
         MigrationError, match=r"/nope does not run the agent \(sh: 1: /nope: not found\): set airflow_python"
     ):
         Agent(run, Source("/nope")).call({"op": "plan"})
+
+
+def test_the_probe_reads_the_home_from_a_units_drop_in(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "airflow.env").write_text(f'AIRFLOW_HOME="{tmp_path}/home"\n')
+    unit = tmp_path / "airflow-scheduler.service"
+    unit.write_text("[Service]\nUser=airflow\nExecStart=/v/bin/python /v/bin/airflow scheduler\n")
+    (tmp_path / f"{unit.name}.d").mkdir()
+    (tmp_path / f"{unit.name}.d" / "10-env.conf").write_text(f"[Service]\nEnvironmentFile=-{tmp_path}/airflow.env\n")
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SYSTEMD_UNIT_PATH": str(tmp_path)}
+    done = subprocess.run(["sh", str(PROBE)], env=environment, capture_output=True, text=True, check=True)
+    found = [one for one in Probe.parse(done.stdout).units if one["path"] == str(unit)]
+    assert found == [{"path": str(unit), "user": "airflow", "python": "/v/bin/python", "home": f"{tmp_path}/home"}]
