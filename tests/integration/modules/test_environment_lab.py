@@ -149,7 +149,7 @@ def test_a_bucket_in_another_region(lab: Any, base: Any, ensure: Any, given: dic
 
 def test_an_environment_that_is_updating(lab: Any, ensure: Any, given: dict[str, Any]) -> None:
     ensure(**given)
-    lab.admin("POST", "stub", {"update_seconds": 2})
+    lab.admin("POST", "stub", {"update_seconds": 6})
     started = ensure(**given, max_workers=5, wait=False)
     assert started["changed"] and started["environment"]["status"] == "UPDATING"
     start = time.time()
