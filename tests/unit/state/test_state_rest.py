@@ -176,3 +176,19 @@ def test_something_that_appears_meanwhile_is_overwritten(target: Any) -> None:
     wanted = Connection("a", "http", password="new", extra='{"new":1}')
     assert target.lane("connections").apply([Change("a", 0, wanted, "created")], lambda _done: None) == {}
     assert target.holds("connections")["a"] == values(wanted)
+
+
+def test_as_few_calls_as_can_be(make_target: Any) -> None:
+    """Connections with secrets in a call each; what holds none in bulk; reading in pages of 100."""
+    target = make_target("3.2.1")
+    bring(target, *(Connection(f"c{number}", "http", password="p") for number in range(150)))
+    assert len(target.calls) == 1 + 150
+    target.calls.clear()
+    target.lane("connections").read()
+    assert len(target.calls) == 2
+    target.calls.clear()
+    bring(target, *(Variable(f"v{number}", "text") for number in range(500)))
+    assert len(target.calls) == 1 + 5
+    target.calls.clear()
+    bring(target, *(Pool(f"p{number}", 1) for number in range(100)))
+    assert len(target.calls) == 1 + 1
