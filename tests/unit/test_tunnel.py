@@ -174,5 +174,5 @@ def test_api_host_without_the_plugin_around_it_is_refused(monkeypatch: pytest.Mo
 
     monkeypatch.delenv(TUNNEL, raising=False)
     with pytest.raises(MigrationError, match="set connection to local"):
-        _ = Aws({"api_host": "bastion"}).tunnel
+        assert Aws({"api_host": "bastion"}).tunnel
     assert Aws({}).tunnel is None
