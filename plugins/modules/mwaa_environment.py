@@ -403,6 +403,7 @@ def argument_spec():
         "secret_configuration_options": {"type": "dict", "no_log": True},
         "secrets_backend": {
             "type": "dict",
+            "no_log": False,
             "options": {
                 "prefix": {"type": "str", "default": "airflow"},
                 "connections_lookup_pattern": {"type": "str"},
