@@ -48,6 +48,13 @@ class Environment:
     def __init__(self, folder: Path, version: str):
         self.folder, self.name, self.version = folder, "lanes", version
         self._lab("up", "--engine", "airflow", "--source", "none")
+        try:
+            self._create()
+        except BaseException:
+            self.down()
+            raise
+
+    def _create(self) -> None:
         for line in self._lab("env").splitlines():
             name, _equals, value = line.removeprefix("export ").partition("=")
             os.environ[name] = value.strip("'\"")
@@ -56,7 +63,7 @@ class Environment:
         mwaa = self.aws.client("mwaa")
         mwaa.create_environment(
             Name=self.name,
-            AirflowVersion=version,
+            AirflowVersion=self.version,
             ExecutionRoleArn=os.environ["MWAA_LAB_ROLE_ARN"],
             SourceBucketArn=f"arn:aws:s3:::{os.environ['MWAA_LAB_BUCKET']}",
             DagS3Path="dags",
