@@ -116,7 +116,8 @@ def test_a_source_has_its_state_its_users_and_its_runs(folder: Path, version: st
         secret = state.canary(LabDir(folder).id)
         assert count("variable") == len(state.variables(secret))
         assert count("connection", "conn_id = 'uri_hostile'") == 1
-        assert count("connection") >= len(state.connections(secret))
+        refused = 0 if airflow.row.major < 3 else 1  # extra_is_no_json
+        assert count("connection") >= len(state.connections(secret)) - refused
         assert count("slot_pool") == len(state.pools())
         assert count("ab_user") == len(state.USERS) + 1
         assert count("dag_run", "state = 'success'") >= 5

@@ -80,7 +80,7 @@ class Version:
 
     def components(self, port: int) -> dict[str, list[str]]:
         """The long-running commands, by component, without whose health nothing works."""
-        scheduler = ["scheduler", "--skip-serve-logs"] if self.since(2) else ["scheduler"]
+        scheduler = ["scheduler", "--skip-serve-logs"] if self.since(2, 2) else ["scheduler"]
         if self.since(3):
             api = ["api-server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
             return {"api-server": api, "scheduler": scheduler, "dag-processor": ["dag-processor"]}
