@@ -58,6 +58,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "wait_timeout": {"type": "int", "default": 1200},
 }
 INTERVAL = 10.0
+SILENCE = 75.0  # seconds without a report: MWAA sees a deletion after about 30 s and parses every 30 s [UG mwaa-faqs]
 GRANT = "mwaa-migration-"  # what the names of our grants begin with
 
 
@@ -343,6 +344,17 @@ class _Inside:
             return True if not body.get("rows") else None
 
         self._wait(clean, "Airflow to parse the file that removes the agent's rows", lambda: str(seen["rows"]))
+        self._purge(f"{lane.folder}/")
+        quiet: dict[str, Any] = {"versions": [], "since": self._clock.monotonic()}
+
+        def silent() -> bool | None:
+            there, now = versions(s3, lane.bucket, report), self._clock.monotonic()
+            if there != quiet["versions"]:
+                quiet.update(versions=there, since=now)
+            return True if now - quiet["since"] >= SILENCE else None
+
+        self._wait(silent, "the last parsing of that file, which is deleted")
+        self._purge(report)
 
     def _wait(self, probe: Callable[[], Any], what: str, state: Callable[[], str] = lambda: "") -> None:
         wait_until(

@@ -109,7 +109,7 @@ class World(Clock):
 
     def parse(self) -> None:
         """Airflow 2 parses what stands in the place of the agent's DAG file, now and then."""
-        text = self.s3.current().get(AGENT[1], b"").decode()
+        text = self.s3.current()[AGENT[1]].decode()
         assert "CANARY-url" in text and "settings.engine" in text
         self.parsed += 1
         if self.parsed % 2 == 0:
@@ -183,6 +183,23 @@ def test_on_airflow_2_rows_go_before_the_file_that_removes_them_and_after_a_pars
     put, first_purge = world.log.index(f"put {AGENT[1]}"), world.log.index(f"purge {AGENT[0]}")
     assert world.log.index(f"delete {AGENT[0]}") < put < first_purge and world.parsed >= 4
     assert not [line for line in world.log if line.startswith("DELETE")]  # that would be told in the audit log
+
+
+def test_a_report_that_comes_after_the_file_is_gone_goes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the agent's files was there; a scheduler that has not seen their end yet reports once more."""
+    world = World()
+    world.s3.versions = [row for row in world.s3.versions if not row[0].startswith("mwaa-migration/demo/")]
+    purge, late = world.s3.delete_objects, []
+
+    def slow(Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
+        reply = purge(Bucket, Delete)
+        if not late:
+            late.append(world.s3.put_object("bucket", "mwaa-migration/demo/cleanup.json", b"{}"))
+        return reply
+
+    monkeypatch.setattr(world.s3, "delete_objects", slow)
+    assert world.clean()["changed"] and late
+    assert {key for key, _version, _content in world.s3.versions} == set(THEIRS)
 
 
 def test_on_airflow_3_a_dag_is_deleted_once_its_file_is_gone() -> None:
