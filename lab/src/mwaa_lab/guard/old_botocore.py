@@ -22,14 +22,15 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if spec is not None:
-            load = spec.loader.exec_module
+        loader = getattr(spec, "loader", None)
+        if loader is not None:
+            load = loader.exec_module
 
             def exec_module(module):
                 load(module)
                 _change(module.Session)
 
-            spec.loader.exec_module = exec_module
+            setattr(loader, "exec_module", exec_module)  # noqa: B010 - a method of this one loader
         return spec
 
 
