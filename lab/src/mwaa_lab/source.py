@@ -246,7 +246,7 @@ def _install_extras(source: Source, row: versions.Version) -> None:
     # Its setuptools makes nothing editable out of a pyproject.toml alone.
     (checkout / "pyproject.toml").unlink()
     (checkout / "setup.py").write_text(SETUP)
-    words = [source.python, "setup.py", "--quiet", "develop", "--no-deps"]
+    words = [str(source.python), "setup.py", "--quiet", "develop", "--no-deps"]
     run = subprocess.run(words, cwd=checkout, env=install.installer_environment(), capture_output=True, text=True)
     if run.returncode:
         raise LabError(f"acme-datalib could not be installed: {run.stderr.strip()[-500:]}")
