@@ -28,8 +28,12 @@ RESERVED = re.compile(
 # they describe the source's machine or its session
 OWN = re.compile(
     r"^(HOME|USER|LOGNAME|SHELL|PWD|OLDPWD|PATH|LANG|LC_.*|TERM|TMPDIR|HOSTNAME|MAIL|SHLVL|_|INVOCATION_ID|JOURNAL_STREAM"
-    r"|AWS_.*|NOTIFY_SOCKET|SYSTEMD_.*|VIRTUAL_ENV|PYTHON.*|LD_.*|SSH_.*|SUDO_.*)$"
+    r"|AWS_.*|NOTIFY_SOCKET|SYSTEMD_.*|VIRTUAL_ENV|PYTHON.*|LD_.*|SSH_.*|SUDO_.*"
+    # the shell's own: to assign to some ends the script, and with it the environment's start; others change its meaning
+    r"|UID|EUID|PPID|SHELLOPTS|BASH.*|IFS|ENV|CDPATH|PS[0-4])$"
 )
+# POSIX, "Name": anything else would be code in the script
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass
@@ -89,6 +93,8 @@ def decide(environment: list[dict[str, Any]], choice: str, target_version: str) 
             )
         elif entry["value"] is None:
             leave(f"{where} and is no text in UTF-8")
+        elif scripts and not NAME.fullmatch(name):
+            leave(f"{where}; no shell takes such a name, so a startup script cannot set it")
         elif scripts:
             lines.append(f"export {name}={shlex.quote(entry['value'])}")
         elif choice == "list":
