@@ -134,6 +134,10 @@ class Store(ABC):
         """Write in one step, but only while the file has this tag (None: while there is none); whether it was done."""
 
     @abstractmethod
+    def delete_if(self, path: str, tag: str) -> bool:
+        """Delete in one step, but only while the file has this tag; whether it was done."""
+
+    @abstractmethod
     def holds(self, file: StoredFile, listing: dict[str, tuple[int, str | None]]) -> bool:
         """Whether this very content is there; listing: what list() said."""
 
@@ -218,17 +222,30 @@ class LocalStore(Store):
             raise MigrationError(f"{self.url}/{path} cannot be read: {error.strerror}") from None
 
     def write_if(self, path: str, data: bytes, tag: str | None) -> bool:
-        target = self.folder / check_path(path)
+        with self._alone(path):
+            now = self.read_tagged(path)
+            if (now.tag if now else None) != tag:
+                return False
+            self.write(path, data)
+            return True
+
+    def delete_if(self, path: str, tag: str) -> bool:
+        with self._alone(path):
+            now = self.read_tagged(path)
+            if now is None or now.tag != tag:
+                return False
+            self.delete(path)
+            return True
+
+    @contextlib.contextmanager
+    def _alone(self, path: str) -> Iterator[None]:
+        """Nobody else looks and writes meanwhile. The bundle's own folder stands for it: those in it come and go."""
         try:
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder = os.open(target.parent, os.O_RDONLY)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder = os.open(self.folder, os.O_RDONLY)
             try:
-                fcntl.flock(folder, fcntl.LOCK_EX)  # nobody else looks or writes between our two steps
-                now = self.read_tagged(path)
-                if (now.tag if now else None) != tag:
-                    return False
-                self.write(path, data)
-                return True
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                yield
             finally:
                 os.close(folder)
         except OSError as error:
@@ -371,14 +388,25 @@ class S3Store(Store):
         try:
             self._s3.put_object(Bucket=self.bucket, Key=self.key(path), Body=data, **condition)
         except Exception as exception:
-            if not is_aws_error(exception):
-                raise
-            error = aws_error(exception, f"write {self.url}/{path}")
-            # another one was faster, or is at it, or has taken the file away
+            return self._overtaken(exception, f"write {self.url}/{path}")
+        return True
+
+    def delete_if(self, path: str, tag: str) -> bool:
+        try:
+            self._s3.delete_object(Bucket=self.bucket, Key=self.key(path), IfMatch=tag)
+        except Exception as exception:
+            return self._overtaken(exception, f"delete {self.url}/{path}")
+        return True
+
+    @staticmethod
+    def _overtaken(exception: Exception, action: str) -> bool:
+        """False where another one was faster, or is at it, or has taken the file away; what else is wrong is raised."""
+        if is_aws_error(exception):
+            error = aws_error(exception, action)
             if error.code in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409"):
                 return False
             raise error from exception
-        return True
+        raise exception
 
     def holds(self, file: StoredFile, listing: dict[str, tuple[int, str | None]]) -> bool:
         size, etag = listing.get(file.path, (None, None))

@@ -21,6 +21,7 @@ import os
 import socket
 import subprocess
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -61,8 +62,11 @@ class Run:
         return self.host, self.place, self.pid, self.born
 
     def is_dead(self, here: Run) -> bool:
-        """Known to have ended, as seen from `here`."""
-        return (self.host, self.place) == (here.host, here.place) and _born(self.pid) != self.born
+        """Known to have ended. here: who asks. Only the very machine can tell, and a module may run on another one."""
+        if (self.host, self.place) != (here.host, here.place) or here.place != _place():
+            return False
+        now = _born(self.pid)
+        return now != self.born and (now != "" or not _hidden(self.pid))
 
 
 def run_of(pid: int, breaks: bool = False, passing: bool = False) -> Run:
@@ -101,6 +105,7 @@ class Lock:
         self._lost: MigrationError | None = None
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
+        self._writing = threading.Lock()
 
     def look(self) -> None:
         """Read only: whether the way is free."""
@@ -118,20 +123,25 @@ class Lock:
 
     def stop(self) -> None:
         self._done.set()
+        with self._writing:  # a refresh that is under way would bring back what is released next
+            pass
 
     def _keep(self) -> None:
-        while not self._done.wait(REFRESH):
+        while not self._done.wait(REFRESH) and self._lost is None:
             with contextlib.suppress(Exception):  # the network's moods: the next time, or the next call
                 self.refresh()
 
-    def _take(self) -> None:
+    def _take(self, again: bool = False) -> None:
+        """again: it was ours a moment ago. Whoever has it now took it away, dead or not, and is not pushed out."""
         for _attempt in range(ATTEMPTS):
             there = self.store.read_tagged(self.path)
             owner, since = _read(there)
             mine = owner is not None and owner.key == self.run.key
+            if again and there is None:
+                raise MigrationError(f"{self.store.url}/{self.path} is gone", code="Locked")
             if mine and there is not None and there.age < REFRESH:
                 return
-            if there is not None and not mine and self._respects(owner, there.age):
+            if there is not None and not mine and (again or self._respects(owner, there.age)):
                 raise self._refusal(owner, since, there.age)
             document = {"owner": asdict(self.run), "since": since if mine else _now()}
             text = json.dumps(
@@ -142,11 +152,14 @@ class Lock:
         raise MigrationError(f"{self.store.url}/{self.path} changes all the time: others are at work there, try later")
 
     def refresh(self) -> None:
-        try:
-            self._take()
-        except MigrationError as error:
-            if error.code == "Locked":
-                self._lost = error
+        with self._writing:
+            if self._done.is_set():
+                return
+            try:
+                self._take(again=True)
+            except MigrationError as error:
+                if error.code == "Locked":
+                    self._lost = error
 
     def check(self) -> None:
         if self._lost is not None:
@@ -154,11 +167,11 @@ class Lock:
 
     def release(self) -> bool:
         """Whether there was one of ours."""
-        owner, _since = _read(self.store.read_tagged(self.path))
-        if owner is None or owner.key != self.run.key:
+        there = self.store.read_tagged(self.path)
+        owner, _since = _read(there)
+        if there is None or owner is None or owner.key != self.run.key:
             return False
-        self.store.delete(self.path)
-        return True
+        return self.store.delete_if(self.path, there.tag)
 
     def _respects(self, owner: Run | None, age: float) -> bool:
         if owner is None:
@@ -240,11 +253,22 @@ def _born(pid: int) -> str:
     return done.stdout.strip()
 
 
+def _hidden(pid: int) -> bool:
+    """Whether a process of somebody else's lives there that /proc does not show (hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
 def _place() -> str:
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
-        return ""
+        return f"{uuid.getnode():012x}"
 
 
 def _now() -> str:

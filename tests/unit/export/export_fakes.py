@@ -104,6 +104,10 @@ class FakeS3:
         return {"ContentLength": len(body), "VersionId": version, "ETag": etag, "ChecksumSHA256": checksum}
 
     def delete_object(self, **params: Any) -> dict[str, Any]:
+        check_input("s3", "DeleteObject", params)
+        versions = self.objects.get(params["Key"])
+        if versions and params.get("IfMatch") not in (None, _etag(versions[-1][1])):
+            raise aws_failure("PreconditionFailed", operation="DeleteObject", status=412)
         if self.objects.pop(params["Key"], None) is not None:
             self.writes.append("delete " + params["Key"])
         return {}

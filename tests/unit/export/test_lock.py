@@ -143,6 +143,70 @@ def test_a_lock_that_was_broken_meanwhile_is_told(store: Store) -> None:
     assert owner(store) == "ada"
 
 
+def test_who_once_broke_a_lock_does_not_push_out_who_came_after_him(store: Store) -> None:
+    with pytest.raises(MigrationError, match="taken away while this ran"):  # noqa: SIM117
+        with held(store, "demo", dataclasses.replace(HERE, breaks=True)) as lock:
+            lock.take()
+            Lock(store, "demo", dataclasses.replace(ELSEWHERE, breaks=True)).take()
+            lock.refresh()
+    assert owner(store) == "ada"
+
+
+def test_a_lock_that_another_broke_and_gave_back_is_told_too(store: Store) -> None:
+    with pytest.raises(MigrationError, match="taken away while this ran: .*locks/demo.json is gone"):  # noqa: SIM117
+        with held(store, "demo", HERE) as lock:
+            lock.take()
+            Lock(store, "demo", dataclasses.replace(ELSEWHERE, breaks=True)).take()
+            release(store, run=ELSEWHERE)
+            lock.refresh()
+
+
+def test_releasing_takes_nothing_away_from_who_took_over_in_that_very_moment(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Lock(store, "demo", HERE).take()
+    look = store.read_tagged
+
+    def look_and_lose(path: str) -> Any:
+        seen = look(path)
+        monkeypatch.setattr(store, "read_tagged", look)
+        Lock(store, "demo", dataclasses.replace(ELSEWHERE, breaks=True)).take()
+        return seen
+
+    monkeypatch.setattr(store, "read_tagged", look_and_lose)
+    assert release(store, run=HERE) == []
+    assert owner(store) == "ada"
+
+
+def test_after_the_end_no_refresh_brings_a_lock_back(store: Store) -> None:
+    with held(store, "demo", HERE) as lock:
+        lock.take()
+    release(store, run=HERE)
+    lock.refresh()
+    assert not store.exists(PATH)
+
+
+def test_a_module_elsewhere_does_not_take_its_own_processes_for_the_controllers(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (dataclasses.replace(HERE, pid=pid, born="1") for pid in (2**22 + 1, 2**22 + 2))
+    monkeypatch.setattr(_lock, "_place", lambda: "the host that the module was sent to")
+    Lock(store, "demo", first).take()
+    with pytest.raises(MigrationError, match="is locked"), held(store, "demo", second):
+        pass
+
+
+def test_a_process_that_proc_hides_is_not_dead(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    Lock(store, "demo", dataclasses.replace(HERE, pid=4242)).take()
+    monkeypatch.setattr(_lock, "_born", lambda _pid: "")
+    monkeypatch.setattr(os, "kill", kill)
+    with pytest.raises(MigrationError, match="is locked"), held(store, "demo", HERE):
+        pass
+
+
 def test_a_module_that_runs_by_itself_leaves_no_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(_lock.VARIABLE, raising=False)
     with held(store, "demo") as lock:
