@@ -35,7 +35,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._state.model import
     as_state,
     values,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import RestLane, Unlistable
+from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import Held, SecretStore, write_connection
 
 LANES = ("auto", "rest", "cli", "agent", "secrets_manager")
@@ -451,9 +451,13 @@ class ByCli(Lane):
     name = "cli"
     NEVER = "secrets never travel by cli, whose arguments stand in Airflow's audit log"
 
-    def __init__(self, work: Work, cli: Cli, hides: Callable[[Item], bool]):
+    def __init__(self, work: Work, cli: Cli, masking: Masking):
         super().__init__(work)
-        self.cli, self._hides = cli, hides
+        self.cli = cli
+        self._masking = masking.switched_on()  # what is secret does not depend on what this Airflow hides
+
+    def _hides(self, item: Item) -> bool:
+        return self._masking.hides(item.id) or self._masking.exposes(item) is not None
 
     def adapt(self, item: Item) -> Adapted:
         def refused(reason: str) -> Adapted:

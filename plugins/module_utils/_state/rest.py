@@ -21,6 +21,7 @@ What Airflow's own code does, read and tried in 2.11.2 (/api/v1) and 3.2.1 (/api
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import threading
@@ -84,6 +85,12 @@ class Masking:
         names = [*SENSITIVE, *(SENSITIVE_3 if major >= 3 else []), *(name.strip() for name in more.split(","))]
         self.names = tuple(name for name in names if name)
         self.on = options.get("core.hide_sensitive_var_conn_fields", "True").strip().lower() not in ("false", "f", "0")
+
+    def switched_on(self) -> Masking:
+        """The same names, also where core.hide_sensitive_var_conn_fields is off."""
+        other = copy.copy(self)
+        other.on = True
+        return other
 
     def hides(self, name: str) -> bool:
         """should_hide_value_for_key of both majors."""

@@ -191,9 +191,7 @@ def _lane(ctx: Any, work: Work, environment: dict[str, Any], key: str | None) ->
     if choice.lane == "secrets_manager":
         lane = BySecrets(work, _secret_store(ctx, work, environment, version), api, agent)
     elif choice.lane == "cli":
-        lane = ByCli(
-            work, Cli.of(ctx.aws, name), lambda item: masking.hides(item.id) or masking.exposes(item) is not None
-        )
+        lane = ByCli(work, Cli.of(ctx.aws, name), masking)
     elif choice.lane == "rest" and api:
         lane = ByRest(work, api, agent)
     elif version[0] >= 3 and agent:

@@ -122,7 +122,7 @@ def test_cli(data: Any) -> None:
     commands, masking = Commands(), Masking(2)
 
     def lane(work: Work) -> Lane:
-        return ByCli(work, commands, lambda item: masking.hides(item.id) or masking.exposes(item) is not None)  # type: ignore[arg-type]
+        return ByCli(work, commands, masking)  # type: ignore[arg-type]
 
     for _round in range(2):
         work = bring("variables", wanted_of(data, "variables"), lane)

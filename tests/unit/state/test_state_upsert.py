@@ -459,6 +459,16 @@ def test_cli_takes_words_that_hold_no_secret(target: Any, call: Any, monkeypatch
     assert call("variables", rows, lane="cli")["counts"] == {"unchanged": 1}
 
 
+def test_cli_takes_no_secret_although_this_airflow_hides_nothing(
+    target: Any, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli = Cli(target)
+    monkeypatch.setattr(module, "Cli", SimpleNamespace(of=lambda *_all: cli))
+    call.environment["AirflowConfigurationOptions"] = {"core.hide_sensitive_var_conn_fields": "False"}
+    result = call("variables", [{"key": "db_password", "value": SECRET}], lane="cli")
+    assert not result["results"] and SECRET not in str(cli.commands)
+
+
 def test_cli_lists_what_it_cannot_take_at_all(target: Any, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cli = Cli(target)
     monkeypatch.setattr(module, "Cli", SimpleNamespace(of=lambda *_all: cli))
