@@ -181,6 +181,26 @@ def test_what_is_no_longer_held_back_stays_hidden_until_it_is_replaced(folder: P
     assert not run(s3, folder)["changed"]
 
 
+def test_what_the_source_hides_is_never_seen_not_even_while_it_is_published(folder: Path) -> None:
+    (folder / "eager.py").write_text(EAGER)
+    (folder / ".airflowignore").write_text("eager\n")
+    s3 = FakeS3()
+    assert run(s3, folder)["held_back"] == []
+    assert s3.writes()[0] == "dags/.airflowignore"
+    (folder / "eager.py").write_text(EAGER + "# new\n")
+    (folder / ".airflowignore").write_text("eager|old\n")
+    run(s3, folder)
+    assert s3.writes()[:3] == ["dags/.airflowignore", "dags/eager.py", "dags/.airflowignore"]
+
+
+def test_an_object_of_somebody_elses_is_no_reason_to_take_the_lock(folder: Path) -> None:
+    s3, taken = FakeS3(), []
+    run(s3, folder, before_writing=lambda: taken.append("first"))
+    s3.objects["dags/theirs.py"] = (b"", "e", "v", None)
+    assert run(s3, folder, before_writing=lambda: taken.append("second"))["counts"]["extra"] == 1
+    assert taken == ["first"]
+
+
 def test_what_an_exception_kept_from_being_written_is_not_remembered_as_written(folder: Path) -> None:
     s3 = FakeS3()
     run(s3, folder)

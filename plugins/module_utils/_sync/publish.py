@@ -165,9 +165,9 @@ def publish(
         with aws_errors(f"reach the bucket {target.bucket}"):
             here.require_fit()
     if not check_mode and here is not None:
-        if any(change.action != "unchanged" for change in changes):
+        if any(change.action in ("created", "updated", "deleted") for change in changes):
             before_writing()
-        _apply(here, target, index, changes, merged.names, held_back=bool(layout.held_back))
+        _apply(here, target, index, changes, merged.names)
     return _result(target, merged, layout, changes, artefacts, check_mode)
 
 
@@ -402,19 +402,17 @@ def _apply(
     index: Index,
     changes: list[Change],
     names: list[str],
-    *,
-    held_back: bool,
 ) -> None:
     where = f"s3://{bucket.name}/{target.dag_s3_path}/"
     writes = [change for change in changes if change.action in ("created", "updated")]
     ignore = [change for change in writes if change.key.rpartition("/")[2] == IGNORE_FILE]
     others = [change for change in writes if change.key.rpartition("/")[2] != IGNORE_FILE]
     # MWAA may mirror the bucket at any moment: what hides a file is there before the file, and until it is replaced
-    replaced = [change for change in ignore if change.action == "updated"] if held_back and others else []
+    replaced = [change for change in ignore if change.action == "updated"] if others else []
     with aws_errors(f"read {where}{IGNORE_FILE}"):
         meanwhile = [_meanwhile(bucket, change) for change in replaced]
     created = [change for change in ignore if change not in replaced]
-    phases = [created + meanwhile, others, replaced] if held_back or not ignore else [others, ignore]
+    phases = [created + meanwhile, others, replaced]
     gone = [change for change in changes if change.action == "deleted"]
     done = 0
 
