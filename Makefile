@@ -85,10 +85,10 @@ lint: versions ## ruff, mypy, ansible-lint (production), documentation
 	tests/sanity/docs-lint
 
 unit: versions ## milliseconds each
-	@python -m pytest -q tests/unit
+	@python -m pytest -q -n 2 tests/unit
 
 lab-test: versions ## playbooks and modules against stub environments
-	@python -m pytest -q -m lab tests/integration
+	@python -m pytest -q -m lab -n 4 --dist loadfile tests/integration
 
 e2e: versions ## the main job, one real Airflow to another
 	@python -m pytest -q tests/e2e/test_main_job.py
