@@ -36,6 +36,7 @@ SEEDS = Path(__file__).parent / "seeds"
 KEY = "source"
 HOST_PROCESS = "host"
 RUN_SECONDS = 240.0
+START_SECONDS = 60.0
 
 SETUP = """\
 from setuptools import setup
@@ -276,7 +277,7 @@ def start(lab: LabDir) -> None:
     door.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "mwaa_lab.source", "--dir", str(lab.path)]
     host = processes.spawn(lab, HOST_PROCESS, argv, {**install.installer_environment(), **lab.environment()}, log)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + START_SECONDS + 60
     while not door.exists():
         if host.poll() is not None or time.monotonic() > deadline:
             raise LabError(f"The source's host does not start: {tail(log)}")
@@ -288,8 +289,7 @@ def wait_for_runs(lab: LabDir, say: Callable[[str], None]) -> None:
     source = Source(lab)
     airflow = source.airflow()
     deadline = time.monotonic() + RUN_SECONDS
-    there = {path.stem for path in (source.airflow_home / "dags").glob("*.py")}
-    wanted = {dag_id: count for dag_id, count in seed.RUNS.items() if dag_id in there}
+    wanted = eras.runs(airflow.row, seed.RUNS)
     while time.monotonic() < deadline:
         rows = airflow.database.sql("select dag_id, count(*) from dag_run where state = 'success' group by dag_id")
         done = {dag_id: int(count) for dag_id, count in (row.split("|") for row in rows.split())}
@@ -318,7 +318,16 @@ class Host:
             asyncio.get_running_loop().add_signal_handler(name, stopping.set)
         processes.end_with_folder(self.lab)
         airflow = self.source.airflow(self.supervisor)
-        airflow.start(airflow.row.seed_components)
+        first, *others = airflow.row.seed_components
+        airflow.start((first,))
+        deadline = time.monotonic() + START_SECONDS
+        while others and not await asyncio.to_thread(airflow.answers):
+            # A task of Airflow 3 that finds no API server fails, and is tried again only after its retry delay.
+            if stopping.is_set() or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.3)
+        if others:
+            airflow.start(tuple(others))
         acceptor = await ssh.serve(self.lab, processes.free_port(), self.source.home, self.source.login_environment())
         while not stopping.is_set():
             try:

@@ -35,6 +35,16 @@ from airflow.__main__ import main
 sys.exit(main())
 """
 
+# Airflow 2.0's webserver looks for it on PATH.
+GUNICORN_SCRIPT = """\
+#!{python}
+import sys
+
+from gunicorn.app.wsgiapp import run
+
+sys.exit(run())
+"""
+
 AIRFLOW_1_SCRIPT = """\
 #!{python}
 from airflow.bin.cli import CLIFactory
@@ -211,7 +221,9 @@ def overlay(row: Version, place: Path) -> Path:
     # addsitedir, not a bare path: the base has .pth files of its own.
     (site / "_mwaa_lab_base.pth").write_text(f"import site; site.addsitedir({str(site_packages(shared, row))!r})\n")
     interpreter = place / "bin" / "python"
-    script = place / "bin" / "airflow"
-    script.write_text((AIRFLOW_SCRIPT if row.since(2) else AIRFLOW_1_SCRIPT).format(python=interpreter))
-    script.chmod(0o755)
+    scripts = {"airflow": AIRFLOW_SCRIPT if row.since(2) else AIRFLOW_1_SCRIPT, "gunicorn": GUNICORN_SCRIPT}
+    for name, text in scripts.items():
+        script = place / "bin" / name
+        script.write_text(text.format(python=interpreter))
+        script.chmod(0o755)
     return interpreter

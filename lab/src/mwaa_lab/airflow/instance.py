@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import json
@@ -206,6 +207,12 @@ class Airflow:
         raise LabError(
             f"{self.key} is not healthy after {timeout:.0f} s:\n{tail(self.home / 'logs' / 'scheduler.out')}"
         )
+
+    def answers(self) -> bool:
+        """The web server speaks, whatever it says of the other parts."""
+        with contextlib.suppress(OSError):
+            return self._request("GET", self.row.health[0], None, {}, timeout=3)[0] == 200
+        return False
 
     def healthy(self) -> bool:
         path, parts = self.row.health

@@ -91,7 +91,7 @@ class Version:
     @property
     def triggerer(self) -> list[str]:
         """The command for what deferred tasks wait in; empty: there is none before 2.2."""
-        return [] if not self.since(2, 2) else ["triggerer", "--skip-serve-logs"] if self.since(2, 4) else ["triggerer"]
+        return [] if not self.since(2, 2) else ["triggerer", "--skip-serve-logs"] if self.since(2, 6) else ["triggerer"]
 
     @property
     def seed_components(self) -> tuple[str, ...]:

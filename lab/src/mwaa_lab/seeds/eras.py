@@ -42,6 +42,11 @@ def belongs(row: Version, path: str) -> bool:
     return since <= row.parts < before
 
 
+def runs(row: Version, wanted: dict[str, int]) -> dict[str, int]:
+    """How many runs each DAG has had soon after the source starts."""
+    return {dag_id: count for dag_id, count in wanted.items() if belongs(row, f"dags/{dag_id}.py")}
+
+
 def words(row: Version, text: str) -> str:
     """The text of a DAG file in the words of this version."""
     for since, new, old in WORDS:
@@ -73,12 +78,17 @@ def configuration(row: Version, text: str) -> str:
         sections["core"] += sections.pop("database")
         sections["api"] = [line.replace("auth_backends", "auth_backend") for line in sections["api"]]
     if not row.since(2, 2):
-        sections["core"] = [line.replace("max_active_tasks_per_dag", "dag_concurrency") for line in _without(sections["core"], "dag_concurrency")]
+        sections["core"] = [
+            line.replace("max_active_tasks_per_dag", "dag_concurrency")
+            for line in _without(sections["core"], "dag_concurrency")
+        ]
     if not row.since(2):
         sections["core"] += sections.pop("logging")
         sections["scheduler"] += sections.pop("metrics")
         sections["webserver"].append("rbac = True")
-        sections["core"] = [line.replace("= 45.0", "= 45") for line in _without(sections["core"], "sensitive_var_conn_names")]
+        sections["core"] = [
+            line.replace("= 45.0", "= 45") for line in _without(sections["core"], "sensitive_var_conn_names")
+        ]
         sections["api"] = ["auth_backend = airflow.api.auth.backend.deny_all"]
     if row.since(3):
         sections["core"].append("auth_manager = airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager")
