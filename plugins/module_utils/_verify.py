@@ -17,7 +17,7 @@ import functools
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
@@ -29,6 +29,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
     open_store,
     state_path,
 )
+from ansible_collections.mwaa.migration.plugins.module_utils._dags import IGNORE_FILE
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access, reach
@@ -43,8 +44,9 @@ from ansible_collections.mwaa.migration.plugins.module_utils._state.model import
 from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import Backend, SecretStore
 from ansible_collections.mwaa.migration.plugins.module_utils._state.upsert import select
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.merge import place
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.publish import publish
-from ansible_collections.mwaa.migration.plugins.module_utils._sync.source import find_target, open_sources
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.source import Source, find_target, open_sources
 
 AGENT_DAGS = ("mwaa_agent", "mwaa_agent_poll")
 NOTHING = Access(False, False, "There is no environment yet.")
@@ -230,11 +232,21 @@ class SourceDag:
     path: str | None
 
 
-def source_dags(inventory: Mapping[str, Any], paths: Iterable[str]) -> list[SourceDag]:
-    """The DAGs of the inventory. Its files are told by the longest path of the DAG folder that they end with."""
-    known = set(paths)
+def source_dags(inventory: Mapping[str, Any], folders: Mapping[str, set[str]]) -> list[SourceDag]:
+    """The DAGs of the inventory. Its files are told by the longest path of the DAG folder that they end with.
+
+    folders: {folder in the environment's DAG folder: paths of the source's DAG folder that went there}.
+    """
+
+    def path_of(location: str) -> str | None:
+        for into, paths in folders.items():
+            path = relative(location, paths)
+            if path is not None:
+                return f"{into}/{path}" if into else path
+        return None
+
     return [
-        SourceDag(str(dag["dag_id"]), relative(str(dag.get("path") or dag.get("fileloc") or ""), known))
+        SourceDag(str(dag["dag_id"]), path_of(str(dag.get("path") or dag.get("fileloc") or "")))
         for dag in inventory.get("dags") or []
     ]
 
@@ -328,8 +340,12 @@ def _last_line(trace: Any) -> str:
 
 @dataclass
 class Findings:
-    """What is neither equal nor listed (errors), and what deserves a look (warnings)."""
+    """What is neither equal nor listed (errors), and what deserves a look (warnings).
 
+    source: said of state, where there are several sources: ' of s3://…'.
+    """
+
+    source: str = ""
     items: list[dict[str, str]] = field(default_factory=list)
     short: list[str] = field(default_factory=list)
 
@@ -367,7 +383,11 @@ def judge_state(compared: Mapping[str, Compared], listed: Mapping[tuple[str, str
             return [identifier for identifier in identifiers if (singular, identifier) not in listed]
 
         for identifier in unlisted(result.missing):
-            findings.error(f"{singular} {identifier}", "is missing in the environment", "run the import stage again")
+            findings.error(
+                f"{singular} {identifier}{findings.source}",
+                "is missing in the environment",
+                "run the import stage again",
+            )
         for identifier in result.different:
             reason = listed.get((singular, identifier))
             if reason is not None and excused(reason, result.different[identifier]):
@@ -375,13 +395,13 @@ def judge_state(compared: Mapping[str, Compared], listed: Mapping[tuple[str, str
             named = ", ".join(result.different[identifier])
             verb = "differ" if len(result.different[identifier]) > 1 else "differs"
             findings.error(
-                f"{singular} {identifier}",
+                f"{singular} {identifier}{findings.source}",
                 f"{named} {verb}",
                 "run the import stage with on_conflict: overwrite, unless it was changed in the environment on purpose",
             )
         for identifier in unlisted(result.errors):
             findings.error(
-                f"{singular} {identifier}",
+                f"{singular} {identifier}{findings.source}",
                 f"cannot be read in the environment: {result.errors[identifier]}",
                 "look at the environment's Task log of the DAG mwaa_agent",
             )
@@ -486,6 +506,25 @@ def judge_dags(
     return {"source": len(dags), "target": len(there), "equal": len(equal)}, not_carried
 
 
+def _of_these(published: Mapping[str, Any], sources: Iterable[Source]) -> dict[str, Any]:
+    """What publish() says, of these sources alone: their DAG files, and what all sources share."""
+    root = f"{published['dag_s3_path']}/"
+    own = {place(source, path) for source in sources for path in source.dags.files}
+
+    def theirs(path: str) -> bool:
+        return path not in own and path.rpartition("/")[2] != IGNORE_FILE
+
+    return {
+        **published,
+        "results": [
+            item
+            for item in published["results"]
+            if not (item["key"].startswith(root) and theirs(item["key"][len(root) :]))
+        ],
+        "held_back": [item for item in published["held_back"] if item["path"] in own],
+    }
+
+
 def judge_versions(environment: Mapping[str, Any], published: Mapping[str, Any], findings: Findings) -> None:
     """Plugins: the bucket's are the bundle's, and the environment runs with them."""
     changed = {item["key"] for item in published["results"] if item["action"] in ("created", "updated")}
@@ -580,26 +619,118 @@ def verify(aws: Any, params: Mapping[str, Any], *, check_mode: bool) -> dict[str
 
     Raises MigrationError, with all of it in its details, when something is wrong and `fail` is set.
     """
-    verification = Verification(aws, params, check_mode)
-    result = verification.result()
-    wrong = verification.findings.short
+    sources = params["sources"] or [{**params, "source": params["bundle"], "not_carried": []}]
+    if not sources[0]["source"]:
+        raise MigrationError("neither bundle nor sources name a bundle: give one of them")
+    publishing = Publishing(aws, params, sources)
+    each = [Verification(aws, params, check_mode, source, publishing) for source in sources]
+    result = together([(str(one.params["bundle"]), one.result()) for one in each])
+    wrong = list(dict.fromkeys(short for one in each for short in one.findings.short))
     if wrong and params["fail"]:
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise MigrationError(
-            f"the environment {params['environment']} does not equal the bundle: {'; '.join(wrong[:3])}{more}."
-            " See findings",
+            f"the environment {params['environment']} does not equal the bundle{'s' if len(each) > 1 else ''}:"
+            f" {'; '.join(wrong[:3])}{more}. See findings",
             **result,
         )
     return result
 
 
-class Verification:
-    """One bundle against one environment."""
+def together(results: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Several bundles' results as one, that of a single one as it is. results: (the bundle's url, its result)."""
+    first = results[0][1]
+    if len(results) == 1:
+        return first
+    all_of = [result for _url, result in results]
+    versions = dict.fromkeys(str(result["source"]["airflow_version"]) for result in all_of)
+    # an id of two sources is listed for each of them, what is no state once
+    state = set(SINGULAR.values())
+    findings: list[dict[str, Any]] = []
+    for result in all_of:
+        findings += [finding for finding in result["findings"] if finding not in findings]
+    answers = [result["equal"] for result in all_of]
+    return {
+        **first,
+        "equal": False if False in answers else None if None in answers else True,
+        "parity": {kind: _sum(result["parity"][kind] for result in all_of) for kind in first["parity"]},
+        "source": {"airflow_version": " and ".join(versions)},
+        "not_carried": sorted(
+            [
+                *(item for result in all_of for item in result["not_carried"] if item["kind"] in state),
+                *merge_listed(
+                    *([item for item in result["not_carried"] if item["kind"] not in state] for result in all_of)
+                ),
+            ],
+            key=lambda item: (item["kind"], item["id"]),
+        ),
+        "findings": findings,
+        "differences": {
+            kind: _all_differences([result["differences"][kind] for result in all_of]) for kind in first["differences"]
+        },
+        "sources": [
+            {"source": url, **{name: result[name] for name in ("equal", "parity", "differences")}}
+            for url, result in results
+        ],
+    }
 
-    def __init__(self, aws: Any, params: Mapping[str, Any], check_mode: bool):
-        self.aws, self.params, self.check_mode = aws, params, check_mode
+
+def _sum(parities: Iterable[Mapping[str, int | None]]) -> dict[str, int | None]:
+    rows = list(parities)
+    sums: dict[str, int | None] = {}
+    for name in rows[0]:
+        counts = [row[name] for row in rows]
+        sums[name] = None if None in counts else sum(count for count in counts if count is not None)
+    return sums
+
+
+def _all_differences(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Extra is what none of them has."""
+    fields: dict[str, dict[str, list[str]]] = {"different": {}, "unknown": {}}
+    for name, named in fields.items():
+        for one in several:
+            for identifier, of_it in one[name].items():
+                named[identifier] = list(dict.fromkeys([*named.get(identifier, []), *of_it]))
+    return {
+        "missing": sorted({identifier for one in several for identifier in one["missing"]}),
+        **fields,
+        "extra": sorted(set.intersection(*(set(one["extra"]) for one in several))),
+    }
+
+
+class Publishing:
+    """What publishing all the sources would do to the environment's bucket, found out once for all of them."""
+
+    def __init__(self, aws: Any, params: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]):
+        self._aws, self._params = aws, params
+        self._wanted = [{name: one.get(name) for name in ("source", "into", "include", "exclude")} for one in sources]
+        self._found: tuple[list[Source], dict[str, Any]] | None = None
+
+    def planned(self, environment: Mapping[str, Any]) -> tuple[list[Source], dict[str, Any]]:
+        """(the sources, what publish() says in check mode)."""
+        if self._found is None:
+            options = dict.fromkeys(_SYNC_OPTIONS)
+            given = {**options, "sources": self._wanted, "kms_key_id": self._params["kms_key_id"]}
+            sources = open_sources(self._aws, given)
+            target = find_target({**options, "environment": environment["Name"]}, environment)
+            self._found = sources, publish(self._aws, sources, target, check_mode=True)
+        return self._found
+
+
+class Verification:
+    """One bundle against one environment. source: the bundle, with what was carried of it and what was listed."""
+
+    def __init__(
+        self,
+        aws: Any,
+        params: Mapping[str, Any],
+        check_mode: bool,
+        source: Mapping[str, Any],
+        publishing: Publishing,
+    ):
+        self.aws, self.check_mode, self.publishing = aws, check_mode, publishing
+        self.params = {**params, "bundle": source["source"]}
         self.name: str = params["environment"]
-        self.bundle = Bundle.open(open_store(params["bundle"], aws), aws, params["kms_key_id"])
+        self.bundle = Bundle.open(open_store(source["source"], aws), aws, params["kms_key_id"])
         self.inventory = self.bundle.document("inventory.json") if "inventory.json" in self.bundle.files else {}
         self.environment = describe(aws.client("mwaa"), self.name)
         self.usable = self.environment is not None and self.environment["Status"] in ("AVAILABLE", "UPDATE_FAILED")
@@ -608,11 +739,13 @@ class Verification:
             raise MigrationError(
                 f"the environment {self.name} {state}, so it cannot be verified; run the environment stage first"
             )
-        self.selections = selections(params["select"])
-        self.findings = Findings()
+        self.selections = selections(source.get("select"))
+        self.findings = Findings(f" of {self.bundle.store.url}" if params["sources"] else "")
         self.access = reach(aws, self.environment) if self.environment and self.usable else NOTHING
         self.rest = RestClient(aws.client("mwaa"), self.name) if self.access.rest else None
-        self.not_carried = merge_listed(self.inventory.get("not_carried") or [], params["not_carried"])
+        self.not_carried = merge_listed(
+            self.inventory.get("not_carried") or [], params["not_carried"], source.get("not_carried") or []
+        )
 
     def result(self) -> dict[str, Any]:
         compared = self._state() if self.usable else {}
@@ -717,19 +850,22 @@ class Verification:
     def _dags(self) -> dict[str, int | None]:
         environment = dict(self.environment or {})
         progress(f"environment {self.name}: comparing DAG files")
-        options = dict.fromkeys(_SYNC_OPTIONS)
-        published = publish(
-            self.aws,
-            open_sources(
-                self.aws, {**options, "source": self.params["bundle"], "kms_key_id": self.params["kms_key_id"]}
-            ),
-            find_target({**options, "environment": self.name}, environment),
-            check_mode=True,
+        sources, planned = self.publishing.planned(environment)
+        root = f"{planned['dag_s3_path']}/"
+        paths = {item["key"][len(root) :] for item in planned["results"] if item["key"].startswith(root)}
+        mine = [source for source in sources if source.name == self.bundle.store.url]
+        published = _of_these(planned, mine)
+        dags = source_dags(self.inventory, {source.into: set(source.dags.files) for source in mine})
+        exported = {path[len("dags/") :] for path in self.bundle.files if path.startswith("dags/")}
+        left = {
+            dag.dag_id
+            for dag, whole in zip(dags, source_dags(self.inventory, {"": exported}))
+            if dag.path is None and whole.path is not None
+        }
+        dags = [dag for dag in dags if dag.dag_id not in left]
+        self.not_carried = merge_listed(
+            self.not_carried, ({"kind": "dag", "id": dag_id, "reason": NOT_SELECTED} for dag_id in left)
         )
-        root = f"{published['dag_s3_path']}/"
-        keys = [item["key"] for item in published["results"] if item["key"].startswith(root)]
-        paths = {key[len(root) :] for key in keys}
-        dags = source_dags(self.inventory, paths)
         listed = self._listed()
         target = None
         if self.usable:

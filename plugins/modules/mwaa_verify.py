@@ -25,27 +25,71 @@ description:
   - Nothing is changed. The agent's two files are brought to the bucket where they are missing.
 options:
   bundle:
-    description: The bundle, V(s3://bucket/prefix) or a local folder.
+    description:
+      - The bundle, V(s3://bucket/prefix) or a local folder.
+      - Required unless O(sources) are given.
     type: str
-    required: true
+  into:
+    description: The folder in the DAG folder that its files went to, as O(mwaa.migration.mwaa_dags_sync#module:into).
+    type: str
+  include:
+    description: Which of its DAG files were published, as O(mwaa.migration.mwaa_dags_sync#module:include).
+    type: list
+    elements: str
+  exclude:
+    description: Which of these were not.
+    type: list
+    elements: str
+  sources:
+    description:
+      - Several bundles in one environment, instead of O(bundle), all that were published there together
+        (O(mwaa.migration.mwaa_dags_sync#module:sources)). Each is compared by itself; requirements and plugins are
+        compared as what all of them make.
+    type: list
+    elements: dict
+    suboptions:
+      source:
+        description: The bundle, as O(bundle).
+        type: str
+        required: true
+      into:
+        description: As O(into).
+        type: str
+      include:
+        description: As O(include).
+        type: list
+        elements: str
+      exclude:
+        description: As O(exclude).
+        type: list
+        elements: str
+      select:
+        description: What of its state was carried, as O(select).
+        type: dict
+      not_carried:
+        description: What earlier stages listed of this bundle, as O(not_carried).
+        type: list
+        elements: dict
+        default: []
+        suboptions: &listed
+          kind:
+            description: V(variable), V(connection), V(pool), V(dag), V(dag_file) or any other word.
+            type: str
+            required: true
+          id:
+            description: Its id.
+            type: str
+            required: true
+          reason:
+            description: Why it was not carried.
+            type: str
+            required: true
   not_carried:
     description: What earlier stages listed as not carried, each with C(kind), C(id) and C(reason).
     type: list
     elements: dict
     default: []
-    suboptions:
-      kind:
-        description: V(variable), V(connection), V(pool), V(dag), V(dag_file) or any other word.
-        type: str
-        required: true
-      id:
-        description: Its id.
-        type: str
-        required: true
-      reason:
-        description: Why it was not carried.
-        type: str
-        required: true
+    suboptions: *listed
   findings:
     description: Findings of earlier stages, as dictionaries or sentences. They are returned with those of this one.
     type: list
@@ -109,6 +153,17 @@ EXAMPLES = r"""
     not_carried: "{{ import_connections_result.not_carried }}"
     fail: false
   register: verified
+
+- name: Verify two sources in one environment
+  mwaa.migration.mwaa_verify:
+    environment: prod
+    sources:
+      - source: s3://my-migration-bundles/sales
+        into: sales
+      - source: s3://my-migration-bundles/finance
+        into: finance
+        select:
+          variables: {exclude: ["tmp_*"]}
 """
 
 RETURN = r"""
@@ -183,6 +238,16 @@ differences:
   type: dict
   sample:
     connections: {missing: [], different: {db: [password]}, unknown: {}, extra: [aws_default]}
+sources:
+  description: RV(equal), RV(parity) and RV(differences) of each bundle.
+  returned: when there are several
+  type: list
+  elements: dict
+  sample:
+    - source: s3://my-migration-bundles/sales
+      equal: true
+      parity: {variables: {source: 12, target: 12, equal: 12}}
+      differences: {variables: {missing: [], different: {}, unknown: {}, extra: []}}
 duration:
   description: Seconds that it took.
   returned: success
@@ -200,21 +265,38 @@ def body(ctx: Context) -> dict[str, Any]:
 
 
 def main() -> None:
+    listed = {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "kind": {"type": "str", "required": True},
+            "id": {"type": "str", "required": True},
+            "reason": {"type": "str", "required": True},
+        },
+    }
+    placed = {
+        "into": {"type": "str"},
+        "include": {"type": "list", "elements": "str"},
+        "exclude": {"type": "list", "elements": "str"},
+    }
     run_module(
         {
             "environment": {"type": "str", "required": True},
             "api_host": {"type": "str"},
-            "bundle": {"type": "str", "required": True},
-            "not_carried": {
+            "bundle": {"type": "str"},
+            **placed,
+            "sources": {
                 "type": "list",
                 "elements": "dict",
-                "default": [],
                 "options": {
-                    "kind": {"type": "str", "required": True},
-                    "id": {"type": "str", "required": True},
-                    "reason": {"type": "str", "required": True},
+                    "source": {"type": "str", "required": True},
+                    **placed,
+                    "select": {"type": "dict"},
+                    "not_carried": listed,
                 },
             },
+            "not_carried": listed,
             "findings": {"type": "list", "elements": "raw", "default": []},
             "select": {"type": "dict"},
             "kms_key_id": {"type": "str", "no_log": False},
@@ -222,6 +304,8 @@ def main() -> None:
             "fail": {"type": "bool", "default": True},
         },
         body,
+        mutually_exclusive=[(name, "sources") for name in ("bundle", "select", *placed)],
+        required_one_of=[("bundle", "sources")],
     )
 
 

@@ -33,6 +33,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._verify import (
     source_dags,
     state_of,
     target_dags,
+    together,
     wait_for_dags,
 )
 
@@ -332,7 +333,7 @@ def test_a_held_back_dag_that_is_parsed_all_the_same_is_an_error() -> None:
 
 def test_dags_from_outside_the_folder_are_listed() -> None:
     dags = source_dags(
-        {"dags": [{"dag_id": "example", "fileloc": "/site-packages/airflow/example_dags/x.py"}]}, {"a.py"}
+        {"dags": [{"dag_id": "example", "fileloc": "/site-packages/airflow/example_dags/x.py"}]}, {"": {"a.py"}}
     )
     _parity, listed, findings = judge(TargetDags({}, {}), dags)
     assert findings.items == [] and ("dag", "example") in [(item["kind"], item["id"]) for item in listed]
@@ -436,3 +437,52 @@ def test_dags_as_the_agent_lists_them() -> None:
     dags = [{"dag_id": "a", "is_paused": True, "fileloc": "x"}, {"dag_id": "mwaa_agent_poll", "is_paused": False}]
     errors = [{"filename": "/usr/local/airflow/dags/b.py", "stack_trace": "KeyError: 'y'"}]
     assert read_dags(dags, errors, {"b.py"}) == TargetDags({"a": True}, {"b.py": "KeyError: 'y'"})
+
+
+def test_a_sources_dags_are_found_in_its_folder() -> None:
+    inventory = {"dags": [{"dag_id": "etl", "fileloc": "/opt/airflow/dags/team/etl.py"}]}
+    (dag,) = source_dags(inventory, {"sales": {"team/etl.py", "etl.py"}})
+    assert dag == SourceDag("etl", "sales/team/etl.py")
+
+
+def one_of_two(number: int, equal: bool | None, missing: list[str], **more: Any) -> dict[str, Any]:
+    return {
+        "changed": False,
+        "equal": equal,
+        "parity": {"variables": {"source": number, "target": number - len(missing), "equal": None}},
+        "source": {"airflow_version": "2.10.3"},
+        "not_carried": [
+            {"kind": "option", "id": "core.executor", "reason": "MWAA sets it itself"},
+            {"kind": "variable", "id": "odd", "reason": "too long"},
+        ],
+        "findings": [{"severity": "warning", "where": "requirements.txt", "what": "another version", "mend": "run"}],
+        "differences": {
+            "variables": {"missing": missing, "different": {"x": ["value"]}, "unknown": {}, "extra": ["theirs", "a"]}
+        },
+        **more,
+    }
+
+
+def test_several_sources_are_one_result() -> None:
+    first = one_of_two(3, True, [], source={"airflow_version": "2.5.1"})
+    second = one_of_two(2, None, ["b"])
+    second["differences"]["variables"]["extra"] = ["theirs"]
+    result = together([("s3://b/sales", first), ("s3://b/finance", second)])
+    assert (result["equal"], result["source"]["airflow_version"]) == (None, "2.5.1 and 2.10.3")
+    assert result["parity"] == {"variables": {"source": 5, "target": 4, "equal": None}}
+    # of state, each source's is listed; what is no state, and findings about the environment, once
+    assert [item["id"] for item in result["not_carried"]] == ["core.executor", "odd", "odd"]
+    assert len(result["findings"]) == 1
+    # extra is what nobody brought
+    assert result["differences"]["variables"] == {
+        "missing": ["b"],
+        "different": {"x": ["value"]},
+        "unknown": {},
+        "extra": ["theirs"],
+    }
+    assert [(one["source"], one["equal"]) for one in result["sources"]] == [
+        ("s3://b/sales", True),
+        ("s3://b/finance", None),
+    ]
+    assert together([("s3://b/sales", {**first, "equal": False}), ("s3://b/finance", second)])["equal"] is False
+    assert together([("s3://b/sales", first)]) == first

@@ -157,3 +157,115 @@ def test_an_environment_that_is_not_there(run_module: Any, make_bundle: Any) -> 
     check = run_module("mwaa_verify", environment="nowhere", bundle=bundle, check=True)
     assert check["equal"] is None
     assert check["parity"]["variables"] == {"source": 2, "target": None, "equal": None}
+
+
+def dag(name: str) -> bytes:
+    return f"from airflow import DAG\nDAG({name!r})\n".encode()
+
+
+class Two(Environment):
+    """Two sources in one environment: sales whole in a folder, finance with a choice of its files and state."""
+
+    def __init__(self, base: Any, run_module: Any, make_bundle: Any, monkeypatch: Any):
+        self.runs = 0
+        self.state = {
+            "variables": {
+                "region": "eu",
+                "sales_token": "CANARY-sales-0badcafe",
+                "finance_token": "CANARY-fin-0badcafe",
+            },
+            "connections": {},
+            "pools": {},
+        }
+        files = {"requirements.txt": b"boto3\n", "plugins/shared.py": b"x = 1\n"}
+        sales = make_bundle(
+            {"dags/team/orders.py": dag("orders"), **files},
+            inventory={"dags": [{"dag_id": "orders", "fileloc": "/srv/sales/dags/team/orders.py"}]},
+            variables={"region": "eu", "token": "CANARY-sales-0badcafe"},
+        )
+        finance = make_bundle(
+            {"dags/ledger.py": dag("ledger"), "dags/sandbox/try.py": dag("try"), "requirements.txt": b"xlrd==2.0.1\n"},
+            inventory={
+                "dags": [
+                    {"dag_id": "ledger", "fileloc": "/srv/finance/dags/ledger.py"},
+                    {"dag_id": "try", "fileloc": "/srv/finance/dags/sandbox/try.py"},
+                ]
+            },
+            variables={"region": "eu", "token": "CANARY-fin-0badcafe", "tmp_1": "x"},
+        )
+        rename = [{"match": "token", "to": "{}_token"}]
+
+        def renamed(team: str) -> list[dict[str, str]]:
+            return [{**rule, "to": rule["to"].format(team)} for rule in rename]
+
+        self.placed = [
+            {"source": sales, "into": "sales"},
+            {"source": finance, "into": "finance", "exclude": ["sandbox/"]},
+        ]
+        self.sources = [
+            {**self.placed[0], "select": {"variables": {"rename": renamed("sales")}}},
+            {**self.placed[1], "select": {"variables": {"exclude": ["tmp_*"], "rename": renamed("finance")}}},
+        ]
+        folder = f"v{time.time_ns()}/dags"
+        self.published = run_module("mwaa_dags_sync", sources=self.placed, bucket=base.bucket, dag_s3_path=folder)
+        self.name = base.environment(
+            DagS3Path=folder,
+            AirflowVersion="2.11.2",
+            **{
+                field: self.published[option]
+                for field, option in (
+                    ("RequirementsS3Path", "requirements_s3_path"),
+                    ("RequirementsS3ObjectVersion", "requirements_s3_object_version"),
+                    ("PluginsS3Path", "plugins_s3_path"),
+                    ("PluginsS3ObjectVersion", "plugins_s3_object_version"),
+                )
+            },
+        )
+        monkeypatch.setattr(_verify.AgentLane, "install", lambda _lane: False)
+        monkeypatch.setattr(_verify.AgentLane, "run", self._answer)
+
+
+@pytest.fixture
+def two(base: Any, run_module: Any, make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> Two:
+    return Two(base, run_module, make_bundle, monkeypatch)
+
+
+def test_two_sources_in_one_environment(two: Two, run_module: Any) -> None:
+    result = run_module("mwaa_verify", environment=two.name, sources=two.sources)
+    assert result["equal"] is True and two.runs == 2, result
+    assert result["parity"]["variables"] == {"source": 4, "target": 4, "equal": 4}
+    assert result["parity"]["dags"] == {"source": 2, "target": 2, "equal": 2}
+    assert result["findings"] == []
+    assert [(item["kind"], item["id"]) for item in result["not_carried"]] == [("dag", "try"), ("variable", "tmp_1")]
+    assert [one["parity"]["dags"]["equal"] for one in result["sources"]] == [1, 1]
+    assert result["differences"]["variables"]["extra"] == []
+
+
+def test_what_is_wrong_is_said_of_the_source_that_it_is_of(two: Two, lab: Any, run_module: Any) -> None:
+    two.state["variables"]["finance_token"] = "CANARY-other-0badcafe"
+    key = f"{two.published['dag_s3_path']}/sales/team/orders.py"
+    lab.client("s3").put_object(Bucket=two.published["bucket"], Key=key, Body=dag("orders") + b"# x\n")
+    result = run_module("mwaa_verify", environment=two.name, sources=two.sources)
+    finance = two.sources[1]["source"]
+    assert result["msg"].startswith(
+        f"the environment {two.name} does not equal the bundles: DAG file sales/team/orders.py (is another one in the"
+        f" bucket); variable finance_token of {finance} (value differs). See findings"
+    ), result["msg"]
+    assert [one["equal"] for one in result["sources"]] == [False, False]
+    # what one source lists is no excuse for another
+    listed = [{"kind": "variable", "id": "finance_token", "reason": "left out on purpose"}]
+    for number in (0, 1):
+        sources = [{**one, "not_carried": listed if one is two.sources[number] else []} for one in two.sources]
+        result = run_module("mwaa_verify", environment=two.name, sources=sources, fail=False)
+        assert result["sources"][1]["equal"] is (number == 1)
+
+
+def test_one_source_in_a_folder(base: Any, run_module: Any, make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = Two(base, run_module, make_bundle, monkeypatch)
+    folder = f"v{time.time_ns()}/dags"
+    (placed, given) = (two.placed[1], two.sources[1])
+    run_module("mwaa_dags_sync", **placed, bucket=base.bucket, dag_s3_path=folder)
+    name = base.environment(DagS3Path=folder, AirflowVersion="2.11.2")
+    told = {"bundle": given["source"], **{option: given[option] for option in ("into", "exclude", "select")}}
+    result = run_module("mwaa_verify", environment=name, **told)
+    assert result["equal"] is True and result["parity"]["dags"]["equal"] == 1 and "sources" not in result
