@@ -93,7 +93,7 @@ lab-test: versions ## playbooks and modules against stub environments
 e2e: versions ## the main job, one real Airflow to another
 	@python -m pytest -q tests/e2e/test_main_job.py
 
-e2e-all: versions ## everything that has real Airflows: also every lane and the lab itself (not in CI: a quarter of an hour more)
+e2e-all: versions ## everything that has real Airflows: also every lane and the lab itself (not in CI: about an hour more)
 	@python -m pytest -q -m e2e tests/e2e tests/integration
 
 sanity: versions ## ansible-test sanity
