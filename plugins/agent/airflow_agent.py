@@ -627,10 +627,14 @@ def _libcrypto():
         "EVP_EncryptUpdate": (number, [pointer, pointer, pointer, text, number]),
         "EVP_EncryptFinal_ex": (number, [pointer, pointer, pointer]),
     }
-    # what hashlib is linked with is what this Python trusts
-    for place in (getattr(linked, "__file__", None), ctypes.util.find_library("crypto"), None):
+    # what hashlib is linked with is what this Python trusts; a search comes last: it starts programs that write files
+    for place in (
+        lambda: getattr(linked, "__file__", None),
+        lambda: None,
+        lambda: ctypes.util.find_library("crypto"),
+    ):
         try:
-            library = ctypes.CDLL(place)
+            library = ctypes.CDLL(place())
             for name in signatures:
                 function = getattr(library, name)
                 function.restype, function.argtypes = signatures[name]
@@ -1060,8 +1064,10 @@ def export_state(request):
         raise AgentError("fernet_" + cipher.status, cipher.sentence())
     left_out = []
     defaults = default_connections()
+    added, wrong = environment_state(request.get("environment"))
+    faults += wrong
     if not request.get("include_defaults"):
-        for identifier in sorted(set(defaults or ()) & set(state["connections"])):
+        for identifier in sorted((set(defaults or ()) & set(state["connections"])) - set(added["connections"])):
             if _is_untouched(state["connections"][identifier], defaults[identifier]):
                 del state["connections"][identifier]
                 left_out.append(identifier)
@@ -1069,11 +1075,12 @@ def export_state(request):
         if state["variables"][key]["value"] is None:
             del state["variables"][key]
             faults.append(_fault("variables", key, "has no value (NULL)"))
-    added, wrong = environment_state(request.get("environment"))
-    faults += wrong
     for kind in sorted(added):
         for identifier in sorted(added[kind]):
-            state[kind][identifier] = added[kind][identifier]
+            item = added[kind][identifier]
+            if item["description"] is None:  # an environment variable has none: it hides the row's value alone
+                item = dict(item, description=state[kind].get(identifier, item)["description"])
+            state[kind][identifier] = item
     seal = fernet(base64.urlsafe_b64encode(data_key))
     sealed, content = {}, {}
     key = hmac.new(data_key, b"digest", hashlib.sha256).digest()
@@ -1154,7 +1161,7 @@ def _read_by_sdk(kinds, wanted):
             continue
         state[kind] = {}
         for identifier in wanted[kind]:
-            if not _fits_execution_api(identifier):
+            if not fits_execution_api(identifier):
                 unreadable[(SINGULAR[kind], identifier)] = UNNAMEABLE
                 continue
             try:
@@ -1175,7 +1182,7 @@ def _read_by_sdk(kinds, wanted):
 UNNAMEABLE = "a task of Airflow 3 cannot name it: its id goes into a URL as it is"
 
 
-def _fits_execution_api(identifier):
+def fits_execution_api(identifier):
     """Airflow 3.2.1 puts ids into the execution API's URLs unquoted: some would name another one, some end the whole
     task.
     """
@@ -1277,7 +1284,7 @@ def _import_by_sdk(request, conflict):
     results, reasons, digests = {}, {}, {}
     for identifier in sorted(request["variables"]):
         wanted = canonical("variables", request["variables"][identifier])
-        if not _fits_execution_api(identifier):
+        if not fits_execution_api(identifier):
             results[identifier], reasons[identifier] = "failed", UNNAMEABLE
             continue
         try:

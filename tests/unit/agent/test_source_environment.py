@@ -169,6 +169,48 @@ def test_variables_are_told_by_the_spelling_that_is_used_and_secrets_stay(
     assert "CANARY" not in json.dumps(found)
 
 
+def test_a_value_from_the_environment_hides_the_rows_and_nothing_else_of_it(
+    agent: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blank = dict.fromkeys(agent.FIELDS["connections"])
+    rows = {
+        "variables": {"k": {"value": "old", "description": "what it is for"}},
+        "connections": {"ledger": {**blank, "conn_type": "http", "description": "theirs"}, "pg": blank},
+        "pools": {},
+    }
+    given = {
+        "variables": {"k": {"value": "new", "description": None}, "more": {"value": "x", "description": None}},
+        "connections": {name: {**blank, "conn_type": "postgres"} for name in ("ledger", "pg")},
+    }
+    cipher = type("Cipher", (), {"status": "ok", "report": lambda _self: {}})()
+    monkeypatch.setattr(agent, "read_state", lambda: (rows, cipher, []))
+    monkeypatch.setattr(agent, "default_connections", lambda: {"pg": blank})
+    monkeypatch.setattr(agent, "environment_state", lambda _how: (given, []))
+    key = bytes(32)
+    result = agent.export_state({"data_key": base64.b64encode(key).decode(), "environment": "all"})
+
+    def opened(kind: str) -> Any:
+        return json.loads(Fernet(base64.urlsafe_b64encode(key)).decrypt(result["sealed"][kind]))
+
+    assert opened("variables") == {"k": {"value": "new", "description": "what it is for"}, "more": "x"}
+    connections = opened("connections")
+    assert (connections["ledger"]["conn_type"], connections["ledger"]["description"]) == ("postgres", "theirs")
+    assert connections["pg"]["conn_type"] == "postgres"
+    assert result["defaults"] == []  # it is no untouched default where the environment sets it
+
+
+def test_openssl_is_found_without_a_search_that_starts_programs(
+    agent: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ctypes.util
+
+    def search(_name: str) -> str:
+        raise AssertionError("ldconfig, gcc and ld")
+
+    monkeypatch.setattr(ctypes.util, "find_library", search)
+    assert agent.SystemFernet(Fernet.generate_key()).encrypt(b"x")
+
+
 def test_what_only_the_login_has_is_not_airflows(agent: ModuleType, environ: dict[str, str]) -> None:
     environ.update({"MINE": "x", "ITS": "y"})
     agent.ORIGINS.update({"MINE": "the environment of ada", "ITS": "unit airflow.service"})
