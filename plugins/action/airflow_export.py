@@ -91,6 +91,8 @@ class Export:
         self.stored: dict[str, StoredFile] = {}
 
     def run(self) -> dict[str, Any]:
+        if self.check_mode:
+            return self._run()
         with held(self.store, EXPORT, self.owner) as self.lock:
             return self._run()
 
@@ -390,6 +392,7 @@ class Export:
             if state is not None and path in changes.missing:
                 file = self.store.write(path, state["sealed"][kind].encode())
                 self.stored[path] = StoredFile(**{**file.__dict__, "content": state["content"][kind]})
+        self.lock.check()  # the manifest is what makes all of this count
         bundle.files = self.stored
         bundle.save()
         for path in changes.removed:

@@ -360,6 +360,37 @@ def test_two_exports_at_once_and_one_goes_on(world: World) -> None:
     assert list(world.aws.s3.objects) == ["mig/locks/export.json"]
 
 
+def test_a_look_needs_no_lock(world: World) -> None:
+    Lock(
+        open_store("s3://bucket/mig", world.aws), EXPORT, dataclasses.replace(run_of(1), host="ctl-2", place="x")
+    ).take()
+    assert world.export(check=True)["changed"]
+
+
+def test_without_the_lock_no_manifest_is_written(world: World) -> None:
+    send = world.host.op_export_files
+
+    def slowly(request: dict[str, Any]) -> dict[str, Any]:
+        other = dataclasses.replace(run_of(1, breaks=True), user="ada", host="ctl-2", place="x")
+        lock = Lock(open_store("s3://bucket/mig", world.aws), EXPORT, other)
+        lock.take()
+        held_here[0].refresh()
+        return send(request)
+
+    held_here: list[Lock] = []
+    keep = Export._write
+
+    def write(self: Export, *arguments: Any) -> None:
+        held_here.append(self.lock)
+        keep(self, *arguments)
+
+    world.host.op_export_files = slowly  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MigrationError, match="taken away while this ran"):
+        patch.setattr(Export, "_write", write)
+        world.export()
+    assert "mig/manifest.json" not in world.aws.s3.objects
+
+
 def test_a_bundle_that_another_export_wrote_to_meanwhile_is_not_overwritten(world: World) -> None:
     world.export()
     world.host.files["dags"]["new.py"] = b"n"
