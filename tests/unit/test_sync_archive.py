@@ -135,6 +135,12 @@ def test_what_pip_says_is_told_without_credentials(folder: Path, pip: Any) -> No
     assert canary not in caught.value.message and s3.writes() == []
 
 
+def test_a_pip_that_was_killed_is_a_sentence_too(folder: Path, pip: Any) -> None:
+    pip(Pip(complaint=" "))
+    with pytest.raises(MigrationError, match="names: it ended without a word; build a wheel"):
+        publish(FakeS3(), [source(folder, b"wanted\n")], TARGET, check_mode=False, packing=Packing(None, True))
+
+
 def test_faults_of_wheels(folder: Path) -> None:
     with pytest.raises(MigrationError, match="holds no wheel"):
         Packing(str(folder / "dags")).tree()

@@ -227,10 +227,11 @@ def _complaint(stderr: bytes, secrets: Sequence[str]) -> str:
     text = stderr.decode("utf-8", "replace")
     for url in secrets:
         text = text.replace(url, requirements.masked(url))
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if re.match(r"WARNING: .*(\b40[137]\b|[Cc]redential|SSL|[Cc]onnection)", line)][:1]
     told += [line for line in lines if line.startswith("ERROR")][-2:]
-    return requirements.masked("; ".join(line.partition(": ")[2] for line in told) or lines[-1]).rstrip(".")
+    said = "; ".join(line.partition(": ")[2] for line in told) or (lines or ["it ended without a word"])[-1]
+    return requirements.masked(said).rstrip(".")
 
 
 def merged_plugins(sources: Sequence[tuple[str, Tree | None]]) -> tuple[Tree | None, list[str]]:
