@@ -44,6 +44,13 @@ options:
       - C(core.dags_are_paused_at_creation) is C(True), whatever the options say, so that nothing runs before the
         cutover.
     type: str
+  bundles:
+    description:
+      - Several bundles that enter this environment together, instead of O(bundle).
+      - Where two bring different values of an option, and O(airflow_configuration_options) does not say which it is to
+        be, nothing is done and each such option is named with both.
+    type: list
+    elements: str
   kms_key_id:
     description: The ARN of the KMS key that sealed the bundle, where that key belongs to another account.
     type: str
@@ -292,6 +299,15 @@ EXAMPLES = r"""
     tags:
       team: analytics
 
+- name: An environment for what two installations had
+  mwaa.migration.mwaa_environment:
+    name: analytics
+    bundles:
+      - s3://example-migration/sales
+      - s3://example-migration/finance
+    airflow_configuration_options:
+      core.parallelism: 64 # they differ in it
+
 - name: More workers, nothing else
   mwaa.migration.mwaa_environment:
     name: analytics
@@ -377,6 +393,7 @@ def argument_spec():
         "name": {"type": "str", "required": True},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "bundle": {"type": "str"},
+        "bundles": {"type": "list", "elements": "str"},
         "kms_key_id": {"type": "str", "no_log": False},
         "airflow_version": {"type": "str"},
         "source_bucket": {"type": "str"},
@@ -427,7 +444,7 @@ def body(ctx):
 
 
 def main():
-    run_module(argument_spec(), body)
+    run_module(argument_spec(), body, mutually_exclusive=[("bundle", "bundles")])
 
 
 if __name__ == "__main__":

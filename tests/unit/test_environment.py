@@ -521,22 +521,33 @@ def test_a_create_that_succeeded_unnoticed_is_waited_for(ensure: Any) -> None:
 
 @pytest.fixture
 def bundle(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """bundle(portable={…}, files=[…]) -> what the module opens; bundle(missing=True) -> there is none."""
+    """bundle(portable={…}, files=[…]) -> what the module opens; bundle(missing=True) -> there is none;
+    bundle(sales={…}, finance={…}) -> the portable options by the last word of the URL.
+    """
 
-    def make(portable: dict[str, str] | None = None, files: tuple[str, ...] = (), missing: bool = False) -> None:
+    def make(
+        portable: dict[str, str] | None = None,
+        files: tuple[str, ...] = (),
+        missing: bool = False,
+        **others: dict[str, str],
+    ) -> None:
         class Bundle:
+            def __init__(self, url: str):
+                self.url = url
+
             @classmethod
-            def open(cls, _store: Any, _aws: Any, *_more: Any) -> Any:
+            def open(cls, url: Any, _aws: Any, *_more: Any) -> Any:
                 if missing:
                     raise MigrationError("there is no bundle at s3://b/x", code="NoBundle")
-                return cls()
+                return cls(url)
 
             @property
             def files(self) -> dict[str, Any]:
                 return dict.fromkeys(files)
 
             def document(self, _path: str) -> Any:
-                return {"portable": portable or {}, "target_version": "2.11.2"}
+                its = others.get(self.url.rpartition("/")[2], portable or {})
+                return {"portable": its, "target_version": "2.11.2"}
 
         monkeypatch.setattr(environment, "Bundle", Bundle)
         monkeypatch.setattr(environment, "open_store", lambda url, _aws: url)
@@ -601,6 +612,49 @@ def test_a_version_without_startup_scripts_is_created_without_and_says_so(ensure
     assert "export again for this version" in str(result["warnings"])
     refused = ensure(FakeMwaa(), {**GIVEN, "airflow_version": "2.0.2", "startup_script_s3_path": "startup.sh"})
     assert "startup_script_s3_path needs Airflow 2.2.2 or newer, airflow_version is 2.0.2" in refused["msg"]
+
+
+def test_several_bundles_options_become_one_set(ensure: Any, bundle: Any) -> None:
+    bundle(
+        sales={"core.parallelism": "16", "core.dags_are_paused_at_creation": "False", "celery.pool": "prefork"},
+        finance={"core.parallelism": "16", "core.dags_are_paused_at_creation": "True", "core.default_timezone": "utc"},
+    )
+    mwaa = FakeMwaa(EXISTING, statuses=("UPDATING", "AVAILABLE"))
+    given = {**GIVEN, "bundles": ["s3://b/sales", "s3://b/finance"]}
+    assert ensure(mwaa, given)["changed"]
+    options = mwaa.environments["demo"]["AirflowConfigurationOptions"]
+    assert {name: options[name] for name in options if name != "smtp.smtp_password"} == {
+        "core.parallelism": "16",
+        "core.dags_are_paused_at_creation": "True",
+        "celery.pool": "prefork",
+        "core.default_timezone": "utc",
+    }
+    assert bundle.taken == [(given["bundles"], "demo")]  # both are locked
+    assert not ensure(mwaa, given)["changed"]
+
+
+def test_options_that_two_bundles_have_differently_are_named_with_both(ensure: Any, bundle: Any) -> None:
+    bundle(
+        sales={"core.parallelism": "16", "smtp.smtp_user": "a", "custom.api_token": "CANARY-a-0a0a0a0a"},
+        finance={"core.parallelism": "32", "smtp.smtp_user": "b", "custom.api_token": "CANARY-b-0a0a0a0a"},
+    )
+    mwaa = FakeMwaa(EXISTING)
+    given = {**GIVEN, "bundles": ["s3://b/sales", "s3://b/finance"]}
+    said = ensure(mwaa, given)["msg"]
+    assert said.startswith(
+        "the bundles cannot become one environment: 3 faults: (1) core.parallelism is 16 in s3://b/sales and 32 in"
+        " s3://b/finance: say in airflow_configuration_options which it is to be; (2) "
+    )
+    assert "custom.api_token is one value in s3://b/sales and another in s3://b/finance" in said
+    assert "CANARY" not in said and mwaa.writes == []
+    decided = {
+        **given,
+        "airflow_configuration_options": {"core.parallelism": 24},
+        "secret_configuration_options": {"smtp.smtp_user": "c", "custom.api_token": "CANARY-c-0a0a0a0a"},
+    }
+    mwaa = FakeMwaa(EXISTING, statuses=("UPDATING", "AVAILABLE"))
+    assert ensure(mwaa, decided)["changed"]
+    assert mwaa.environments["demo"]["AirflowConfigurationOptions"]["core.parallelism"] == "24"
 
 
 # --- Secrets Manager ------------------------------------------------------------------------------------------------

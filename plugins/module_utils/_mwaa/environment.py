@@ -25,6 +25,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits, settings
+from ansible_collections.mwaa.migration.plugins.module_utils._options import PAUSED
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import backend_options
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.bucket import Bucket
@@ -105,37 +106,44 @@ def _brief(environment: dict[str, Any]) -> dict[str, Any]:
     return {"name": environment["Name"], "status": environment["Status"]}
 
 
-def take_from_bundle(ctx: Any, environment: dict[str, Any] | None) -> None:
-    """Complete the parameters with what a bundle brings: its portable options, and the keys that publish used.
+def bundles_of(params: dict[str, Any]) -> list[str]:
+    """What `bundle` or `bundles` names."""
+    return params.get("bundles") or [bundle for bundle in [params.get("bundle")] if bundle]
+
+
+def take_from_bundles(ctx: Any, environment: dict[str, Any] | None) -> None:
+    """Complete the parameters with what bundles bring: their portable options, and the keys that publish used.
 
     environment: as GetEnvironment shows it, None where there is none. In check mode there may be no bundle yet; then
-    what is known without it is taken.
+    what is known without it is taken. Raises MigrationError where two bundles bring an option differently.
     """
     params = ctx.params
     version = _version(params, environment)
-    portable: dict[str, Any] = {}
+    portable: dict[str, dict[str, str]] = {}
     files: list[str] = []
-    try:
-        bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws, params["kms_key_id"])
-    except MigrationError as error:
-        if not (ctx.check_mode and error.code == "NoBundle"):
-            raise
-        ctx.warn(f"{error.message}; the options that it brings are known after the first export")
-    else:
+    for url in bundles_of(params):
+        try:
+            bundle = Bundle.open(open_store(url, ctx.aws), ctx.aws, params["kms_key_id"])
+        except MigrationError as error:
+            if not (ctx.check_mode and error.code == "NoBundle"):
+                raise
+            ctx.warn(f"{error.message}; the options that it brings are known after the first export")
+            continue
         document = bundle.document("options.json")
-        portable, files = document["portable"], list(bundle.files)
+        portable[url] = document["portable"]
+        files += bundle.files
         made_for = document.get("target_version")
         if made_for and version and made_for != version:
             ctx.warn(
-                f"the bundle was exported for Airflow {made_for} and environment {params['name']} is to have {version}:"
-                " export again for this version, whose options and requirements differ"
+                f"the bundle {url} was exported for Airflow {made_for} and environment {params['name']} is to have"
+                f" {version}: export again for this version, whose options and requirements differ"
             )
-    secret = params["secret_configuration_options"] or {}
-    options = {name: value for name, value in portable.items() if name not in secret}  # the user's word counts
+    given = {**(params["airflow_configuration_options"] or {}), **(params["secret_configuration_options"] or {})}
+    brought = one_of_each(portable, {*given, PAUSED})
     params["airflow_configuration_options"] = {
-        **options,
+        **brought,
         **(params["airflow_configuration_options"] or {}),
-        "core.dags_are_paused_at_creation": "True",
+        PAUSED: "True",
     }
     published = _published(ctx, environment)
     for option, (kind, path, name) in {
@@ -155,6 +163,28 @@ def take_from_bundle(ctx: Any, environment: dict[str, Any] | None) -> None:
             )
             continue
         params[option] = key
+
+
+def one_of_each(portable: dict[str, dict[str, str]], decided: set[str]) -> dict[str, str]:
+    """The options of several bundles ({url: options}) as one set, without those that are decided otherwise.
+
+    Raises MigrationError naming every option of which two bundles have different values.
+    """
+    faults = Faults("the bundles cannot become one environment")
+    first: dict[str, tuple[str, str]] = {}
+    for url, options in portable.items():
+        for name, value in options.items():
+            if name in decided:
+                continue
+            other, theirs = first.setdefault(name, (url, value))
+            if theirs != value:
+                values = ("one value", "another") if settings.looks_secret(name) else (theirs, value)
+                faults.add(
+                    f"{name} is {values[0]} in {other} and {values[1]} in {url}:"
+                    " say in airflow_configuration_options which it is to be"
+                )
+    faults.raise_if_any()
+    return {name: value for name, (_url, value) in first.items()}
 
 
 def _published(ctx: Any, environment: dict[str, Any] | None) -> dict[str, str]:
@@ -178,8 +208,8 @@ def _version(params: dict[str, Any], environment: dict[str, Any] | None) -> str 
 
 def present(ctx: Any) -> dict[str, Any]:
     """state: present. ctx: _aws.Context of mwaa_environment. A bundle is locked before the first write."""
-    bundle = ctx.params.get("bundle")
-    stores = [open_store(bundle, ctx.aws)] if bundle and not ctx.check_mode else []
+    bundles = [] if ctx.check_mode else bundles_of(ctx.params)
+    stores = [open_store(bundle, ctx.aws) for bundle in bundles]
     with held_in(stores, ctx.params["name"]) as take:
         return _present(ctx, take)
 
@@ -194,8 +224,8 @@ def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
     environment = describe(client, name)
     if environment and environment["Status"] == "DELETED":
         environment = None
-    if params.get("bundle"):
-        take_from_bundle(ctx, environment)
+    if bundles_of(params):
+        take_from_bundles(ctx, environment)
         wanted = settings.desired(params)
     secret = set(wanted.get("secret_configuration_options", {}))
     for option in sorted(wanted.get("airflow_configuration_options", {})):
@@ -212,7 +242,7 @@ def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
     if status in ("DELETING", "UNAVAILABLE", "CREATE_FAILED"):
         raise MigrationError(_no_way(environment), environment=_brief(environment))
     now = settings.current(environment)
-    if params.get("bundle"):  # a migration adds; whoever wants the exact map gives no bundle
+    if bundles_of(params):  # a migration adds; whoever wants the exact map gives no bundle
         wanted["airflow_configuration_options"] = {
             **now["airflow_configuration_options"],
             **wanted.get("airflow_configuration_options", {}),
