@@ -131,7 +131,7 @@ lane_reason:
   description: Why, in one sentence.
   returned: success
   type: str
-  sample: One DAG run on Airflow 2.11.2 applies and compares everything, secrets too, and leaves no trace.
+  sample: One DAG run on Airflow 2.11.2 applies and compares everything, and its audit log shows nothing of it.
 not_carried:
   description: What does not arrive as it is.
   returned: always

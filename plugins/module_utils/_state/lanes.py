@@ -26,6 +26,10 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import Cli
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
+from ansible_collections.mwaa.migration.plugins.module_utils._state.airflow_agent import (
+    UNNAMEABLE,
+    fits_execution_api,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import KEPT, Change, Hidden
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import (
     Connection,
@@ -100,7 +104,9 @@ def choose_lane(asked: str, kind: str, version: tuple[int, ...], key: str | None
                 f"{airflow} has no REST API in MWAA, so the agent, started by {start}, compares and writes everything.",
             )
         away = "" if access.rest else f" It starts by its schedule. {access.reason}"
-        reason = f"One DAG run on {airflow} applies and compares everything, secrets too, and leaves no trace.{away}"
+        reason = (
+            f"One DAG run on {airflow} applies and compares everything, and its audit log shows nothing of it.{away}"
+        )
         return Choice("agent", reason)
     if access.rest:
         return Choice(
@@ -235,10 +241,11 @@ class Agent:
         return self.lane.run({**request, "digest_key": self.work.knowledge.encoded_key}, self.work.timeout)
 
     def digests(self, identifiers: Iterable[str]) -> dict[str, dict[str, str]]:
-        """{id: {field: digest}} of those that a task finds."""
+        """{id: {field: digest}} of those that are there; nothing is known of what could not be read: {}."""
         answer = self.ask({"op": "digest_state", "ids": {self.work.kind: list(identifiers)}})
         found = (answer.get("digests") or {}).get(self.work.kind) or {}
-        return {identifier: known for identifier, known in found.items() if known}
+        unreadable = (answer.get("errors") or {}).get(self.work.kind) or {}
+        return {identifier: known or {} for identifier, known in found.items() if known or identifier in unreadable}
 
     def write_by_task(self, outcomes: list[Outcome]) -> None:
         """Variables through a task of Airflow 3."""
@@ -294,6 +301,10 @@ class Lane:
         """Make the changes, fill in what became of each, and note it in the ledger. May add outcomes."""
         raise NotImplementedError
 
+    def writes(self, outcomes: list[Outcome]) -> bool:
+        """Whether apply() may change anything in the target."""
+        return any(outcome.change.writes or outcome.changed for outcome in outcomes)
+
     def _hidden(self, items: Iterable[Item]) -> Current:
         return {item.id: {name: Hidden() for name in FIELDS[self.work.kind]} for item in items}
 
@@ -312,7 +323,7 @@ class ByRest(Lane):
         return self.agent is not None and item is not None and self.api.masking.exposes(item) is not None
 
     def adapt(self, item: Item) -> Adapted:
-        return (item, None) if self._by_task(item) else self.api.adapt(item)
+        return for_task(item) if self._by_task(item) else self.api.adapt(item)
 
     def read(self, items: list[Item]) -> Current:
         current = self.api.read()
@@ -340,7 +351,7 @@ class ByRest(Lane):
                 knowledge.note(change.id, knowledge.of(change.item) if change.item else None)
 
         for outcome in outcomes:
-            if outcome.action == "unchanged" and outcome.change.id in knowledge.digests and outcome.change.item:
+            if outcome.action == "unchanged" and knowledge.digests.get(outcome.change.id) and outcome.change.item:
                 # known for certain now: remembered for check mode, which may not ask
                 knowledge.note(outcome.change.id, knowledge.of(outcome.change.item))
         writes = [outcome for outcome in outcomes if outcome.change.writes]
@@ -378,10 +389,13 @@ class ByAgent(Lane):
         # the ledger is memory, not proof: the agent is asked wherever it may be
         return super().remembered(identifier, name, value) if self.work.check else None
 
+    def writes(self, outcomes: list[Outcome]) -> bool:
+        needed = any(outcome.change.writes or outcome.change.action == "conflict" for outcome in outcomes)
+        return needed or (self.blind and bool(outcomes or self.work.prune))
+
     def apply(self, outcomes: list[Outcome]) -> None:
         work = self.work
-        needed = any(outcome.change.writes or outcome.change.action == "conflict" for outcome in outcomes)
-        if not needed and not (self.blind and (outcomes or work.prune)):
+        if not self.writes(outcomes):
             return
         kind, prunable = work.kind, work.prunable
         result = self.agent.ask(
@@ -419,6 +433,13 @@ class ByAgent(Lane):
             knowledge.note(item.id, digests)
 
 
+def for_task(item: Item) -> Adapted:
+    """Lane.adapt of what a task of Airflow 3 writes."""
+    if fits_execution_api(item.id):
+        return item, None
+    return None, NotCarried(SINGULAR[item.kind], item.id, UNNAMEABLE)
+
+
 class ByTask(Lane):
     """Variables of an Airflow 3 whose REST API cannot be reached: a task sees and writes them one by one."""
 
@@ -427,6 +448,9 @@ class ByTask(Lane):
     def __init__(self, work: Work, agent: Agent):
         super().__init__(work)
         self.agent = agent
+
+    def adapt(self, item: Item) -> Adapted:
+        return for_task(item)
 
     def read(self, items: list[Item]) -> Current:
         if self.work.prune:
@@ -563,33 +587,71 @@ class BySecrets(Lane):
     def read(self, items: list[Item]) -> Current:
         wanted = {item.id: item for item in items}
         self.held = self.secret.read(wanted)
-        database: Current = {}
-        if self.api:
-            database = self.api.read()
-            self.in_database = set(database)
+        database = self._database(wanted)
         current: Current = {}
         for identifier, held in self.held.items():
             item = wanted.get(identifier)
-            if item is None and not held.ours:
-                continue  # somebody else's
+            if held.deleted or (item is None and not held.ours):
+                continue  # for Airflow there is none; or it is somebody else's
             fields = self._fields(held)
             current[identifier] = {**fields, "description": item.description if item else None}
         if self.work.on_conflict != "overwrite":  # then what the database has counts too
             current = {**{key: database[key] for key in database if key in wanted}, **current}
         return current
 
+    def _database(self, wanted: dict[str, Item]) -> Current:
+        """What Airflow's database has. Where REST does not tell, the agent is asked if it matters."""
+        if self.api:
+            database = self.api.read()
+            self.in_database = set(database)
+            return database
+        conflict = self.work.on_conflict
+        if conflict == "overwrite" or not wanted:
+            return {}
+        if self.agent is None:
+            raise MigrationError(
+                f"on_conflict {conflict} needs to see what environment {self.work.environment} has in its database,"
+                " and nothing here can: set api_host, or kms_key_id or bundle for the agent"
+            )
+        if self.work.check:
+            self.work.notes.append(
+                "what Airflow's database has of these is not known in check mode, and counts as none"
+            )
+            return {}
+        self.work.knowledge.digests = self.agent.digests(wanted)
+        return self._hidden(wanted[identifier] for identifier in self.work.knowledge.digests)
+
     def _fields(self, held: Held) -> dict[str, Any]:
-        fields = None if held.deleted else self.secret.fields(held)
+        fields = self.secret.fields(held)
         return {name: Hidden() for name in FIELDS[self.work.kind]} if fields is None else fields
 
     def remembered(self, identifier: str, name: str, value: Any) -> Optional[bool]:
-        return None  # what is not readable here is no text of ours
+        if identifier in self.held or identifier not in self.work.knowledge.digests:
+            return None  # what is not readable here is no text of ours
+        return super().remembered(identifier, name, value)
+
+    @property
+    def _cleaner(self) -> Agent | None:
+        return self.agent if self.secret.version < (3,) else None  # a task of Airflow 3 deletes nothing
+
+    def _stays(self, identifier: str) -> str | None:
+        """Why what is in the database under this id cannot be taken out."""
+        if self._cleaner or not self.api:
+            return None
+        return self.api.unreachable(Change(identifier, None, None, "deleted"))
+
+    def _moves(self, identifier: str) -> bool:
+        inside = self.in_database is not None and identifier in self.in_database
+        return inside and identifier not in KEPT[self.work.kind] and self._stays(identifier) is None
+
+    def writes(self, outcomes: list[Outcome]) -> bool:
+        unseen = self.in_database is None and self._cleaner is not None  # it may find copies to take out
+        return super().writes(outcomes) or (unseen and bool(outcomes))
 
     def outcome(self, change: Change) -> Outcome:
         outcome = super().outcome(change)
         held = self.held.get(change.id)
-        inside = self.in_database is not None and change.id in self.in_database
-        if change.action == "unchanged" and (held is None or inside):
+        if change.action == "unchanged" and (held is None or self._moves(change.id)):
             outcome.action = "updated"
             outcome.reason = "it moves out of Airflow's database"
         elif change.action == "kept" and held is None:
@@ -633,14 +695,16 @@ class BySecrets(Lane):
         if not moved:
             return
         left: dict[str, str] = {}
-        if self.agent and (self.api is None or self.api.major < 3):
-            answer = self.agent.ask({"op": "import_state", self.work.kind: {}, "prune": moved})
+        if self._cleaner:
+            answer = self._cleaner.ask({"op": "import_state", self.work.kind: {}, "prune": moved})
             gone = list(((answer.get("results") or {}).get(self.work.kind)) or {})
         elif self.api:
-            changes = [Change(identifier, None, None, "deleted") for identifier in moved]
-            left = {change.id: reason for change in changes if (reason := self.api.unreachable(change))}
-            left.update(self.api.apply([change for change in changes if change.id not in left], lambda _done: None))
-            gone = [identifier for identifier in moved if identifier not in left]
+            left = {identifier: reason for identifier in moved if (reason := self._stays(identifier))}
+            changes = [Change(identifier, None, None, "deleted") for identifier in moved if identifier not in left]
+            errors = self.api.apply(changes, lambda _done: None)
+            for identifier, reason in errors.items():
+                by_id[identifier].error = f"it is still in Airflow's database: {reason}"
+            gone = [change.id for change in changes if change.id not in errors]
         else:
             self.work.notes.append(
                 f"copies of {self.work.kind} in Airflow's database could not be looked for; Secrets Manager is asked"
@@ -651,8 +715,10 @@ class BySecrets(Lane):
             if by_id[identifier].action == "unchanged":
                 by_id[identifier].action = "updated"
                 by_id[identifier].reason = "it moves out of Airflow's database"
-        for identifier, reason in left.items():
-            self.work.list(identifier, f"its copy stays in Airflow's database ({reason}); Secrets Manager answers")
+        if left:
+            self.work.notes.append(
+                f"copies stay in Airflow's database, and Secrets Manager answers for them: {named(left.items())}"
+            )
         if gone:
             self.work.notes.append(f"{len(gone)} {self.work.kind} were taken out of Airflow's database")
 

@@ -77,6 +77,14 @@ class Backend:
         prefix = (self.prefixes[kind] or "").rstrip(self.separator)
         return f"{prefix}{self.separator}{identifier}" if prefix else identifier
 
+    def belongs(self, kind: str, name: str) -> bool:
+        """Whether a secret's name is that of an id of this kind, and of no other."""
+        start = self.name(kind, "")
+        others = [
+            self.name(other, "") for other, prefix in self.prefixes.items() if other != kind and prefix is not None
+        ]
+        return name.startswith(start) and not any(name.startswith(other) for other in others if other.startswith(start))
+
     def asks(self, kind: str, identifier: str) -> bool:
         """Whether Secrets Manager is asked for this id before the database."""
         pattern = self.patterns.get(kind)
@@ -405,7 +413,7 @@ class SecretStore:
             )
 
     def _list(self) -> dict[str, tuple[bool, bool]]:
-        """{id: (ours, scheduled for deletion)} of all under the prefix."""
+        """{id: (ours, scheduled for deletion)} of all that are surely of this kind."""
         prefix = self.name("")
         found = {}
         paginator = self.aws.client("secretsmanager").get_paginator("list_secrets")
@@ -416,7 +424,7 @@ class SecretStore:
             ):
                 self._reads.wait()
                 for secret in page.get("SecretList") or ():
-                    if secret["Name"].startswith(prefix):
+                    if self.backend.belongs(self.kind, secret["Name"]):
                         ours = self._ours(secret.get("Tags"))
                         found[secret["Name"][len(prefix) :]] = (ours, bool(secret.get("DeletedDate")))
         return found

@@ -157,7 +157,7 @@ def apply(work: Work, lane: Lane) -> list[Outcome]:
         refuse(work, {outcome.change.id: outcome.reason for outcome in outcomes if outcome.action == "conflict"})
     if work.check:
         return outcomes
-    if any(outcome.change.writes for outcome in outcomes):
+    if lane.writes(outcomes):
         work.before_writing()
     try:
         lane.apply(outcomes)

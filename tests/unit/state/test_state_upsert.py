@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shlex
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.mwaa.migration.plugins.module_utils._bundle import digest
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, digest
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import CliResult
@@ -31,7 +32,7 @@ CLOSED = Access(False, False, "The web server is private and cannot be reached: 
 @pytest.mark.parametrize(
     ("asked", "kind", "version", "key", "access", "lane", "reason"),
     [
-        ("auto", "variables", (2, 11, 2), "key", PUBLIC, "agent", "leaves no trace"),
+        ("auto", "variables", (2, 11, 2), "key", PUBLIC, "agent", "its audit log shows nothing"),
         ("auto", "variables", (2, 11, 2), None, PUBLIC, "rest", "neither kms_key_id nor bundle"),
         ("auto", "connections", (2, 11, 2), "key", CLOSED, "agent", "It starts by its schedule. The web server is"),
         ("auto", "connections", (2, 0, 2), "key", OLD, "agent", "the agent, started by the CLI, compares and writes"),
@@ -267,6 +268,26 @@ def test_a_private_airflow_3_takes_variables_by_task(target: Any, call: Any) -> 
     assert again["counts"] == {"unchanged": 2} and "cannot list variables" in again["notes"][0]
 
 
+def test_a_task_of_airflow_3_cannot_name_everything(call: Any, target: Any) -> None:
+    if target.version.startswith("2"):
+        return
+    rows = [{"key": "a?b", "value": '{"password": "' + SECRET + '"}'}, {"key": "a", "value": "x"}]
+    for access in (PUBLIC, CLOSED):
+        result = call("variables", rows, access=access)
+        assert list(actions(result)) == ["a"] and "cannot name it" in result["not_carried"][0]["reason"]
+
+
+def test_what_the_agent_could_not_read_is_there_all_the_same(
+    call: Any, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if target.version.startswith("2"):
+        return
+    answer = {"digests": {"variables": {"a": None}}, "errors": {"variables": {"a": "AirflowRuntimeError"}}}
+    monkeypatch.setattr(Agent, "run", lambda *_all: answer)
+    result = call("variables", [{"key": "a", "value": "1"}], access=CLOSED, on_conflict="keep")
+    assert actions(result) == {"a": "kept"}
+
+
 # --------------------------------------------------------------------------------------------------- several, selected
 
 
@@ -384,6 +405,82 @@ def test_a_secret_scheduled_for_deletion_is_restored(looked_up: Any, secrets: An
     result = looked_up("variables", [{"key": "a", "value": "2"}])
     assert result["results"][0]["reason"] == "it was scheduled for deletion and is restored"
     assert secrets.texts() == {"airflow/variables/a": "2"} and actions(result) == {"a": "updated"}
+
+
+def test_what_is_scheduled_for_deletion_is_not_there(looked_up: Any, secrets: Any) -> None:
+    looked_up("variables", [{"key": "a", "value": "1"}])
+    assert actions(looked_up("variables", [], prune=True)) == {"a": "deleted"}
+    assert not looked_up("variables", [], prune=True)["changed"]
+    assert actions(looked_up("variables", [{"key": "a", "value": "2"}], on_conflict="keep")) == {"a": "updated"}
+    assert secrets.texts() == {"airflow/variables/a": "2"}
+
+
+def test_a_private_airflow_is_cleaned_by_the_agent_where_its_tasks_can(
+    looked_up: Any, secrets: Any, target: Any
+) -> None:
+    target.airflow.variables["a"] = {"value": "x", "description": None}
+    result = looked_up("variables", [{"key": "a", "value": "x"}], access=CLOSED)
+    assert secrets.texts() == {"airflow/variables/a": "x"}
+    if target.version.startswith("2"):
+        assert [request["prune"] for request in Agent.requests] == [["a"]] and not target.airflow.variables
+    else:
+        assert not Agent.requests and "could not be looked for" in result["notes"][0]
+
+
+def test_what_a_private_airflow_has_in_its_database_counts(looked_up: Any, secrets: Any, target: Any) -> None:
+    target.airflow.variables["a"] = {"value": "theirs", "description": None}
+    rows = [{"key": "a", "value": "ours"}, {"key": "b", "value": "x"}]
+    with pytest.raises(MigrationError, match=r"1 variables are refused: a \(exists"):
+        looked_up("variables", rows, access=CLOSED, on_conflict="fail")
+    kept = looked_up("variables", rows, access=CLOSED, on_conflict="keep")
+    assert actions(kept) == {"a": "kept", "b": "created"}
+    assert target.holds("variables")["a"]["value"] == "theirs" and set(secrets.texts()) == {"airflow/variables/b"}
+    with pytest.raises(MigrationError, match="needs to see what environment demo has in its database"):
+        looked_up("variables", rows, access=CLOSED, on_conflict="keep", kms_key_id=None)
+
+
+def test_what_cannot_be_taken_out_of_the_database_does_not_count_as_changed(
+    looked_up: Any, call: Any, secrets: Any, target: Any
+) -> None:
+    """A path of MWAA has 64 characters, so that REST of Airflow 2 cannot delete this one; aws_default always stays."""
+    long = "a" * 60
+    target.airflow.variables[long] = {"value": "x", "description": None}
+    looked_up("variables", [{"key": long, "value": "x"}], kms_key_id=None)
+    again = looked_up("variables", [{"key": long, "value": "x"}], kms_key_id=None)
+    if target.version.startswith("2"):
+        assert actions(again) == {long: "unchanged"} and "copies stay in Airflow's database" in again["notes"][0]
+    else:
+        assert actions(again) == {long: "unchanged"} and not target.airflow.variables
+    call.environment["AirflowConfigurationOptions"] = backend_options("airflow", "2.5.1")  # it knows no patterns
+    target.airflow.connections["aws_default"] = {**dict.fromkeys(FIELDS["connections"]), "conn_type": "aws"}
+    for action in ("created", "unchanged"):
+        row = {"conn_id": "aws_default", "conn_type": "aws"}
+        assert actions(call("connections", [row], lane="secrets_manager")) == {"aws_default": action}
+    assert "aws_default" in target.airflow.connections
+
+
+def test_moving_out_of_the_database_takes_the_lock(
+    looked_up: Any, bundles: Any, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, taken = bundles("a", {"a": "x"}), []
+    looked_up("variables", None, bundle=url)
+    monkeypatch.setattr(module, "held_in", lambda *_all: contextlib.nullcontext(lambda: taken.append(1)))
+    looked_up("variables", None, bundle=url)
+    assert not taken
+    target.airflow.variables["a"] = {"value": "x", "description": None}  # somebody put it back
+    looked_up("variables", None, bundle=url)
+    assert taken
+
+
+def test_a_prefix_inside_another_ones_prefix(call: Any, secrets: Any) -> None:
+    """What airflow/variables/… holds is no connection of an environment that looks for these under airflow/…"""
+    options = backend_options("airflow", "2.11.2")
+    kwargs = json.loads(options["secrets.backend_kwargs"])
+    options["secrets.backend_kwargs"] = json.dumps({**kwargs, "connections_prefix": "airflow"})
+    call.environment["AirflowConfigurationOptions"] = options
+    call("variables", [{"key": "a", "value": "x"}], lane="secrets_manager")
+    call("connections", [], lane="secrets_manager", prune=True)
+    assert set(secrets.texts()) == {"airflow/variables/a"}
 
 
 def test_what_the_list_does_not_show_yet(looked_up: Any, secrets: Any) -> None:
