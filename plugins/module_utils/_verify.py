@@ -553,8 +553,15 @@ def merge_listed(*groups: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     for group in groups:
         for item in group:
             entry = {"kind": str(item["kind"]), "id": str(item["id"]), "reason": str(item["reason"])}
-            merged.setdefault((entry["kind"], entry["id"]), entry)
+            known = merged.setdefault((entry["kind"], entry["id"]), entry)
+            if known["reason"] == NOT_SELECTED:  # said of the source's id, which may be another item's new name
+                merged[entry["kind"], entry["id"]] = entry
     return [merged[key] for key in sorted(merged)]
+
+
+def reasons_of(not_carried: Iterable[Mapping[str, str]]) -> dict[tuple[str, str], str]:
+    """What excuses a difference, by kind and the target's id. Not what stays behind: the target has nothing of it."""
+    return {(item["kind"], item["id"]): item["reason"] for item in not_carried if item["reason"] != NOT_SELECTED}
 
 
 def agent_request(bundle: Bundle, source: Mapping[str, Mapping[str, Digests]], major_version: int) -> dict[str, Any]:
@@ -749,7 +756,7 @@ class Verification:
 
     def result(self) -> dict[str, Any]:
         compared = self._state() if self.usable else {}
-        reasons = {(item["kind"], item["id"]): item["reason"] for item in self.not_carried}
+        reasons = reasons_of(self.not_carried)
         known = judge_state(compared, reasons, self.findings) and self.usable
         dags = self._dags() if self.environment else dict.fromkeys(("source", "target", "equal"))
         unseen = {"target": None, "equal": None}

@@ -14,6 +14,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils import _bundle
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, KINDS, canonical
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import Reply, RestError
+from ansible_collections.mwaa.migration.plugins.module_utils._select import NOT_SELECTED
 from ansible_collections.mwaa.migration.plugins.module_utils._verify import (
     Findings,
     Seen,
@@ -26,6 +27,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._verify import (
     judge_versions,
     merge_listed,
     read_dags,
+    reasons_of,
     relative,
     seen_by_agent,
     seen_by_rest,
@@ -373,6 +375,14 @@ def test_listed_once_whoever_says_it() -> None:
         {"kind": "dag", "id": "d", "reason": "x"},
         one,
     ]
+
+
+def test_what_was_not_selected_excuses_nothing_that_took_its_name() -> None:
+    """Of the source's db and prod_db only the latter goes, as db: the target's db is to equal it."""
+    left = {"kind": "variable", "id": "db", "reason": NOT_SELECTED}
+    assert reasons_of([left]) == {}
+    small = {"kind": "variable", "id": "db", "reason": "description: a secret holds none"}
+    assert merge_listed([left], [small]) == merge_listed([small], [left]) == [small]
 
 
 def test_nothing_seen_is_unknown_not_missing() -> None:
