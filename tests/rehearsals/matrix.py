@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import re
 import subprocess
 import sys
 import time
@@ -76,9 +77,10 @@ def rehearse(source: str, target: str, database: str) -> dict[str, Any]:
 
 
 def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith("make")]
-    return (told or ["nothing was said"])[-1][:160]
+    text = log.read_text(errors="replace")
+    failed = re.search(r"""^fatal: .*?"msg": "(.*?)"[,}]""", text, re.MULTILINE)
+    refused = [line.strip() for line in text.splitlines() if line.startswith("mwaa-lab: ")]
+    return (failed.group(1) if failed else (refused or ["see its log in build/rehearsal"])[-1])[:200].replace("|", "/")
 
 
 def page(rows: dict[str, dict[str, Any]]) -> str:
