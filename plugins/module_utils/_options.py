@@ -328,13 +328,13 @@ aws_lambda_executor: check_health_on_startup@2.11.2- conn_id@2.11.2- dead_letter
 callbacks: callback_execution_timeout@3.3.1-
 celery: broker_url celery_app_name celery_config_options default_queue@-2.0.2 extra_celery_config@2.11.0-
   flower_basic_auth flower_host flower_port flower_url_prefix json_logs@3.3.1- mp_forkserver_preload@3.3.1-
-  mp_start_method@3.3.1- operation_timeout pool result_backend@-2.5.1 result_backend@2.7.2-
+  mp_start_method@3.3.1- operation_timeout pool result_backend
   result_backend_sqlalchemy_engine_options@2.6.3- ssl_active ssl_cacert ssl_cert ssl_key ssl_mutual_tls@3.3.1-
   stalled_task_timeout@2.4.3-2.5.1 sync_parallelism task_acks_late@2.9.2- task_adoption_timeout@2.0.2-2.5.1
-  task_publish_max_retries@2.0.2- task_track_started@2.0.2- worker_autoscale@-2.5.1 worker_autoscale@2.7.2-
+  task_publish_max_retries@2.0.2- task_track_started@2.0.2- worker_autoscale
   worker_concurrency worker_enable_remote_control@2.4.3- worker_log_server_port@-2.0.2 worker_precheck@2.0.2-2.10.3
   worker_precheck@3.2.1- worker_prefetch_multiplier@2.0.2- worker_umask@2.0.2-2.2.2 worker_umask@2.11.2-
-celery_broker_transport_options: sentinel_kwargs@2.7.2- visibility_timeout@-2.5.1 visibility_timeout@2.7.2-
+celery_broker_transport_options: sentinel_kwargs@2.7.2- visibility_timeout
 celery_kubernetes_executor: kubernetes_queue@2.0.2-
 celery_result_backend_transport_options: master_name@2.11.2-2.11.2 master_name@3.2.1- sentinel_kwargs@2.11.2-2.11.2
   sentinel_kwargs@3.2.1-
@@ -350,8 +350,8 @@ core: allow_double_dot_in_ids@3.3.1- allowed_deserialization_classes@2.5.1-
   dag_concurrency@-2.0.2 dag_discovery_safe_mode dag_file_processor_timeout@-2.11.2 dag_ignore_file_syntax@2.4.3-
   dag_processor_manager_log_location@-1.10.12 dag_run_conf_overrides_params dagbag_import_error_traceback_depth@2.0.2-
   dagbag_import_error_tracebacks@2.0.2- dagbag_import_timeout dags_are_paused_at_creation dags_folder
-  database_access_isolation@2.7.2-3.0.6 dataset_manager_class@2.4.3-2.5.1 dataset_manager_class@2.7.2-2.11.2
-  dataset_manager_kwargs@2.4.3-2.5.1 dataset_manager_kwargs@2.7.2-2.11.2 default_impersonation
+  database_access_isolation@2.7.2-3.0.6 dataset_manager_class@2.4.3-2.11.2
+  dataset_manager_kwargs@2.4.3-2.11.2 default_impersonation
   default_pool_task_slot_count@2.2.2- default_task_execution_timeout@2.4.3- default_task_retries
   default_task_retry_delay@2.4.3- default_task_weight_rule@2.2.2- default_timezone donot_pickle@-3.0.6
   enable_xcom_pickling@-2.11.2 encrypt_s3_logs@-1.10.12 execute_tasks_new_python_interpreter@2.0.2-
@@ -363,7 +363,7 @@ core: allow_double_dot_in_ids@3.3.1- allowed_deserialization_classes@2.5.1-
   max_consecutive_failed_dag_runs_per_dag@2.9.2- max_db_retries@2.0.2-2.2.2 max_map_length@2.4.3-
   max_num_rendered_ti_fields_per_task@-3.0.6 max_task_retry_delay@2.6.3- max_templated_field_length@2.9.2-
   might_contain_dag_callable@2.6.3- min_serialized_dag_fetch_interval@-3.0.6 min_serialized_dag_update_interval
-  mp_forkserver_preload@3.3.1- mp_start_method@2.5.1-2.5.1 mp_start_method@2.7.2-3.0.6 mp_start_method@3.3.1-
+  mp_forkserver_preload@3.3.1- mp_start_method@2.5.1-3.0.6 mp_start_method@3.3.1-
   multi_team@3.2.1- num_dag_runs_to_retain_rendered_fields@3.2.1- parallelism plugins_folder
   remote_base_log_folder@-1.10.12 remote_log_conn_id@-1.10.12 remote_logging@-1.10.12 rerun_with_latest_version@3.3.1-
   secure_mode@-1.10.12 security sensitive_var_conn_names@2.2.2- simple_auth_manager_all_admins@3.0.6-
@@ -384,11 +384,11 @@ dag_processor: bundle_refresh_check_interval@3.0.6- dag_bundle_config_list@3.0.6
 dask: cluster_address@-2.6.3 tls_ca@-2.6.3 tls_cert@-2.6.3 tls_key@-2.6.3
 database: alembic_ini_file_path@2.7.2- check_migrations@2.6.3- external_db_managers@3.0.6-
   load_default_connections@2.4.3-2.11.2 max_db_retries@2.4.3- migration_batch_size@3.0.6- sql_alchemy_conn@2.4.3-
-  sql_alchemy_conn_async@3.2.1- sql_alchemy_connect_args@2.4.3-2.5.1 sql_alchemy_connect_args@2.7.2-
-  sql_alchemy_connect_args_async@3.2.1- sql_alchemy_engine_args@2.4.3-2.5.1 sql_alchemy_engine_args@2.7.2-
+  sql_alchemy_conn_async@3.2.1- sql_alchemy_connect_args@2.4.3-
+  sql_alchemy_connect_args_async@3.2.1- sql_alchemy_engine_args@2.4.3-
   sql_alchemy_max_overflow@2.4.3- sql_alchemy_pool_enabled@2.4.3- sql_alchemy_pool_pre_ping@2.4.3-
   sql_alchemy_pool_recycle@2.4.3- sql_alchemy_pool_size@2.4.3- sql_alchemy_schema@2.4.3-
-  sql_alchemy_session_maker@2.10.3- sql_engine_collation_for_ids@2.4.3-2.5.1 sql_engine_collation_for_ids@2.7.2-
+  sql_alchemy_session_maker@2.10.3- sql_engine_collation_for_ids@2.4.3-
   sql_engine_encoding@2.4.3-
 debug: fail_fast@-2.11.2
 elasticsearch: end_of_log_mark@-2.6.3 end_of_log_mark@3.2.1- frontend@-2.6.3 frontend@3.2.1- host@-2.6.3 host@3.2.1-
@@ -398,8 +398,8 @@ elasticsearch: end_of_log_mark@-2.6.3 end_of_log_mark@3.2.1- frontend@-2.6.3 fro
   write_to_es@3.2.1-
 elasticsearch_configs: use_ssl@-2.6.3 use_ssl@3.2.1- verify_certs@-2.6.3 verify_certs@3.2.1-
 email: default_email_on_failure@2.0.2- default_email_on_retry@2.0.2- email_backend email_conn_id@2.2.2-
-  from_email@2.4.3-2.5.1 from_email@2.7.2- html_content_template@2.0.2-2.5.1 html_content_template@2.7.2-
-  ssl_context@2.7.2- subject_template@2.0.2-2.5.1 subject_template@2.7.2-
+  from_email@2.4.3- html_content_template@2.0.2-
+  ssl_context@2.7.2- subject_template@2.0.2-
 execution_api: jwt_audience@3.0.6- jwt_expiration_time@3.0.6- otel_trace_propagation@3.3.1-
 fab: access_denied_message@3.0.6- auth_backends@3.0.6- auth_rate_limit@2.9.2- auth_rate_limited@2.9.2-
   auth_role_public@3.3.1- cache_ttl@3.2.1- config_file@3.0.6- cookie_samesite@3.2.1- cookie_secure@3.2.1-
@@ -468,8 +468,7 @@ mesos: authenticate@-1.10.12 checkpoint@-1.10.12 default_principal@-1.10.12 defa
 metrics: legacy_names_on@3.2.1- metrics_allow_list@2.6.3- metrics_block_list@2.6.3-
   metrics_use_pattern_match@2.9.2-2.11.2 otel_debugging_on@2.7.2- otel_host@2.6.3- otel_interval_milliseconds@2.6.3-
   otel_on@2.6.3- otel_port@2.6.3- otel_prefix@2.6.3- otel_service@2.10.3- otel_ssl_active@2.7.2-
-  stat_name_handler@2.0.2- statsd_allow_list@2.0.2-2.5.1 statsd_custom_client_path@2.0.2-2.5.1
-  statsd_custom_client_path@2.7.2- statsd_datadog_enabled@2.0.2- statsd_datadog_metrics_tags@2.6.3-
+  stat_name_handler@2.0.2- statsd_allow_list@2.0.2-2.5.1 statsd_custom_client_path@2.0.2- statsd_datadog_enabled@2.0.2- statsd_datadog_metrics_tags@2.6.3-
   statsd_datadog_tags@2.0.2- statsd_disabled_tags@2.6.3- statsd_host@2.0.2- statsd_influxdb_enabled@2.6.3-
   statsd_ipv6@3.0.6- statsd_on@2.0.2- statsd_port@2.0.2- statsd_prefix@2.0.2- timer_unit_consistency@2.11.0-2.11.2
 opensearch: end_of_log_mark@3.2.1- host@3.2.1- host_field@3.2.1- index_patterns@3.2.1- index_patterns_callable@3.2.1-
@@ -504,11 +503,11 @@ scheduler: allow_trigger_in_future@-2.11.2 allowed_run_id_pattern@2.6.3- authent
 sdk: coordinators@3.3.1- queue_to_coordinator@3.3.1-
 secrets: backend backend_kwargs cache_ttl_seconds@2.7.2- use_cache@2.7.2-
 sensors: default_timeout@2.4.3-
-sentry: before_send@2.2.2-2.5.1 before_send@2.7.2- sentry_dsn sentry_on@2.0.2-
+sentry: before_send@2.2.2- sentry_dsn sentry_on@2.0.2-
 smart_sensor: sensors_enabled@2.0.2-2.2.2 shard_code_upper_limit@2.0.2-2.2.2 shards@2.0.2-2.2.2
   use_smart_sensor@2.0.2-2.2.2
-smtp: smtp_host smtp_mail_from smtp_password@-2.5.1 smtp_password@2.7.2-2.11.2 smtp_port smtp_retry_limit@2.0.2-
-  smtp_ssl smtp_starttls smtp_timeout@2.0.2- smtp_user@-2.5.1 smtp_user@2.7.2-2.11.2
+smtp: smtp_host smtp_mail_from smtp_password@-2.11.2 smtp_port smtp_retry_limit@2.0.2-
+  smtp_ssl smtp_starttls smtp_timeout@2.0.2- smtp_user@-2.11.2
 smtp_provider: ssl_context@2.9.2-2.10.3 templated_email_subject_path@2.9.2-2.10.3
   templated_html_content_path@2.9.2-2.10.3
 standard: venv_install_method@3.0.6-
@@ -523,16 +522,15 @@ triggerer: blocked_main_thread_warning_threshold@3.3.1- capacity@3.0.6- default_
   shared_stream_subscriber_queue_size@3.3.1- triggerer_health_check_threshold@2.7.2-
 usage_data_collection: enabled@2.10.3-2.10.3
 webserver: access_denied_message@2.7.2-2.11.2 access_logfile@-2.11.2 access_logformat@2.0.2-2.11.2
-  allow_raw_html_descriptions@2.8.1-2.11.2 allowed_payload_size@2.8.1-2.11.2 analytics_id@-2.5.1
-  analytics_id@2.7.2-2.11.2 analytics_tool@-2.5.1 analytics_tool@2.7.2-2.11.2 analytics_url@2.9.2-2.11.2
-  audit_view_excluded_events@2.4.3-3.0.6 audit_view_included_events@2.4.3-2.5.1 audit_view_included_events@2.7.2-3.0.6
+  allow_raw_html_descriptions@2.8.1-2.11.2 allowed_payload_size@2.8.1-2.11.2 analytics_id@-2.11.2 analytics_tool@-2.11.2 analytics_url@2.9.2-2.11.2
+  audit_view_excluded_events@2.4.3-3.0.6 audit_view_included_events@2.4.3-3.0.6
   auth_rate_limit@2.6.3-2.9.2 auth_rate_limited@2.6.3-2.9.2 authenticate@-1.10.12 auto_refresh_interval@2.2.2-3.0.6
   base_url@-2.11.2 caching_hash_method@2.6.3-2.11.2 config_file@2.7.2-2.11.2 cookie_samesite@-2.11.2
   cookie_secure@-2.11.2 dag_default_view@-2.11.2 dag_orientation@-2.11.2 default_dag_run_display_number@-2.11.2
   default_ui_timezone@-2.11.2 default_wrap@-3.0.6 demo_mode@-2.0.2 enable_proxy_fix@-2.11.2
   enable_swagger_ui@2.6.3-2.11.2 error_logfile@-2.11.2 expose_config@-2.11.2 expose_hostname@-2.11.2
   expose_stacktrace@-2.11.2 filter_by_owner@-1.10.12 force_log_out_after@-1.10.12 grid_view_sorting_order@2.7.2-3.0.6
-  hide_paused_dags_by_default@-3.0.6 instance_name@2.2.2-2.5.1 instance_name@2.7.2-3.0.6
+  hide_paused_dags_by_default@-3.0.6 instance_name@2.2.2-3.0.6
   instance_name_has_markup@2.4.3-3.0.6 log_animation_speed@-2.11.2 log_auto_tailing_offset@-2.11.2
   log_fetch_delay_sec@-2.11.2 log_fetch_timeout_sec@-3.0.6 max_form_memory_size@2.11.0-2.11.2
   max_form_parts@2.11.0-2.11.2 navbar_color@-2.11.2 navbar_hover_color@2.9.2-2.11.2

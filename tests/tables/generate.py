@@ -111,6 +111,11 @@ def options(pythons: list[str]) -> None:
         for section, names in dump["options"].items():
             for name in names:
                 sections.setdefault(section, {}).setdefault(name, []).append(index)
+    gap = versions.index("2.6.3")  # its description lacks what has no default, and its Airflow takes it all the same
+    for names in sections.values():
+        for present in names.values():
+            if {gap - 1, gap + 1} <= set(present) and gap not in present:
+                present.insert(present.index(gap + 1), gap)
     for section in sorted(sections):
         words = []
         for name, present in sorted(sections[section].items()):

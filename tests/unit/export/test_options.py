@@ -162,3 +162,9 @@ def test_nothing_gets_lost_and_everything_fits(options: list, target: str) -> No
         assert value
         assert value.isascii()
         assert value.isprintable()
+
+
+def test_no_version_in_the_middle_lacks_what_those_around_it_have() -> None:
+    before, here, after = map(known_options, ("2.5.1", "2.6.3", "2.7.2"))
+    assert not (before & after) - here
+    assert "webserver.instance_name" in here
