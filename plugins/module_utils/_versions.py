@@ -66,8 +66,6 @@ VERSIONS = tuple(OFFERS)
 
 # the first Airflow version of MWAA that has it (user guide, the pages of these names)
 STARTUP_SCRIPT = "2.2.2"
-REST_API = "2.4.3"
-IMPORT_ERRORS = "2.6.3"
 
 
 def numbers(version: str) -> tuple[int, ...]:

@@ -42,4 +42,4 @@ def test_a_version_that_never_was() -> None:
 def test_numbers(text: str, expected: tuple[int, ...]) -> None:
     assert _versions.numbers(text) == expected
     assert _versions.at_least("2.10.3", "2.4.3")
-    assert not _versions.at_least("2.2.2", _versions.REST_API)
+    assert not _versions.at_least("2.0.2", _versions.STARTUP_SCRIPT)
