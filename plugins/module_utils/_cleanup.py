@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 from ansible_collections.mwaa.migration.plugins.module_utils import _lock
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
     MANIFEST,
+    PROGRESS,
     S3Store,
     Store,
     open_store,
@@ -82,21 +84,39 @@ class _Cleanup:
         self.ctx, self.aws, self.params, self._clock = ctx, ctx.aws, ctx.params, clock
         self.name: str = self.params["environment"]
         self.store: Store | None = open_store(self.params["bundle"], self.aws) if self.params["bundle"] else None
-        self.manifest = _manifest(self.store) if self.store else {}
+        self.manifest = _document(self.store, MANIFEST) if self.store else {}
         self.key: str | None = self.params["kms_key_id"] or (self.manifest.get("key") or {}).get("kms_key_id")
 
     def run(self) -> dict[str, Any]:
         if self.store is None or self.ctx.check_mode:
             return self._all()
-        names = [self.name, *([_lock.EXPORT] if self._bundle_goes() else [])]
+        names = {self.name}
+        if self._bundle_goes():  # nobody may be at work with it, for whatever environment
+            names |= {_lock.EXPORT, *(path[len("locks/") : -len(".json")] for path in self.store.list("locks/"))}
         with contextlib.ExitStack() as stack:
-            for name in names:
-                stack.enter_context(_lock.held(self.store, name)).take()
+            locks = [stack.enter_context(_lock.held(self.store, name)) for name in sorted(names)]
+            for lock in locks:
+                lock.take()
             result = self._all()
-        _lock.release(self.store, names)
-        if self._bundle_goes():
-            _remove_bundle(self.aws, self.store, locks=True)  # their versions, the last of all
+            result["remains"] += self._forget(self.store, locks)
         return result
+
+    def _forget(self, store: Store, locks: list[_lock.Lock]) -> list[dict[str, str]]:
+        """Give these locks back, with all their versions, while they are still held. Returns what remains."""
+        for lock in locks:
+            lock.stop()
+        try:
+            if isinstance(store, S3Store):
+                s3, keys = self.aws.client("s3"), [store.key(lock.path) for lock in locks]
+                purge(
+                    s3, store.bucket, [one for key in keys for one in versions(s3, store.bucket, key) if one[0] == key]
+                )
+        except MigrationError as error:
+            return [_rest_of("versions of the lock", f"{store.url}/locks/", error.message)]
+        finally:
+            for lock in locks:
+                lock.release()
+        return []
 
     def _all(self) -> dict[str, Any]:
         environment = describe(self.aws.client("mwaa"), self.name)
@@ -109,8 +129,9 @@ class _Cleanup:
             steps += inside.steps()
         store = self.store
         if store is not None and self._bundle_goes():
-            count = len([path for path in store.list() if not path.startswith("locks/")])
-            steps.append(Step("files of the bundle", store.url, count, lambda: _remove_bundle(self.aws, store)))
+            paths = _paths(store)
+            count = len([path for path in store.list() if paths(path)])
+            steps.append(Step("files of the bundle", store.url, count, lambda: _remove_bundle(self.aws, store, paths)))
         removed = []
         for step in steps:
             if step.count:
@@ -199,13 +220,18 @@ class _Inside:
 
     def _work(self) -> tuple[str, ...]:
         index = str(self.environment.get("DagS3Path", "")).strip("/").replace("/", "~")
-        return f"{self.lane.prefix}/", f"mwaa-migration/published/{index}.json"
+        return self.lane.requests, f"{self.lane.prefix}/cleanup.json", f"mwaa-migration/published/{index}.json"
 
     def _known_dags(self) -> list[str]:
         if self.lane.access.rest:
             rest = self._rest()
             return [dag_id for dag_id in DAG_IDS if rest.call("GET", f"/dags/{dag_id}", ok=(404,)).status != 404]
-        return list(DAG_IDS) if self.files else []  # nobody can be asked: what had files may have rows
+        if not self.files:
+            return []
+        if self.lane.major >= 3:
+            self.remains.append(_rest_of("rows of the agent's DAGs", self.name, self.lane.access.reason))
+            return []
+        return list(DAG_IDS)  # nobody can be asked: what had files may have rows
 
     def _rest(self) -> RestClient:
         return RestClient(self.aws.client("mwaa"), self.name, clock=self._clock)
@@ -290,11 +316,7 @@ class _Inside:
 
     def _forget_by_rest(self) -> None:
         """Airflow 3: once its files are gone, Airflow deletes a DAG with its rows, except those of the audit log."""
-        lane = self.lane
-        if not lane.access.rest:
-            self.remains.append(_rest_of("rows of the agent's DAGs", self.name, lane.access.reason))
-            return
-        self._purge(f"{lane.folder}/")
+        self._purge(f"{self.lane.folder}/")
         rest = self._rest()
 
         def gone() -> bool | None:
@@ -314,6 +336,7 @@ class _Inside:
         lane, s3 = self.lane, self.aws.client("s3")
         timeout = self.timeout
         report = f"{lane.prefix}/cleanup.json"
+        self._purge(report)  # of a cleanup that was interrupted: it says nothing of what has been since
         with aws_errors(f"sign an upload to s3://{lane.bucket}/{report}"):
             url = url_signer(self.aws).generate_presigned_url(
                 "put_object", Params={"Bucket": lane.bucket, "Key": report}, ExpiresIn=timeout + 60
@@ -382,7 +405,7 @@ class _Inside:
                     "they hold sentences, no values; their group's retention ends them",
                 )
             )
-        if self.lane.major >= 3 and self.lane.access.rest and self.lane.start == "rest":
+        if self.lane.major >= 3 and self.lane.access.rest:
             rows = sum(
                 (self._rest().call("GET", "/eventLogs", {"dag_id": dag_id, "limit": 1}, ok=(403, 404)).body or {}).get(
                     "total_entries", 0
@@ -395,29 +418,35 @@ class _Inside:
                     self.remains.append(_rest_of(what, f"Airflow of {self.name}", reason))
 
 
-def _manifest(store: Store) -> dict[str, Any]:
+def _document(store: Store, path: str) -> dict[str, Any]:
     """Read as it lies there, for its dates and names alone: nothing that it says is opened or run."""
     try:
-        document = json.loads(store.read(MANIFEST))
+        return _json(store.read(path))
     except MigrationError as error:
         if error.code != "NotFound":
             raise
         return {}
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
-def _remove_bundle(aws: Any, store: Store, locks: bool = False) -> None:
-    """All of it but the locks, or these."""
-    if isinstance(store, S3Store):
-        s3, prefix = aws.client("s3"), f"{store.prefix}/" if store.prefix else ""
-        found = versions(s3, store.bucket, prefix)
-        purge(s3, store.bucket, [one for one in found if one[0].startswith(f"{prefix}locks/") is locks])
-        return
-    for path in store.list():
-        if path.startswith("locks/") is locks:
-            store.delete(path)
+def _paths(store: Store) -> Callable[[str], bool]:
+    """Which paths are the bundle's. All else is somebody else's: it may lie in a folder, or a bucket, with other things."""
+    named = {MANIFEST, PROGRESS}
+    for document in (_document(store, MANIFEST), _document(store, PROGRESS)):
+        named |= {str(entry.get("path")) for entry in document.get("files") or [] if isinstance(entry, dict)}
+    return lambda path: path in named or re.fullmatch(r"ledger/[^/]+\.json", path) is not None
+
+
+def _remove_bundle(aws: Any, store: Store, paths: Callable[[str], bool]) -> None:
+    """All of it but the locks; last what tells the names of the others."""
+    for last in (False, True):
+        if isinstance(store, S3Store):
+            s3, prefix = aws.client("s3"), f"{store.prefix}/" if store.prefix else ""
+            found = [(key, one) for key, one in versions(s3, store.bucket, prefix) if paths(key[len(prefix) :])]
+            purge(s3, store.bucket, [one for one in found if (one[0][len(prefix) :] in (MANIFEST, PROGRESS)) is last])
+            continue
+        for path in store.list():
+            if paths(path) and (path in (MANIFEST, PROGRESS)) is last:
+                store.delete(path)
 
 
 def _rest_of(what: str, where: str, reason: str) -> dict[str, str]:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
+from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +16,17 @@ from typing import Any
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._cleanup import ARGUMENT_SPEC, cleanup
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
+from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
 from botocore.exceptions import ClientError
 from fakes import Clock, aws_failure
 
 ROLE = "arn:aws:iam::111122223333:role/execution"
 AGENT = ("dags/mwaa_migration/airflow_agent.py", "dags/mwaa_migration/mwaa_agent.py")
-THEIRS = ("dags/daily.py", "dags/mwaa_migration_of_mine.py", "mwaa-migration/other/requests/x.json", "plugins.zip")
+THEIRS = (
+    "dags/daily.py", "dags/mwaa_migration_of_mine.py", "mwaa-migration/other/requests/x.json", "plugins.zip",
+    "mwaa-migration/demo/manifest.json",  # a bundle that was put there, and is kept
+)  # fmt: skip
 
 
 class S3:
@@ -29,7 +36,7 @@ class S3:
         self.world = world
         self.versions: list[tuple[str, str, bytes | None]] = []  # (key, version, content; None: a delete marker)
 
-    def put_object(self, Bucket: str, Key: str, Body: bytes) -> None:
+    def put_object(self, Bucket: str, Key: str, Body: bytes, **_condition: str) -> None:
         self.versions.append((Key, f"v{len(self.versions)}", Body))
         self.world.log.append(f"put {Key}")
 
@@ -52,7 +59,11 @@ class S3:
             self.world.parse()
         if Key not in self.current():
             raise aws_failure("NoSuchKey", status=404)
-        return {"Body": SimpleNamespace(read=lambda: self.current()[Key]), "LastModified": self.world.now}
+        now = datetime.datetime.fromtimestamp(self.world.now, datetime.timezone.utc)
+        headers = {"HTTPHeaders": {"date": format_datetime(now)}}
+        return {
+            "Body": io.BytesIO(self.current()[Key]), "LastModified": now, "ETag": "x", "ResponseMetadata": headers,
+        }  # fmt: skip
 
     def generate_presigned_url(self, *_all: Any, Params: dict[str, str], ExpiresIn: int) -> str:
         return f"https://bucket/{Params['Key']}?X-Amz-Signature=CANARY-url"
@@ -60,7 +71,7 @@ class S3:
     def get_paginator(self, name: str) -> Any:
         def paginate(Bucket: str, Prefix: str) -> list[dict[str, Any]]:
             if name == "list_objects_v2":
-                return [{"Contents": [{"Key": key} for key in self.current() if key.startswith(Prefix)]}]
+                return [{"Contents": [{"Key": key, "Size": 1} for key in self.current() if key.startswith(Prefix)]}]
             rows = [row for row in self.versions if row[0].startswith(Prefix)]
             return [
                 {
@@ -188,7 +199,7 @@ def test_on_airflow_2_rows_go_before_the_file_that_removes_them_and_after_a_pars
 def test_a_report_that_comes_after_the_file_is_gone_goes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but the agent's files was there; a scheduler that has not seen their end yet reports once more."""
     world = World()
-    world.s3.versions = [row for row in world.s3.versions if not row[0].startswith("mwaa-migration/demo/")]
+    world.s3.versions = [row for row in world.s3.versions if not row[0].startswith("mwaa-migration/demo/requests/")]
     purge, late = world.s3.delete_objects, []
 
     def slow(Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
@@ -200,6 +211,23 @@ def test_a_report_that_comes_after_the_file_is_gone_goes_too(monkeypatch: pytest
     monkeypatch.setattr(world.s3, "delete_objects", slow)
     assert world.clean()["changed"] and late
     assert {key for key, _version, _content in world.s3.versions} == set(THEIRS)
+
+
+def test_a_report_of_an_interrupted_cleanup_says_nothing_of_now() -> None:
+    world = World()
+    world.s3.put_object("bucket", "mwaa-migration/demo/cleanup.json", b'{"rows": {}}')
+    assert world.clean()["changed"] and world.parsed >= 4 and not world.dags
+    assert {key for key, _version, _content in world.s3.versions} == set(THEIRS)
+
+
+def test_rows_of_a_private_airflow_3_stay_and_are_not_said_to_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World("3.2.1")
+    monkeypatch.setattr(AgentLane, "access", Access(False, False, "The web server is private."))
+    done = world.clean()
+    assert "DAGs of the agent and their rows" not in [entry["what"] for entry in done["removed"]]
+    assert [(entry["what"], entry["reason"]) for entry in done["remains"]] == [
+        ("rows of the agent's DAGs", "The web server is private.")
+    ]
 
 
 def test_on_airflow_3_a_dag_is_deleted_once_its_file_is_gone() -> None:
@@ -253,7 +281,7 @@ def bundle(tmp_path: Path) -> Path:
     """A month old, at day 40 of the world's clock."""
     source = {"airflow_version": "2.10.3", "hostname": "airflow-1", "airflow_home": "/srv/airflow"}
     created = datetime.datetime.fromtimestamp(10 * 86400, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    manifest = {"created_at": created, "source": source, "key": {"kms_key_id": "key"}}
+    manifest = {"created_at": created, "source": source, "key": {"kms_key_id": "key"}, "files": [{"path": "dags/a.py"}]}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags/a.py").write_text("x")
@@ -280,6 +308,42 @@ def test_another_ones_lock_is_respected(bundle: Path) -> None:
     with pytest.raises(MigrationError, match="is locked: ada on elsewhere"):
         world.clean(bundle=str(bundle))
     assert not world.log
+
+
+def test_of_a_folder_only_what_the_bundle_wrote_goes(bundle: Path) -> None:
+    for path in ("thesis.tex", "dags/mine.py", "ledger/demo.json", "ledger/notes.txt"):
+        (bundle / path).parent.mkdir(exist_ok=True)
+        (bundle / path).write_text("x")
+    world = World()
+    world.now = 40 * 86400.0
+    world.clean(bundle=str(bundle), keep_bundle_days=0)
+    left = {file.relative_to(bundle).as_posix() for file in bundle.rglob("*") if file.is_file()}
+    assert left == {"thesis.tex", "dags/mine.py", "ledger/notes.txt"}
+
+
+def test_in_a_bucket_the_bundle_and_its_locks_go_with_all_versions_and_the_rest_stays() -> None:
+    """The bundle is at the root of the environment's own bucket: nothing tells its files but the manifest."""
+    world = World("3.2.1")
+    manifest = {"created_at": "1970-01-01T00:00:00Z", "files": [{"path": "options.json"}, {"path": "state/pools"}]}
+    for key in ("options.json", "options.json", "state/pools", "ledger/demo.json"):
+        world.s3.put_object("bucket", key, b"{}")
+    world.s3.put_object("bucket", "manifest.json", json.dumps(manifest).encode())
+    done = world.clean(bundle="s3://bucket", keep_bundle_days=0)
+    assert {"what": "files of the bundle", "where": "s3://bucket", "count": 4} in done["removed"]
+    assert {key for key, _version, _content in world.s3.versions} == set(THEIRS)
+    assert world.log.index("purge manifest.json") > world.log.index("purge options.json")
+
+
+def test_a_bundle_that_another_environment_is_filled_from_stays(bundle: Path) -> None:
+    (bundle / "locks").mkdir()
+    owner = {"user": "ada", "host": "elsewhere", "place": "p", "pid": 1, "born": "1"}
+    (bundle / "locks/other.json").write_text(json.dumps({"owner": owner, "since": "today"}))
+    world = World()
+    world.now = 40 * 86400.0
+    with pytest.raises(MigrationError, match="locked: ada on elsewhere .* has been migrating into other"):
+        world.clean(bundle=str(bundle), keep_bundle_days=0)
+    assert not world.log and (bundle / "manifest.json").exists()
+    assert world.clean(bundle=str(bundle))["changed"]  # which does not touch the bundle
 
 
 def test_without_an_environment_there_is_the_bundle_alone(bundle: Path) -> None:

@@ -154,15 +154,6 @@ class AgentLane:
         with aws_errors(f"upload {what} to s3://{self.bucket}/{key}"):
             self.aws.client("s3").put_object(Bucket=self.bucket, Key=key, Body=content)
 
-    def remove(self) -> bool:
-        """Take the agent's files, requests and answers away, with all their versions. Whether there were any."""
-        s3 = self.aws.client("s3")
-        found = [
-            lies for prefix in (f"{self.folder}/", f"{self.prefix}/") for lies in versions(s3, self.bucket, prefix)
-        ]
-        purge(s3, self.bucket, found)
-        return bool(found)
-
     # -- running
 
     def run(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
