@@ -429,7 +429,7 @@ def _document(store: Store, path: str) -> dict[str, Any]:
 
 
 def _paths(store: Store) -> Callable[[str], bool]:
-    """Which paths are the bundle's. All else is somebody else's: it may lie in a folder, or a bucket, with other things."""
+    """Which paths are the bundle's. It may lie in a folder, or a bucket, with other things."""
     named = {MANIFEST, PROGRESS}
     for document in (_document(store, MANIFEST), _document(store, PROGRESS)):
         named |= {str(entry.get("path")) for entry in document.get("files") or [] if isinstance(entry, dict)}

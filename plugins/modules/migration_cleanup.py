@@ -24,7 +24,7 @@ options:
   keep_bundle_days:
     description:
       - Remove the bundle, too, when it was exported at least that many days ago. V(0) removes it now.
-      - Only what its manifest names goes, so that other things may lie beside it. It refuses while any run works with it.
+      - Only what its manifest names goes, so that other things may lie beside it. It refuses while a run works with it.
       - Without it, the bundle is kept.
     type: int
   kms_key_id:
