@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -93,7 +94,9 @@ class ActionModule(ActionBase):
         program = connection.get_option("ssh_executable")
 
         def command(target: str) -> list[bytes]:
-            return connection._build_command(program, "ssh", "-o", "BatchMode=yes", "-W", target, connection.host)
+            return quiet(
+                connection._build_command(program, "ssh", "-o", "BatchMode=yes", "-W", target, connection.host)
+            )
 
         return command
 
@@ -119,6 +122,13 @@ class ActionModule(ActionBase):
                 self._display.display(f"[{host}] {line}", color="cyan")
             if last:
                 return
+
+
+def quiet(command: list[bytes]) -> list[bytes]:
+    """Without the -vvv of `ansible-playbook -vvvv`: a shared connection of ssh's (ControlPersist) then keeps standard
+    error open for a minute, and what ssh says last is no reason.
+    """
+    return [word for word in command if not re.fullmatch(rb"-v+", word)]
 
 
 @contextlib.contextmanager

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ansible_collections.mwaa.migration.plugins.action.progress import quiet
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import _Tunnel
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import NotSent, _poster, _Tunnel
 from ansible_collections.mwaa.migration.plugins.module_utils._tunnel import Tunnel
 
 RELAY = """
@@ -152,6 +153,10 @@ def test_whether_the_host_forwards_is_known_beforehand(said: str, trouble: str) 
     tunnel.close()
 
 
+def test_ssh_is_quiet_however_loud_the_playbook_is() -> None:
+    assert quiet([b"ssh", b"-vvv", b"-o", b"BatchMode=yes", b"host"]) == [b"ssh", b"-o", b"BatchMode=yes", b"host"]
+
+
 def test_closing_ends_what_is_open(tunnel: Tunnel, inside: int) -> None:
     raw(tunnel, f"CONNECT web.inside:{inside} HTTP/1.1")
     tunnel.close()
@@ -167,6 +172,13 @@ def test_the_cli_takes_the_tunnel_even_where_no_proxy_is_wanted(
     with pytest.raises(urllib.error.URLError):  # what stands inside speaks no TLS, but it was reached
         opener.open(f"https://web.inside:{inside}/aws_mwaa/cli", data=b"version")
     assert not tunnel.trouble
+
+
+def test_what_ends_before_tls_stands_was_not_sent(tunnel: Tunnel) -> None:
+    """The proxy says yes before ssh has arrived, so that the end comes in the middle of TLS."""
+    post = _poster(None, 5.0, tunnel.url)
+    with pytest.raises(NotSent):
+        post("https://nowhere:443/aws_mwaa/cli", {}, b"variables set a b")
 
 
 def test_api_host_without_the_plugin_around_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

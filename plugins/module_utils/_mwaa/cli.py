@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import errno
 import http.client
 import json
 import random
 import re
 import shlex
-import socket
 import ssl
 import threading
 import time
@@ -388,12 +386,21 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _Unconnected(OSError):
+    """Connecting failed, TLS included: nothing of the request has been sent."""
+
+
 class _Connection(http.client.HTTPSConnection):
     """Two time-outs: connecting is quick or hopeless, an answer takes as long as the command."""
 
     def connect(self) -> None:
         answer_timeout, self.timeout = self.timeout, CONNECT_TIMEOUT
-        super().connect()
+        try:
+            super().connect()
+        except ssl.SSLCertVerificationError:
+            raise
+        except OSError as exception:
+            raise _Unconnected(str(exception)) from None
         self.sock.settimeout(answer_timeout)
 
 
@@ -404,9 +411,6 @@ class _Https(urllib.request.HTTPSHandler):
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(_Connection, req, context=self.trusted)  # type: ignore[arg-type]
-
-
-_UNREACHED = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
 class _Tunnel(urllib.request.BaseHandler):
@@ -449,8 +453,7 @@ def _poster(ca_path: str | None, timeout: float, tunnel: str | None) -> Callable
             cause = exception.reason
             if isinstance(cause, ssl.SSLCertVerificationError):
                 raise cause from None
-            refused = isinstance(cause, (ConnectionRefusedError, socket.gaierror, TimeoutError, socket.timeout))
-            if refused or (isinstance(cause, OSError) and cause.errno in _UNREACHED):
+            if isinstance(cause, _Unconnected):
                 raise NotSent(str(cause)) from None
             raise OSError(str(cause)) from None
         except http.client.HTTPException as exception:
