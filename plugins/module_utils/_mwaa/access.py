@@ -16,6 +16,8 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import Cl
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import version
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient, RestError
 
+PROBE_SECONDS = 20.0  # that a broken connection is given to mend, before the door counts as closed
+
 
 class Access(NamedTuple):
     """rest, cli: whether calls of the REST API and of the CLI arrive. reason: one sentence, for who reads a result."""
@@ -53,7 +55,7 @@ def reach(aws: Any, environment: dict[str, Any]) -> Access:
 
 def _rest_refused(aws: Any, name: str) -> str:
     try:
-        RestClient(aws.client("mwaa"), name, budget=0).call("GET", "/version")
+        RestClient(aws.client("mwaa"), name, budget=PROBE_SECONDS).call("GET", "/version")
     except RestError as error:
         if error.status is None and error.code not in THROTTLED:  # otherwise Airflow, or its door, has answered
             return error.message

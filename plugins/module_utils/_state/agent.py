@@ -239,6 +239,12 @@ class AgentLane:
             refusal = self.starter.refusal(sent.identifier)
         stream = f"dag_id={agent_starts.DAG_ID}/run_id={sent.identifier}"
         log = f"look at the log group airflow-{self.env_name}-Task for {stream}"
+        if refusal == "unanswered":
+            return MigrationError(
+                f"{what} was served and may have done all it was to do, but its answer could not be put into S3:"
+                f" {log}{trouble}",
+                code=refusal,
+            )
         if refusal:
             return MigrationError(f"{what} was refused ({refusal}): {log}{trouble}", code=refusal)
         return MigrationError(f"{what} ended as {state} without an answer: {log}{trouble}")

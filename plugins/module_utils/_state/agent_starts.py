@@ -11,6 +11,7 @@ single use, and makes triggering it again harmless.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import time
@@ -94,7 +95,10 @@ class ByRest:
             except RestError as error:
                 if not error.maybe_done or attempt == TRIES - 1:
                     raise
-                progress(f"{what}: the trigger was not answered, trying again")
+                progress(f"{what}: the trigger was not answered, looking whether it arrived")
+                with contextlib.suppress(RestError):  # the id is in Airflow once: a second trigger does no harm
+                    if self.rest.call("GET", f"/dags/{DAG_ID}/dagRuns/{identifier}", ok=(404,)).status != 404:
+                        return
 
     def state(self, identifier: str) -> str | None:
         reply = self.rest.call("GET", f"/dags/{DAG_ID}/dagRuns/{identifier}", ok=(404,), budget=0)

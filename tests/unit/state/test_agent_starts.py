@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from types import SimpleNamespace
@@ -15,9 +16,10 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import Migr
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import access as access_module
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access, reach
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import CliError, CliResult
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestError
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient, RestError
 from ansible_collections.mwaa.migration.plugins.module_utils._state import agent_starts
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
+from botocore.exceptions import ReadTimeoutError
 from fakes import Clock, aws_failure
 
 ID = "r" + "ab12" * 8
@@ -189,6 +191,20 @@ def test_a_public_web_server_is_taken_at_its_word(doors: Doors) -> None:
     old = reach(doors, environment("2.2.2", "PUBLIC_ONLY"))
     assert old[:2] == (False, True) and "begins with 2.4.3" in old.reason
     assert not doors.tried
+
+
+def test_a_connection_that_breaks_once_is_no_closed_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_module, "RestClient", functools.partial(RestClient, clock=Clock()))
+    failures: list[Exception] = [ReadTimeoutError(endpoint_url="https://env.airflow")]
+
+    def invoke_rest_api(**_call: Any) -> dict[str, Any]:
+        if failures:
+            raise failures.pop()
+        return {"RestApiStatusCode": 200, "RestApiResponse": {}}
+
+    client = SimpleNamespace(invoke_rest_api=invoke_rest_api)
+    aws = SimpleNamespace(client=lambda _service: client, tunnel=None)
+    assert reach(aws, environment("2.11.2", "PRIVATE_ONLY")).rest
 
 
 def test_a_private_one_is_tried_once_each_way(doors: Doors) -> None:
