@@ -37,6 +37,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     MigrationError,
     aws_error,
     aws_errors,
+    error_code,
     is_aws_error,
     is_missing,
 )
@@ -321,7 +322,7 @@ class S3Store(Store):
         except Exception as exception:
             if not is_aws_error(exception):
                 raise
-            if is_missing(exception) and "Bucket" not in str(getattr(exception, "response", {}).get("Error", {})):
+            if is_missing(exception) and error_code(exception) != "NoSuchBucket":
                 what = f" (version {version_id})" if version_id else ""
                 raise MigrationError(f"{self.url}/{path}{what} does not exist", code="NotFound") from exception
             raise aws_error(exception, f"read {self.url}/{path}") from exception
@@ -375,7 +376,7 @@ class S3Store(Store):
         except Exception as exception:
             if not is_aws_error(exception):
                 raise
-            if is_missing(exception) and "Bucket" not in str(getattr(exception, "response", {}).get("Error", {})):
+            if is_missing(exception) and error_code(exception) != "NoSuchBucket":
                 return None
             raise aws_error(exception, f"read {self.url}/{path}") from exception
         date = reply["ResponseMetadata"]["HTTPHeaders"].get("date")

@@ -92,7 +92,9 @@ class FakeS3:
                 metadata = {"HTTPHeaders": {"date": date}}
                 reply = {"ETag": _etag(body), "LastModified": modified, "ResponseMetadata": metadata}
                 return {"Body": io.BytesIO(body), **reply}
-        raise aws_failure("NoSuchKey", operation="GetObject", status=404)
+        missing = aws_failure("NoSuchKey", operation="GetObject", status=404)
+        missing.response["Error"]["Key"] = params["Key"]  # as S3 says it
+        raise missing
 
     def head_object(self, **params: Any) -> dict[str, Any]:
         check_input("s3", "HeadObject", params)

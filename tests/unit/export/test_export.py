@@ -77,6 +77,11 @@ def test_a_first_export_carries_everything(world: World) -> None:
     assert bundle.source["airflow_version"] == "2.10.3"
 
 
+def test_a_bundle_may_have_any_name(world: World) -> None:
+    assert world.export(bundle="s3://bucket/MyBucket/NoSuchBucket")["changed"]
+    assert not world.export(bundle="s3://bucket/MyBucket/NoSuchBucket")["changed"]
+
+
 def test_the_second_export_writes_nothing(world: World) -> None:
     world.export()
     world.aws.s3.writes.clear()
