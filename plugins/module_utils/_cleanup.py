@@ -38,6 +38,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_aws_error,
     is_missing,
 )
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
@@ -120,6 +121,11 @@ class _Cleanup:
 
     def _all(self) -> dict[str, Any]:
         environment = describe(self.aws.client("mwaa"), self.name)
+        status = (environment or {}).get("Status")
+        if status in limits.BUSY:
+            raise MigrationError(
+                f"environment {self.name} is {status}, so nothing was removed: run again when it is AVAILABLE"
+            )
         inside = (
             _Inside(self.aws, environment, self.key, self.params["wait_timeout"], self._clock) if environment else None
         )

@@ -244,6 +244,14 @@ def test_nothing_is_removed_while_a_request_is_served() -> None:
     assert not world.log
 
 
+def test_an_environment_that_is_updating() -> None:
+    world = World()
+    world.environment["Status"] = "UPDATING"
+    with pytest.raises(MigrationError, match="environment demo is UPDATING, so nothing was removed"):
+        world.clean()
+    assert not world.log
+
+
 def test_where_nobody_can_be_asked_requests_that_have_not_expired_count_as_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -28,6 +28,8 @@ from typing import Any
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import url_signer
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     DENIED,
+    THROTTLED,
+    TRANSIENT,
     MigrationError,
     aws_errors,
     error_code,
@@ -211,9 +213,9 @@ class AgentLane:
             try:
                 body = self._content(sent.answer_key, sent)
             except MigrationError as error:
-                if error.code is not None:
+                if error.code is not None and error.code not in THROTTLED | TRANSIENT:
                     raise
-                trouble = f"; {error.message}"  # the connection broke, perhaps in the middle of the answer
+                trouble = f"; {error.message}"  # S3's moods, or the connection broke in the middle of the answer
                 return None
             if body is not None:
                 answer = open_answer(body, sent.identifier, data_key)

@@ -373,6 +373,19 @@ def test_when_it_never_answers_the_reason_is_in_the_sentence(world: World) -> No
     assert len(world.requests) == 1 and not world.kms.grants
 
 
+def test_a_bucket_that_throttles_ends_no_run(world: World) -> None:
+    get, refused = world.s3.get_object, []
+
+    def throttled(Bucket: str, Key: str) -> dict[str, Any]:
+        if Key.endswith(".answer") and len(refused) < 3:
+            refused.append(Key)
+            raise aws_failure("SlowDown", status=503)
+        return get(Bucket, Key)
+
+    world.s3.get_object = throttled  # type: ignore[method-assign]
+    assert world.lane.run({"op": "inspect"}, 60) == {"fine": True} and len(refused) == 3
+
+
 def test_an_answer_that_is_cut_on_its_way_is_read_again(world: World) -> None:
     from botocore.exceptions import IncompleteReadError
 
