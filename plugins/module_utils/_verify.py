@@ -626,7 +626,7 @@ def verify(aws: Any, params: Mapping[str, Any], *, check_mode: bool) -> dict[str
 
     Raises MigrationError, with all of it in its details, when something is wrong and `fail` is set.
     """
-    sources = params["sources"] or [{**params, "source": params["bundle"], "not_carried": []}]
+    sources = params["sources"] or [{**params, "source": params["bundle"]}]
     if not sources[0]["source"]:
         raise MigrationError("neither bundle nor sources name a bundle: give one of them")
     publishing = Publishing(aws, params, sources)
@@ -724,7 +724,7 @@ class Publishing:
 
 
 class Verification:
-    """One bundle against one environment. source: the bundle, with what was carried of it and what was listed."""
+    """One bundle against one environment. source: the bundle, with what was carried of it."""
 
     def __init__(
         self,
@@ -750,9 +750,8 @@ class Verification:
         self.findings = Findings(f" of {self.bundle.store.url}" if params["sources"] else "")
         self.access = reach(aws, self.environment) if self.environment and self.usable else NOTHING
         self.rest = RestClient(aws.client("mwaa"), self.name) if self.access.rest else None
-        self.not_carried = merge_listed(
-            self.inventory.get("not_carried") or [], params["not_carried"], source.get("not_carried") or []
-        )
+        of_it = [item for item in params["not_carried"] if item.get("source") in (None, source["source"])]
+        self.not_carried = merge_listed(self.inventory.get("not_carried") or [], of_it)
 
     def result(self) -> dict[str, Any]:
         compared = self._state() if self.usable else {}

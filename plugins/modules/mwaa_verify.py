@@ -66,30 +66,27 @@ options:
       select:
         description: What of its state was carried, as O(select).
         type: dict
-      not_carried:
-        description: What earlier stages listed of this bundle, as O(not_carried).
-        type: list
-        elements: dict
-        default: []
-        suboptions: &listed
-          kind:
-            description: V(variable), V(connection), V(pool), V(dag), V(dag_file) or any other word.
-            type: str
-            required: true
-          id:
-            description: Its id.
-            type: str
-            required: true
-          reason:
-            description: Why it was not carried.
-            type: str
-            required: true
   not_carried:
     description: What earlier stages listed as not carried, each with C(kind), C(id) and C(reason).
     type: list
     elements: dict
     default: []
-    suboptions: *listed
+    suboptions:
+      kind:
+        description: V(variable), V(connection), V(pool), V(dag), V(dag_file) or any other word.
+        type: str
+        required: true
+      id:
+        description: Its id.
+        type: str
+        required: true
+      reason:
+        description: Why it was not carried.
+        type: str
+        required: true
+      source:
+        description: Which of O(sources) it is of. All of them when it is not given.
+        type: str
   findings:
     description: Findings of earlier stages, as dictionaries or sentences. They are returned with those of this one.
     type: list
@@ -265,16 +262,6 @@ def body(ctx: Context) -> dict[str, Any]:
 
 
 def main() -> None:
-    listed = {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "kind": {"type": "str", "required": True},
-            "id": {"type": "str", "required": True},
-            "reason": {"type": "str", "required": True},
-        },
-    }
     placed = {
         "into": {"type": "str"},
         "include": {"type": "list", "elements": "str"},
@@ -293,10 +280,19 @@ def main() -> None:
                     "source": {"type": "str", "required": True},
                     **placed,
                     "select": {"type": "dict"},
-                    "not_carried": listed,
                 },
             },
-            "not_carried": listed,
+            "not_carried": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "kind": {"type": "str", "required": True},
+                    "id": {"type": "str", "required": True},
+                    "reason": {"type": "str", "required": True},
+                    "source": {"type": "str"},
+                },
+            },
             "findings": {"type": "list", "elements": "raw", "default": []},
             "select": {"type": "dict"},
             "kms_key_id": {"type": "str", "no_log": False},

@@ -79,11 +79,18 @@ def make_bundle(lab: Any, aws: Any, new_bucket: Any) -> Any:
     """make_bundle({"dags/a.py": b"…"}, variables={…}, inventory={…}) -> its url; a sealed and authenticated one."""
     from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store, state_path
 
-    def make(files: dict[str, bytes], *, inventory: dict[str, Any] | None = None, where: str = "", **state: Any) -> str:
+    def make(
+        files: dict[str, bytes],
+        *,
+        inventory: dict[str, Any] | None = None,
+        where: str = "",
+        key: str = "",
+        **state: Any,
+    ) -> str:
         url = where or f"s3://{new_bucket()}/bundle"
         store = open_store(url, aws)
-        key = lab.client("kms").create_key()["KeyMetadata"]["KeyId"]
-        bundle = Bundle.create(store, aws, key, {"airflow_version": "2.10.3", "python_version": "3.11.9"})
+        sealing = key or lab.client("kms").create_key()["KeyMetadata"]["KeyId"]
+        bundle = Bundle.create(store, aws, sealing, {"airflow_version": "2.10.3", "python_version": "3.11.9"})
         documents = {"inventory.json": json.dumps(inventory or {"dags": []}).encode(), "options.json": b"{}"}
         sealed = {
             state_path(kind): bundle.seal(json.dumps(state.get(kind) or {}).encode())
