@@ -154,6 +154,9 @@ def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, 
             raise AgentError(
                 "foreign", "this agent was installed for environment %s, it runs in %s" % (environment, name)
             )
+        if _is_there(s3, bucket, "%s/requests/%s.answer" % (prefix, identifier)):
+            # who may delete a run and trigger it again under its id would have it served twice
+            raise AgentError("replayed", "request %s has been answered already" % identifier)
         request, key = _open_request(identifier, bucket, prefix, environment, s3, kms, kms_key_id)
         try:
             _check_request(request, identifier, environment, now())
@@ -166,6 +169,14 @@ def serve(identifier, run_id, try_number, bucket, prefix, environment, s3, kms, 
     except AgentError as error:
         return {"id": known, "code": error.code, "message": error.message}
     return None
+
+
+def _is_there(s3, bucket, key):
+    try:
+        s3.get_object(Bucket=bucket, Key=key)["Body"].close()
+    except Exception:  # none, as a rule; what cannot be read says nothing
+        return False
+    return True
 
 
 def _answer_key(identifier, key):

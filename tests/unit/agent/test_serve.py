@@ -42,14 +42,15 @@ class Kms:
 
 
 class S3:
-    def __init__(self, body: bytes | None) -> None:
-        self.body, self.asked = body, ""
+    def __init__(self, body: bytes | None, answer: bytes | None = None) -> None:
+        self.body, self.answer, self.asked = body, answer, ""
 
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
         self.asked = f"{Bucket}/{Key}"
-        if self.body is None:
+        body = self.answer if Key.endswith(".answer") else self.body
+        if body is None:
             raise RuntimeError("NoSuchKey")
-        return {"Body": io.BytesIO(self.body)}
+        return {"Body": io.BytesIO(body)}
 
 
 def envelope(inner: dict[str, Any] | None = None, **outer: Any) -> bytes:
@@ -80,6 +81,7 @@ def serve(agent: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
         run_id: str = ID,
         try_number: int = 1,
         results: tuple[tuple[str, bool], ...] = (("", False),),
+        answered: bytes | None = None,
     ) -> dict[str, Any]:
         """The answer as who asked opens it, or the refusal; served: how often it was."""
         served.clear()
@@ -97,7 +99,7 @@ def serve(agent: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
             "bucket",
             "prefix",
             "demo",
-            S3(body),
+            S3(body, answered),
             Kms(),
             OURS,
             now=lambda: NOW,
@@ -135,6 +137,12 @@ def test_an_answer_that_s3_does_not_take_is_put_again_and_then_said(serve: Any) 
     lost = serve(envelope(), results=(("timeout", True),) * 4)
     assert lost["code"] == "unanswered" and len(lost["puts"]) == 4 and "CANARY-" not in lost["message"]
     assert len(serve(envelope(), results=(("HTTP 403 AccessDenied", False),))["puts"]) == 1
+
+
+def test_a_run_that_was_deleted_and_triggered_again_is_not_served_again(serve: Any) -> None:
+    first = serve(envelope())
+    again = serve(envelope(), answered=first["puts"][0])
+    assert again["code"] == "replayed" and "answered already" in again["message"] and not again["puts"]
 
 
 def test_who_sent_it_is_told_what_was_wrong_inside_and_the_run_what_was_wrong_outside(serve: Any) -> None:
