@@ -65,6 +65,8 @@ def secrets_policy(
 ) -> dict[str, Any]:
     if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", str(role_arn)):
         raise AnsibleFilterError(f"secrets_policy: {role_arn!r} is not the ARN of a role")
+    if not re.fullmatch(r"[a-z]{2}[a-z0-9-]+", str(region)):
+        raise AnsibleFilterError(f"secrets_policy: {region!r} is not a region: set migration_region, or AWS_REGION")
     return policy(prefix, region, role_arn, kms_key_arn)
 
 

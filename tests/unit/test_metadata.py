@@ -50,3 +50,10 @@ def test_nothing_is_brought_in_of_a_source_that_one_of_several_hosts_failed_to_e
     export, *others = yaml.safe_load((ROOT / "playbooks" / "migrate.yml").read_text())
     assert export["hosts"] == "airflow_source" and export["any_errors_fatal"] is True
     assert others
+
+
+def test_no_stage_needs_the_region_or_the_profile_as_a_variable() -> None:
+    """migrate.yml leaves them to AWS's own configuration; roles check all their defaults before they begin."""
+    for path in [*(ROOT / "playbooks").glob("*.yml"), *(ROOT / "roles").glob("*/[dt]*/*.yml")]:
+        for line in path.read_text().splitlines():
+            assert not re.search(r"migration_(region|profile)\b(?! \| default\()", line), f"{path}: {line}"

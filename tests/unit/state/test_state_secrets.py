@@ -9,6 +9,8 @@ import json
 import re
 
 import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.mwaa.migration.plugins.filter.secrets_policy import secrets_policy
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import Connection
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import (
@@ -123,3 +125,12 @@ def test_secrets_that_others_wrote() -> None:
     assert read_connection("http://u:p%40@h:80/s?__extra__=%7B%7D", (3, 2, 1))["password"] == "p@"
     with pytest.raises(ValueError, match="no JSON object"):
         read_connection("{broken", (3, 2, 1))
+
+
+def test_the_filter_refuses_what_makes_no_arn() -> None:
+    role = "arn:aws:iam::111122223333:role/mwaa"
+    with pytest.raises(AnsibleFilterError, match="'' is not a region: set migration_region, or AWS_REGION"):
+        secrets_policy(role, "")
+    with pytest.raises(AnsibleFilterError, match="not the ARN of a role"):
+        secrets_policy("mwaa", "eu-central-1")
+    assert secrets_policy(role, "eu-central-1")["Version"] == "2012-10-17"
