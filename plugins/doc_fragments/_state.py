@@ -41,6 +41,20 @@ options:
         description: What it becomes. C(\1) and C(\g<name>) stand for groups of O(rename[].match).
         type: str
         required: true
+  beside:
+    description:
+      - The other bundles that enter the same environment. What one of them brings under the same id, and otherwise, is
+        refused before anything is done, all of it with both names.
+    type: list
+    elements: dict
+    suboptions:
+      source:
+        description: The bundle.
+        type: str
+        required: true
+      select:
+        description: What of it is carried, as O(mwaa.migration.mwaa_verify#module:select).
+        type: dict
   lane:
     description:
       - The way into the environment.

@@ -59,6 +59,11 @@ def argument_spec(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
         kind: {"type": "list", "elements": "dict", "options": fields},
         "bundle": {"type": "str"},
         **_select.ARGUMENT_SPEC,
+        "beside": {
+            "type": "list",
+            "elements": "dict",
+            "options": {"source": {"type": "str", "required": True}, "select": {"type": "dict"}},
+        },
         "lane": {"type": "str", "choices": list(LANES), "default": "auto"},
         "on_conflict": {"type": "str", "choices": ["overwrite", "keep", "fail"], "default": "overwrite"},
         "prune": {"type": "bool", "default": False},
@@ -83,6 +88,8 @@ def upsert(ctx: Any, kind: str) -> dict[str, Any]:
         bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws, params["kms_key_id"])
         wanted, listed = from_bundle(kind, bundle.read_state(kind))
     wanted, listed, renamed = select(kind, selection, wanted, listed)
+    if params["beside"]:
+        _refuse_contradictions(ctx, kind, wanted)
     environment = _environment(ctx, params["environment"])
     if environment is None:
         changes = compare(kind, wanted, {}, lambda *_field: None)
@@ -123,6 +130,29 @@ def select(
     others = [entry._replace(id=chosen.ids[entry.id]) for entry in listed if entry.id in chosen.ids]
     left = [NotCarried(SINGULAR[kind], identifier, NOT_SELECTED) for identifier in chosen.left]
     return items, [*others, *left], chosen.renamed
+
+
+def _refuse_contradictions(ctx: Any, kind: str, wanted: list[Item]) -> None:
+    """Each source would overwrite the other's, run for run. Fields are named, never values."""
+    name = ctx.params["bundle"] or "what is given"
+    mine = {item.id: values(item) for item in wanted}
+    faults = Faults("the sources cannot become one environment, nothing was done")
+    for one in ctx.params["beside"]:
+        bundle = Bundle.open(open_store(one["source"], ctx.aws), ctx.aws, ctx.params["kms_key_id"])
+        theirs, refused = from_bundle(kind, bundle.read_state(kind))
+        theirs, _listed, _renamed = select(kind, Selection.of((one.get("select") or {}).get(kind)), theirs, refused)
+        differing = [
+            (item.id, ", ".join(field for field, value in values(item).items() if value != mine[item.id][field]))
+            for item in theirs
+            if item.id in mine and values(item) != mine[item.id]
+        ]
+        if differing:
+            faults.add(
+                f"{len(differing)} {kind if len(differing) > 1 else SINGULAR[kind]} of {name} and {one['source']}"
+                f" differ{'' if len(differing) > 1 else 's'}: {named(differing)}; exclude or rename"
+                f" {'them' if len(differing) > 1 else 'it'} in the select of one of the two"
+            )
+    faults.raise_if_any()
 
 
 def apply(work: Work, lane: Lane) -> list[Outcome]:

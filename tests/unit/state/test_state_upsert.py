@@ -148,7 +148,7 @@ def call(target: Any, secrets: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         params = {
             "environment": "demo", "bundle": None, "lane": "auto", "on_conflict": "overwrite", "prune": False,
             "kms_key_id": "key", "wait_timeout": 60, "include": None, "exclude": None, "rename": None,
-            "secrets_prefix": None, "secrets_kms_key_id": None, kind: rows, **options,
+            "secrets_prefix": None, "secrets_kms_key_id": None, "beside": None, kind: rows, **options,
         }  # fmt: skip
         aws = SimpleNamespace(client=lambda service: {"secretsmanager": secrets}.get(service), region="eu-central-1")
         return upsert(SimpleNamespace(params=params, aws=aws, check_mode=check, diff_mode=True), kind)
@@ -307,6 +307,27 @@ def test_prune_deletes_what_this_bundle_brought_and_nothing_else(target: Any, ca
     result = call("variables", None, bundle=bundles("a", {"a1": "1"}), prune=True)
     assert actions(result) == {"a1": "unchanged", "a2": "deleted"}
     assert set(target.holds("variables")) == {"of the target", "a1", "b1"}
+
+
+def test_what_two_sources_bring_differently_is_refused_with_both_names(target: Any, call: Any, bundles: Any) -> None:
+    sales = bundles("s3://b/sales", {"same": "1", "token": SECRET, "home": "x", "odd": "1"})
+    finance = bundles("s3://b/finance", {"same": "1", "token": "CANARY-other-1", "home": "y", "tmp": "2"})
+    with pytest.raises(MigrationError) as refused:
+        call("variables", None, bundle=sales, beside=[{"source": finance}])
+    assert refused.value.message == (
+        "the sources cannot become one environment, nothing was done: 2 variables of s3://b/sales and s3://b/finance"
+        " differ: token (value); home (value); exclude or rename them in the select of one of the two"
+    )
+    assert not target.calls and not Agent.requests
+    rename = [{"match": "token", "to": "finance_token"}]
+    select = {"variables": {"exclude": ["home"], "rename": rename}}
+    assert call("variables", None, bundle=sales, beside=[{"source": finance, "select": select}])["counts"] == {
+        "created": 4
+    }
+    # the other way round: what is renamed onto the other's id
+    collides = {"rename": [{"match": "tmp", "to": "odd"}], "exclude": ["token", "home"]}
+    with pytest.raises(MigrationError, match=r"1 variable of s3://b/finance and s3://b/sales differs: odd \(value\)"):
+        call("variables", None, bundle=finance, beside=[{"source": sales}], **collides)
 
 
 def test_renamed_ids_are_the_targets(target: Any, call: Any, bundles: Any) -> None:
