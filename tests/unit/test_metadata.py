@@ -57,3 +57,10 @@ def test_no_stage_needs_the_region_or_the_profile_as_a_variable() -> None:
     for path in [*(ROOT / "playbooks").glob("*.yml"), *(ROOT / "roles").glob("*/[dt]*/*.yml")]:
         for line in path.read_text().splitlines():
             assert not re.search(r"migration_(region|profile)\b(?! \| default\()", line), f"{path}: {line}"
+
+
+def test_every_stage_behind_the_export_knows_several_sources() -> None:
+    """With migration_sources no host has to have a migration_bundle, and a role would not begin without it."""
+    for path in (ROOT / "roles").glob("*/defaults/main.yml"):
+        if path.parts[-3] != "export":
+            assert '"{{ migration_bundle }}"' not in path.read_text(), path
