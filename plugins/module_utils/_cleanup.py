@@ -39,7 +39,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_missing,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import bundles_of, describe
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import (
@@ -55,6 +55,7 @@ DAG_IDS = (DAG_ID, POLL_DAG_ID)
 ARGUMENT_SPEC: dict[str, Any] = {
     "environment": {"type": "str", "required": True},
     "bundle": {"type": "str"},
+    "bundles": {"type": "list", "elements": "str"},
     "keep_bundle_days": {"type": "int"},
     "kms_key_id": {"type": "str", "no_log": False},
     "api_host": {"type": "str"},
@@ -80,27 +81,42 @@ def cleanup(ctx: Any, clock: Any = time) -> dict[str, Any]:
     return _Cleanup(ctx, clock).run()
 
 
+@dataclass
+class _Source:
+    """A bundle, and what its manifest says."""
+
+    store: Store
+    manifest: dict[str, Any]
+
+
 class _Cleanup:
     def __init__(self, ctx: Any, clock: Any):
         self.ctx, self.aws, self.params, self._clock = ctx, ctx.aws, ctx.params, clock
         self.name: str = self.params["environment"]
-        self.store: Store | None = open_store(self.params["bundle"], self.aws) if self.params["bundle"] else None
-        self.manifest = _document(self.store, MANIFEST) if self.store else {}
-        self.key: str | None = self.params["kms_key_id"] or (self.manifest.get("key") or {}).get("kms_key_id")
+        stores = [open_store(url, self.aws) for url in bundles_of(self.params)]
+        self.sources = [_Source(store, _document(store, MANIFEST)) for store in stores]
+        named = self.params["kms_key_id"]
+        keys = [named] if named else [(one.manifest.get("key") or {}).get("kms_key_id") for one in self.sources]
+        self.keys: list[str] = sorted({key for key in keys if key})
 
     def run(self) -> dict[str, Any]:
-        if self.store is None or self.ctx.check_mode:
+        if not self.sources or self.ctx.check_mode:
             return self._all()
-        names = {self.name}
-        if self._bundle_goes():  # nobody may be at work with it, for whatever environment
-            names |= {_lock.EXPORT, *(path[len("locks/") : -len(".json")] for path in self.store.list("locks/"))}
         with contextlib.ExitStack() as stack:
-            locks = [stack.enter_context(_lock.held(self.store, name)) for name in sorted(names)]
-            for lock in locks:
-                lock.take()
+            held = [(one.store, [stack.enter_context(lock) for lock in self._locks(one)]) for one in self.sources]
+            for _store, locks in held:
+                for lock in locks:
+                    lock.take()
             result = self._all()
-            result["remains"] += self._forget(self.store, locks)
+            for store, locks in held:
+                result["remains"] += self._forget(store, locks)
         return result
+
+    def _locks(self, source: _Source) -> list[contextlib.AbstractContextManager[_lock.Lock]]:
+        names = {self.name}
+        if self._goes(source):  # nobody may be at work with it, for whatever environment
+            names |= {_lock.EXPORT, *(path[len("locks/") : -len(".json")] for path in source.store.list("locks/"))}
+        return [_lock.held(source.store, name) for name in sorted(names)]
 
     def _forget(self, store: Store, locks: list[_lock.Lock]) -> list[dict[str, str]]:
         """Give these locks back, with all their versions, while they are still held. Returns what remains."""
@@ -127,17 +143,13 @@ class _Cleanup:
                 f"environment {self.name} is {status}, so nothing was removed: run again when it is AVAILABLE"
             )
         inside = (
-            _Inside(self.aws, environment, self.key, self.params["wait_timeout"], self._clock) if environment else None
+            _Inside(self.aws, environment, self.keys, self.params["wait_timeout"], self._clock) if environment else None
         )
         steps: list[Step] = []
         if inside:
             inside.refuse_while_serving()
             steps += inside.steps()
-        store = self.store
-        if store is not None and self._bundle_goes():
-            paths = _paths(store)
-            count = len([path for path in store.list() if paths(path)])
-            steps.append(Step("files of the bundle", store.url, count, lambda: _remove_bundle(self.aws, store, paths)))
+        steps += [self._bundle(source.store) for source in self.sources if self._goes(source)]
         removed = []
         for step in steps:
             if step.count:
@@ -150,26 +162,31 @@ class _Cleanup:
             "changed": bool(removed),
             "removed": removed,
             "remains": inside.remains if inside else [],
-            "retire": self._retire(),
+            "retire": [step for source in self.sources for step in self._retire(source)],
         }
         if self.ctx.diff_mode:
             lines = "".join(f"{item['count']} {item['what']}, {item['where']}\n" for item in removed)
             result["diff"] = {"before": lines, "after": ""}
         return result
 
-    def _bundle_goes(self) -> bool:
+    def _bundle(self, store: Store) -> Step:
+        paths = _paths(store)
+        count = len([path for path in store.list() if paths(path)])
+        return Step("files of the bundle", store.url, count, lambda: _remove_bundle(self.aws, store, paths))
+
+    def _goes(self, bundle: _Source) -> bool:
         days = self.params["keep_bundle_days"]
         if days is None:
             return False
         try:
-            created = datetime.datetime.fromisoformat(str(self.manifest["created_at"]).replace("Z", "+00:00"))
+            created = datetime.datetime.fromisoformat(str(bundle.manifest["created_at"]).replace("Z", "+00:00"))
         except (KeyError, ValueError):
             return days == 0  # it does not say how old it is
         return self._clock.time() - created.timestamp() >= days * 86400
 
-    def _retire(self) -> list[str]:
+    def _retire(self, bundle: _Source) -> list[str]:
         """What may be switched off once this environment runs the DAGs, in the order to do it."""
-        source = self.manifest.get("source") or {}
+        source = bundle.manifest.get("source") or {}
         if not source:
             return []
         airflow = f"Airflow {source.get('airflow_version', '?')}"
@@ -182,25 +199,24 @@ class _Cleanup:
             f"Back up its metadata database{database} for as long as your history has to be kept, then switch it off",
             "Take back what only the source used: its users, keys, security group rules, and secrets that were rotated",
         ]
-        if self.store is not None and not self._bundle_goes():
-            steps.append(
-                f"Keep the bundle {self.store.url} until you are sure, then remove it with keep_bundle_days: 0"
-            )
+        if not self._goes(bundle):
+            keep = f"Keep the bundle {bundle.store.url} until you are sure, then remove it with keep_bundle_days: 0"
+            steps.append(keep)
         return steps
 
 
 class _Inside:
     """What is the agent's in one environment."""
 
-    def __init__(self, aws: Any, environment: dict[str, Any], key: str | None, timeout: int, clock: Any):
-        self.aws, self.environment, self.key, self.timeout, self._clock = aws, environment, key, timeout, clock
+    def __init__(self, aws: Any, environment: dict[str, Any], keys: list[str], timeout: int, clock: Any):
+        self.aws, self.environment, self.timeout, self._clock = aws, environment, timeout, clock
         self.name: str = environment["Name"]
-        self.lane = AgentLane(aws, environment, key, clock=clock)
+        self.lane = AgentLane(aws, environment, None, clock=clock)
         self.remains: list[dict[str, str]] = []
         s3 = aws.client("s3")
         self.files = versions(s3, self.lane.bucket, f"{self.lane.folder}/")
         self.work = [one for prefix in self._work() for one in versions(s3, self.lane.bucket, prefix)]
-        self.grants = self._grants()
+        self.grants = [grant for key in keys for grant in self._grants(key)]
         self.dags = self._known_dags()
 
     def steps(self) -> list[Step]:
@@ -242,12 +258,11 @@ class _Inside:
     def _rest(self) -> RestClient:
         return RestClient(self.aws.client("mwaa"), self.name, clock=self._clock)
 
-    def _grants(self) -> list[tuple[str, str]]:
-        if not self.key:
-            return []
+    def _grants(self, key: str) -> list[tuple[str, str]]:
+        """(key, grant's id)"""
         kms, role = self.aws.client("kms"), self.environment["ExecutionRoleArn"]
         try:
-            pages = kms.get_paginator("list_grants").paginate(KeyId=self.key)
+            pages = kms.get_paginator("list_grants").paginate(KeyId=key)
             grants = [grant for page in pages for grant in page["Grants"]]
         except Exception as exception:
             if not is_aws_error(exception):
@@ -256,21 +271,21 @@ class _Inside:
                 self.remains.append(
                     _rest_of(
                         "KMS grants",
-                        self.key,
+                        key,
                         "kms:ListGrants is not allowed, so those of killed runs could not be looked for",
                     )
                 )
                 return []
             if is_missing(exception):
                 return []
-            with aws_errors(f"list the grants of {self.key}"):
+            with aws_errors(f"list the grants of {key}"):
                 raise
         found = []
         for grant in grants:
             context = (grant.get("Constraints") or {}).get("EncryptionContextEquals") or {}
             ours = grant.get("Name", "").startswith(GRANT) and context.get("environment") == self.name
             if ours and grant.get("GranteePrincipal") == role:
-                found.append((grant["Name"], grant["GrantId"]))
+                found.append((key, grant["GrantId"]))
         return found
 
     def refuse_while_serving(self) -> None:
@@ -310,9 +325,9 @@ class _Inside:
     # -- removing
 
     def _revoke(self) -> None:
-        with aws_errors(f"revoke grants of {self.key}"):
-            for _name, identifier in self.grants:
-                self.aws.client("kms").revoke_grant(KeyId=self.key, GrantId=identifier)
+        for key, identifier in self.grants:
+            with aws_errors(f"revoke grants of {key}"):
+                self.aws.client("kms").revoke_grant(KeyId=key, GrantId=identifier)
 
     def _forget_dags(self) -> None:
         if self.lane.major >= 3:

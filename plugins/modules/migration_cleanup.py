@@ -21,6 +21,10 @@ options:
     description:
       - The bundle, C(s3://bucket/prefix) or a folder. Needed for its lock, for O(keep_bundle_days), and for RV(retire).
     type: str
+  bundles:
+    description: The bundles of several sources that entered this environment together, instead of O(bundle).
+    type: list
+    elements: str
   keep_bundle_days:
     description:
       - Remove the bundle, too, when it was exported at least that many days ago. V(0) removes it now.
@@ -108,7 +112,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._cleanup import ARG
 
 
 def main():
-    run_module(ARGUMENT_SPEC, cleanup)
+    run_module(ARGUMENT_SPEC, cleanup, mutually_exclusive=[("bundle", "bundles")])
 
 
 if __name__ == "__main__":

@@ -354,6 +354,20 @@ def test_a_bundle_that_another_environment_is_filled_from_stays(bundle: Path) ->
     assert world.clean(bundle=str(bundle))["changed"]  # which does not touch the bundle
 
 
+def test_several_bundles_of_one_environment(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each has its lock, its key, and its source; the younger one is kept."""
+    young = tmp_path_factory.mktemp("young")
+    manifest = {"created_at": "1970-02-08T00:00:00Z", "source": {"hostname": "airflow-2"}, "key": {"kms_key_id": "key"}}
+    (young / "manifest.json").write_text(json.dumps(manifest))
+    world = World()
+    world.now = 40 * 86400.0
+    done = world.clean(bundles=[str(bundle), str(young)], keep_bundle_days=30)
+    assert (young / "manifest.json").exists() and not (bundle / "manifest.json").exists()
+    assert not [*bundle.rglob("locks/*"), *young.rglob("locks/*")]
+    paused = [step for step in done["retire"] if step.startswith("Pause")]
+    assert [step.split(" on ")[1].split(",")[0] for step in paused] == ["airflow-1", "airflow-2"]
+
+
 def test_without_an_environment_there_is_the_bundle_alone(bundle: Path) -> None:
     world = World()
     world.environment = {}
