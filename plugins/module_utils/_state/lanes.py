@@ -208,6 +208,7 @@ class Work:
     prune: bool = False
     check: bool = False
     timeout: float = 1200
+    others: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     before_writing: Callable[[], None] = lambda: None
 
@@ -217,8 +218,8 @@ class Work:
 
     @property
     def spared(self) -> set[str]:
-        """The bundle has them, though they are not carried: they are not to be pruned."""
-        return {entry.id for entry in self.listed}
+        """Not to be pruned: the bundle has them, though they are not carried, or another source brings them."""
+        return {entry.id for entry in self.listed} | self.others
 
     @property
     def prunable(self) -> set[str] | None:

@@ -88,8 +88,7 @@ def upsert(ctx: Any, kind: str) -> dict[str, Any]:
         bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws, params["kms_key_id"])
         wanted, listed = from_bundle(kind, bundle.read_state(kind))
     wanted, listed, renamed = select(kind, selection, wanted, listed)
-    if params["beside"]:
-        _refuse_contradictions(ctx, kind, wanted)
+    others = _beside(ctx, kind, wanted) if params["beside"] else set()
     environment = _environment(ctx, params["environment"])
     if environment is None:
         changes = compare(kind, wanted, {}, lambda *_field: None)
@@ -106,6 +105,7 @@ def upsert(ctx: Any, kind: str) -> dict[str, Any]:
         prune=params["prune"],
         check=ctx.check_mode,
         timeout=params["wait_timeout"],
+        others=others,
     )
     key = params["kms_key_id"] or (bundle.key["kms_key_id"] if bundle else None)
     choice, lane, agent = _lane(ctx, work, environment, key)
@@ -132,8 +132,11 @@ def select(
     return items, [*others, *left], chosen.renamed
 
 
-def _refuse_contradictions(ctx: Any, kind: str, wanted: list[Item]) -> None:
-    """Each source would overwrite the other's, run for run. Fields are named, never values."""
+def _beside(ctx: Any, kind: str, wanted: list[Item]) -> set[str]:
+    """The ids that other sources bring. Raises MigrationError where they contradict: each would overwrite the other's,
+    run for run. Fields are named, never values.
+    """
+    others: set[str] = set()
     name = ctx.params["bundle"] or "what is given"
     mine = {item.id: values(item) for item in wanted}
     faults = Faults("the sources cannot become one environment, nothing was done")
@@ -141,6 +144,7 @@ def _refuse_contradictions(ctx: Any, kind: str, wanted: list[Item]) -> None:
         bundle = Bundle.open(open_store(one["source"], ctx.aws), ctx.aws, ctx.params["kms_key_id"])
         theirs, refused = from_bundle(kind, bundle.read_state(kind))
         theirs, _listed, _renamed = select(kind, Selection.of((one.get("select") or {}).get(kind)), theirs, refused)
+        others |= {item.id for item in theirs}
         differing = [
             (item.id, ", ".join(field for field, value in values(item).items() if value != mine[item.id][field]))
             for item in theirs
@@ -153,6 +157,7 @@ def _refuse_contradictions(ctx: Any, kind: str, wanted: list[Item]) -> None:
                 f" {'them' if len(differing) > 1 else 'it'} in the select of one of the two"
             )
     faults.raise_if_any()
+    return others
 
 
 def apply(work: Work, lane: Lane) -> list[Outcome]:

@@ -103,7 +103,7 @@ class Agent:
             statuses = {name: "unchanged" if stored.get(name) == row else "created" for name, row in found.items()}
             stored.update({name: dict(row) for name, row in found.items()})
             for name in request["prune"] if isinstance(request.get("prune"), list) else ():
-                if name not in found and stored.pop(name, None):
+                if name not in found and name not in request.get("spared", ()) and stored.pop(name, None):
                     statuses[name] = "deleted"
         key = base64.b64decode(request["digest_key"])
         digests = {
@@ -328,6 +328,15 @@ def test_what_two_sources_bring_differently_is_refused_with_both_names(target: A
     collides = {"rename": [{"match": "tmp", "to": "odd"}], "exclude": ["token", "home"]}
     with pytest.raises(MigrationError, match=r"1 variable of s3://b/finance and s3://b/sales differs: odd \(value\)"):
         call("variables", None, bundle=finance, beside=[{"source": sales}], **collides)
+
+
+def test_what_another_source_brings_too_is_not_pruned(target: Any, call: Any, bundles: Any) -> None:
+    call("variables", None, bundle=bundles("a", {"both": "1", "a": "1"}), prune=True)
+    url = bundles("b", {"both": "1"})
+    call("variables", None, bundle=url, prune=True)
+    beside = [{"source": url, "select": None}]
+    result = call("variables", None, bundle=bundles("a", {}), prune=True, beside=beside)
+    assert actions(result) == {"a": "deleted"} and set(target.holds("variables")) == {"both"}
 
 
 def test_renamed_ids_are_the_targets(target: Any, call: Any, bundles: Any) -> None:
