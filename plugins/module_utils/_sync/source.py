@@ -188,16 +188,22 @@ def _bundle_source(aws: Any, url: str, kms_key_id: str | None, with_dags: bool) 
     bundle = Bundle.open(open_store(url, aws), aws, kms_key_id)
     check_bundle(bundle)
     paths = bundle.files
+    inventory = bundle.document("inventory.json") if "inventory.json" in paths else {}
+    dags = bundle_tree(bundle, "dags/")
+    for item in inventory.get("not_carried") or []:  # it is at the source: what was published of it is not deleted
+        if item["kind"] == "file" and item["id"].startswith("dags/"):
+            path = item["id"][len("dags/") :]
+            dags.not_carried.append({"kind": "dag_file", "id": path, "reason": item["reason"]})
     return Source(
         bundle.store.url,
-        bundle_tree(bundle, "dags/"),
+        dags,
         bundle_tree(bundle, "plugins/", kind="plugin_file"),
         bundle.read("requirements.txt") if "requirements.txt" in paths else None,
         bundle.read("startup.sh") if "startup.sh" in paths else None,
         source_syntax(bundle),
         dag_ids={
             str(dag["dag_id"]): str(dag.get("path") or dag.get("fileloc") or "")
-            for dag in (bundle.document("inventory.json").get("dags") or [] if with_dags else [])
+            for dag in (inventory.get("dags") or [] if with_dags else [])
         },
         store=bundle.store,
     )

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fake_s3
 import pytest
 from ansible_collections.mwaa.migration.plugins.action.airflow_export import (
     ARGUMENT_SPEC,
@@ -22,6 +23,8 @@ from ansible_collections.mwaa.migration.plugins.action.airflow_export import (
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, Lock, run_of
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.publish import publish
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.source import Target, open_source
 from export_fakes import FakeAws, FakeHost
 
 
@@ -352,6 +355,31 @@ def test_hosts_that_differ_are_refused_or_listed_by_path_and_host(world: World) 
     result = world.export(hosts=hosts, on_difference="list")
     assert {"kind": "file", "id": "dags/x.py", "reason": "it lies on worker-2 alone"} in result["not_carried"]
     assert world.bundle().document("hosts.json")["worker-1"] == {"missing": ["dags/b/c.py"], "other": ["dags/a.py"]}
+
+
+def test_what_could_not_be_read_at_the_source_is_not_deleted_from_the_target(tmp_path: Path) -> None:
+    aws, s3 = FakeAws(), fake_s3.FakeS3()
+    target = Target("bucket", "dags", "plugins.zip", "requirements.txt", "startup.sh", airflow_version="2.11.2")
+
+    def export_and_publish(files: dict[str, bytes], not_carried: list[dict[str, str]]) -> dict[str, Any]:
+        bundle = Bundle.create(open_store(str(tmp_path), aws), aws, "alias/key", {"airflow_version": "2.10.3"})
+        documents = {"inventory.json": json.dumps({"not_carried": not_carried}).encode(), "options.json": b"{}"}
+        for path, content in {**files, **documents}.items():
+            bundle.files[path] = bundle.store.write(path, content)
+        bundle.save()
+        source = open_source(aws, {"source": str(tmp_path)})
+        return publish(s3, [source], target, check_mode=False, delete=True)
+
+    files = {f"dags/{name}.py": b"" for name in ("kept", "gone", "denied", "team/a")}
+    export_and_publish(files, [])
+    denied = [
+        {"kind": "file", "id": f"dags/{name}", "reason": "cannot be read: Permission denied"}
+        for name in ("denied.py", "team")
+    ]
+    result = export_and_publish({"dags/kept.py": b""}, denied)
+    assert [one["key"] for one in result["results"] if one["action"] == "deleted"] == ["dags/gone.py"]
+    assert result["extra"] == ["dags/denied.py", "dags/team/a.py"]
+    assert {one["id"] for one in result["not_carried"]} == {"denied.py", "team"}
 
 
 # -- one at a time
