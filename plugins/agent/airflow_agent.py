@@ -1447,7 +1447,10 @@ def code_folders():
         elif "dags" not in folders:
             folders["dags"] = path
         elif path not in folders.values():
-            folders["dags/%s" % re.sub(r"[^A-Za-z0-9_.-]", "_", str(bundle.get("name")))] = path
+            name = re.sub(r"^[.]+|[^A-Za-z0-9_.-]", "_", str(bundle.get("name")))
+            while "dags/%s" % name in folders or os.path.lexists(os.path.join(folders["dags"], name)):
+                name += "_"  # two bundles, or a bundle and a folder of the first one, are not mixed up
+            folders["dags/%s" % name] = path
     folders.setdefault("dags", _option("core", "dags_folder"))
     folders["plugins"] = _option("core", "plugins_folder")
     return folders, elsewhere

@@ -259,6 +259,25 @@ def test_dag_bundles_that_are_folders_and_others(agent: ModuleType, monkeypatch:
     assert agent.code_folders() == ({"dags": "/srv/dags", "plugins": "/srv/p"}, [])
 
 
+def test_dag_bundles_with_like_names_are_not_mixed_up(
+    agent: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "shared").mkdir()
+    names = {"main": tmp_path, "team a": "/srv/1", "team_a": "/srv/2", "shared": "/srv/3", "..": "/srv/4"}
+    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [{"name": name, "classpath": local, "kwargs": {"path": str(names[name])}} for name in names]
+    options = {"dag_bundle_config_list": json.dumps(bundles), "plugins_folder": "/srv/p"}
+    monkeypatch.setattr(agent, "airflow_version", lambda: "3.0.6")
+    monkeypatch.setattr(agent, "_option", lambda _section, key, default="": options.get(key, default))
+    folders, _elsewhere = agent.code_folders()
+    assert {name: folders[name] for name in folders if name.startswith("dags/")} == {
+        "dags/team_a": "/srv/1",
+        "dags/team_a_": "/srv/2",
+        "dags/shared_": "/srv/3",
+        "dags/_": "/srv/4",
+    }
+
+
 # -- a tree that is no good
 
 
