@@ -22,6 +22,7 @@ import json
 import re
 import subprocess
 import tempfile
+import textwrap
 from pathlib import Path
 
 VERSIONS = (
@@ -92,7 +93,8 @@ def packages(constraints: Path, locks: Path) -> None:
             cell = "-" if pin is None else pin + ("*" if name in image[version] else "")
             cells.append("=" if cell == before else cell)
             before = cell
-        print(name, *cells)
+        row = " ".join([name, *cells])
+        print(textwrap.fill(row, 150, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False))
 
 
 def options(pythons: list[str]) -> None:

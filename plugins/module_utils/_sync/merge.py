@@ -171,10 +171,9 @@ def _anchored(pattern: str, start: str) -> str:
             continue
         if char == "[" and not in_class:
             in_class = True
-            opened = re.match(r"\[\^?\]?", pattern[position:])
-            assert opened
-            out += opened.group()
-            position += opened.end()
+            opened = "".join(re.findall(r"^\[\^?\]?", pattern[position:]))
+            out += opened
+            position += len(opened)
             continue
         in_class = in_class and char != "]"
         out += start if char == "^" and not in_class else char

@@ -150,7 +150,7 @@ def call(target: Any, secrets: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             "kms_key_id": "key", "wait_timeout": 60, "include": None, "exclude": None, "rename": None,
             "secrets_prefix": None, "secrets_kms_key_id": None, "beside": None, kind: rows, **options,
         }  # fmt: skip
-        aws = SimpleNamespace(client=lambda service: {"secretsmanager": secrets}.get(service), region="eu-central-1")
+        aws = SimpleNamespace(client={"secretsmanager": secrets}.get, region="eu-central-1")
         return upsert(SimpleNamespace(params=params, aws=aws, check_mode=check, diff_mode=True), kind)
 
     run.environment = environment  # type: ignore[attr-defined]
