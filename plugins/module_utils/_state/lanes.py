@@ -474,6 +474,7 @@ class ByCli(Lane):
     """
 
     name = "cli"
+    NOISE = re.compile(r"^\s|^\[?\d{4}-\d\d-\d\d|warn|deprecat", re.IGNORECASE)
     NEVER = "secrets never travel by cli, whose arguments stand in Airflow's audit log"
 
     def __init__(self, work: Work, cli: Cli, masking: Masking):
@@ -519,9 +520,10 @@ class ByCli(Lane):
 
     def _value(self, identifier: str) -> dict[str, Any]:
         result = self.cli.run(f"variables get {identifier}")
-        lines = result.stdout.splitlines()  # what precedes the value is Airflow's warnings
-        shown: Any = Hidden(present=True) if result.failed or not lines else lines[-1]
-        return {"value": shown, "description": None}
+        *before, last = result.stdout.splitlines() or [""]
+        # Airflow's warnings and records precede the value; anything else may be its first lines
+        known = last and not result.failed and all(self.NOISE.search(line) for line in before)
+        return {"value": last if known else Hidden(present=True), "description": None}
 
     def unreachable(self, change: Change) -> str | None:
         if change.item is None and not re.fullmatch(r"[A-Za-z0-9_@%+=:,./][A-Za-z0-9_@%+=:,./-]*", change.id):

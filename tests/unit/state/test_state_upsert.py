@@ -586,6 +586,16 @@ def test_cli_takes_words_that_hold_no_secret(target: Any, call: Any, monkeypatch
     assert call("variables", rows, lane="cli")["counts"] == {"unchanged": 1}
 
 
+def test_cli_does_not_take_the_end_of_a_value_for_all_of_it(
+    target: Any, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli = Cli(target)
+    monkeypatch.setattr(module, "Cli", SimpleNamespace(of=lambda *_all: cli))
+    target.airflow.variables["region"] = {"value": "eu-west-1\neu-central-1", "description": None}
+    assert actions(call("variables", [{"key": "region", "value": "eu-central-1"}], lane="cli")) == {"region": "updated"}
+    assert target.holds("variables")["region"]["value"] == "eu-central-1"
+
+
 def test_cli_takes_no_secret_although_this_airflow_hides_nothing(
     target: Any, call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
