@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +165,10 @@ def test_several_into_one(lab: Any, mwaa: Any, play: Any, teams: dict[str, str])
         "migration_sources": sources(teams),
         "migration_kms_key_id": kms_key(lab, teams["sales"]),
     }
+    began = time.time()
+    check = play({"both": given}, "--tags", STAGES, "--check", "--diff")
+    assert check.returncode == 0, check.output
+    assert [line for line in lab.journal(began) if line["access"] == "write"] == []
     first = play({"both": given}, "--tags", STAGES)
     assert first.returncode == 0, first.output
     assert names(mwaa, name, "/variables", "variables", "key") == {"region", "sales_token", "finance_token"}
@@ -178,11 +183,29 @@ def test_several_into_one(lab: Any, mwaa: Any, play: Any, teams: dict[str, str])
     assert shown["RequirementsS3Path"] == f"{name}/requirements.txt"
     again = play({"both": given}, "--tags", STAGES)
     assert (again.returncode, again.changed) == (0, {}), again.output
-    assert "CANARY-" not in first.output + again.output
+    assert "CANARY-" not in check.output + first.output + again.output
     # the locks of both are given back
     for url in teams.values():
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         assert not lab.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/locks/").get("Contents")
+
+
+def test_what_two_sources_bring_differently_is_one_sentence(lab: Any, play: Any, make_bundle: Any) -> None:
+    """And nothing is done: there is no environment yet, but that is not what is said."""
+    url = make_bundle({}, pools={"default_pool": {"slots": 128}, "etl": {"slots": 4}})
+    key = kms_key(lab, url)
+    other = make_bundle({}, key=key, pools={"default_pool": {"slots": 64}, "etl": {"slots": 4}})
+    given = {
+        "migration_environment": "nowhere",
+        "migration_sources": [{"source": url}, {"source": other}],
+        "migration_kms_key_id": key,
+    }
+    refused = play({"both": given}, "--tags", "import")
+    assert refused.returncode != 0
+    assert refused.message == (
+        f"the sources cannot become one environment, nothing was done: 1 pool of {url} and {other} differs:"
+        " default_pool (slots); exclude or rename it in the select of one of the two"
+    )
 
 
 def kms_key(lab: Any, url: str) -> str:
