@@ -750,6 +750,9 @@ class Bundle:
         return Ledger(self, environment)
 
 
+FOUND = "#found"  # among an item's fields in the ledger: it was there, equal, before this bundle brought anything
+
+
 class Ledger:
     """What was last applied to an environment, as digests: the memory of fields that the environment does not show.
 
@@ -781,7 +784,8 @@ class Ledger:
             self._entries.setdefault(kind, {})[identifier] = dict(digests)
 
     def ids(self, kind: str) -> set[str]:
-        return set(self._entries.get(kind, {}))
+        """What was brought; not what was found there, equal by itself."""
+        return {identifier for identifier, known in self._entries.get(kind, {}).items() if FOUND not in known}
 
     def save(self) -> bool:
         """Write it if anything changed; whether it was written."""

@@ -19,7 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Optional
 
-from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, SINGULAR, Bundle, Ledger, digest
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
+    FIELDS,
+    FOUND,
+    SINGULAR,
+    Bundle,
+    Ledger,
+    digest,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
@@ -180,10 +187,13 @@ class Knowledge:
     def of(self, item: Item) -> dict[str, str]:
         return {name: digest(self.key, self.kind, item.id, name, value) for name, value in values(item).items()}
 
-    def note(self, identifier: str, digests: dict[str, str] | None) -> None:
-        """Into the ledger: what the target now holds; None where it holds it no more."""
-        if self.ledger is None or (digests is None and self.ledger.get(self.kind, identifier) is None):
+    def note(self, identifier: str, digests: dict[str, str] | None, *, brought: bool = True) -> None:
+        """Into the ledger: what the target now holds; None where it holds it no more. brought: by this run."""
+        known = self.ledger.get(self.kind, identifier) if self.ledger else None
+        if self.ledger is None or (digests is None and known is None):
             return
+        if digests is not None and not brought and (known is None or FOUND in known):
+            digests = {**digests, FOUND: ""}
         self.ledger.put(self.kind, identifier, digests)
         self._noted += 1
         if self._noted >= LEDGER_EVERY:
@@ -354,7 +364,7 @@ class ByRest(Lane):
         for outcome in outcomes:
             if outcome.action == "unchanged" and knowledge.digests.get(outcome.change.id) and outcome.change.item:
                 # known for certain now: remembered for check mode, which may not ask
-                knowledge.note(outcome.change.id, knowledge.of(outcome.change.item))
+                knowledge.note(outcome.change.id, knowledge.of(outcome.change.item), brought=False)
         writes = [outcome for outcome in outcomes if outcome.change.writes]
         for identifier, error in self.api.apply([o.change for o in writes if o.lane == "rest"], done).items():
             by_id[identifier].error = error
@@ -431,7 +441,7 @@ class ByAgent(Lane):
             other = sorted(name for name, known in digests.items() if fine.get(name) != known)
             if other:
                 self.work.list(item.id, f"{', '.join(other)}: this Airflow stores it differently")
-            knowledge.note(item.id, digests)
+            knowledge.note(item.id, digests, brought=outcome.action != "unchanged")
 
 
 def for_task(item: Item) -> Adapted:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import boto3
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
+    FOUND,
     Bundle,
     LocalStore,
     StoredFile,
@@ -205,6 +206,7 @@ def test_the_ledger_remembers_and_shows_when_it_was_altered(where: str, aws: Fak
     assert not ledger.save()
     again = bundle.ledger("demo")
     assert again.get("variables", "a") == bundle.digests("variables", "a", {"value": "value", "description": None})
+    again.put("variables", "b", {"value": "x", FOUND: ""})  # not brought
     assert again.ids("variables") == {"a"}
     assert bundle.ledger("other").get("variables", "a") is None
     document = json.loads(bundle.store.read("ledger/demo.json"))

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, digest
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, FOUND, digest
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import CliResult
@@ -129,7 +129,7 @@ class Ledger:
             self.entries.setdefault(kind, {})[identifier] = digests
 
     def ids(self, kind: str) -> set[str]:
-        return set(self.entries.get(kind, {}))
+        return {name for name, known in self.entries.get(kind, {}).items() if FOUND not in known}
 
     def save(self) -> None:
         pass
@@ -328,6 +328,17 @@ def test_what_two_sources_bring_differently_is_refused_with_both_names(target: A
     collides = {"rename": [{"match": "tmp", "to": "odd"}], "exclude": ["token", "home"]}
     with pytest.raises(MigrationError, match=r"1 variable of s3://b/finance and s3://b/sales differs: odd \(value\)"):
         call("variables", None, bundle=finance, beside=[{"source": sales}], **collides)
+
+
+def test_what_was_there_and_equal_before_is_not_pruned(target: Any, call: Any, bundles: Any) -> None:
+    """The first run finds it equal, secrets and all, and brings something else; in the last the source has neither."""
+    theirs = {**dict.fromkeys(FIELDS["connections"]), "conn_type": "http", "password": SECRET}
+    target.airflow.connections["theirs"] = dict(theirs)
+    both = {"theirs": theirs, "ours": {"conn_type": "http"}}
+    for _time in range(2):
+        call("connections", None, bundle=bundles("a", both), prune=True)
+    result = call("connections", None, bundle=bundles("a", {}), prune=True)
+    assert actions(result) == {"ours": "deleted"} and set(target.holds("connections")) == {"theirs"}
 
 
 def test_what_another_source_brings_too_is_not_pruned(target: Any, call: Any, bundles: Any) -> None:
