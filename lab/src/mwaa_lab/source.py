@@ -35,7 +35,7 @@ from mwaa_lab.seeds import state as seed
 SEEDS = Path(__file__).parent / "seeds"
 KEY = "source"
 HOST_PROCESS = "host"
-RUN_SECONDS = 240.0
+RUN_SECONDS = 400.0
 START_SECONDS = 60.0
 
 SETUP = """\
