@@ -126,7 +126,12 @@ class Aws:
             if self.params.get("api_host"):
                 raise MigrationError("api_host works where the task runs on the controller: set connection to local")
             return None
-        return Path(path).read_text(encoding="utf-8").strip()
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise MigrationError(
+                f"api_host works for the user who runs ansible-playbook ({error.strerror}): leave become out"
+            ) from None
 
     @property
     def account_id(self) -> str:

@@ -122,7 +122,10 @@ class Tunnel:
             raise _Refused('407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="tunnel"')
         if method == "CONNECT":
             return _address(url, None), b""
-        parts = urllib.parse.urlsplit(url)
+        try:
+            parts = urllib.parse.urlsplit(url)
+        except ValueError:
+            raise _Refused("400 Bad Request") from None
         if parts.scheme != "http" or not parts.netloc:
             raise _Refused("400 Bad Request")
         path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))

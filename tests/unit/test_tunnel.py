@@ -14,6 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +123,7 @@ def test_who_does_not_know_the_credential_gets_nowhere(tunnel: Tunnel, inside: i
         "CONNECT host HTTP/1.1",
         "GET /relative HTTP/1.1",
         "GET ftp://a/ HTTP/1.1",
+        "GET http://[/ HTTP/1.1",
         "nonsense",
     ],
 )
@@ -188,3 +190,11 @@ def test_api_host_without_the_plugin_around_it_is_refused(monkeypatch: pytest.Mo
     with pytest.raises(MigrationError, match="set connection to local"):
         assert Aws({"api_host": "bastion"}).tunnel
     assert Aws({}).tunnel is None
+
+
+def test_api_host_of_another_user_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from ansible_collections.mwaa.migration.plugins.module_utils._aws import TUNNEL, Aws
+
+    monkeypatch.setenv(TUNNEL, str(tmp_path / "of another user"))
+    with pytest.raises(MigrationError, match="leave become out"):
+        assert Aws({"api_host": "bastion"}).tunnel
