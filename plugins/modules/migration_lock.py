@@ -21,6 +21,11 @@ options:
     type: list
     elements: str
     required: true
+  environment:
+    description:
+      - Give back the lock of this environment and the export's, and none of another environment, where the same run may
+        still be at work. All of the run's without it.
+    type: str
   state:
     description: V(released) gives back this run's own locks; others' stay.
     type: str
@@ -53,6 +58,7 @@ EXAMPLES = r"""
 - name: Let the next one go on
   mwaa.migration.migration_lock:
     bundles: [s3://my-migration/airflow-prod]
+    environment: analytics
 """
 
 RETURN = r"""
@@ -73,9 +79,10 @@ from ansible_collections.mwaa.migration.plugins.module_utils._bundle import open
 
 def body(ctx: Context) -> dict[str, Any]:
     released = []
+    names = [ctx.params["environment"], _lock.EXPORT] if ctx.params["environment"] else None
     for url in [] if ctx.check_mode else sorted(set(ctx.params["bundles"])):
         store = open_store(url, ctx.aws)
-        released += [f"{store.url} {name}" for name in _lock.release(store)]
+        released += [f"{store.url} {name}" for name in _lock.release(store, names)]
     return {"changed": False, "released": released}
 
 
@@ -83,6 +90,7 @@ def main() -> None:
     run_module(
         {
             "bundles": {"type": "list", "elements": "str", "required": True},
+            "environment": {"type": "str"},
             "state": {"type": "str", "default": "released", "choices": ["released"]},
         },
         body,

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils import _lock
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import LocalStore, S3Store, Store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import Lock, held, release, run_of
+from ansible_collections.mwaa.migration.plugins.modules import migration_lock
 from export_fakes import FakeAws, FakeS3
 
 HERE = run_of(os.getpid())
@@ -176,6 +178,18 @@ def test_releasing_takes_nothing_away_from_who_took_over_in_that_very_moment(
     monkeypatch.setattr(store, "read_tagged", look_and_lose)
     assert release(store, run=HERE) == []
     assert owner(store) == "ada"
+
+
+def test_one_of_several_targets_gives_back_its_own_lock_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("demo", "other", _lock.EXPORT):
+        Lock(store, name, HERE).take()
+    monkeypatch.setattr(migration_lock, "open_store", lambda _url, _aws: store)
+    monkeypatch.setenv(_lock.VARIABLE, _lock.run_variable(HERE.pid)[_lock.VARIABLE])
+    params = {"bundles": [store.url], "environment": "demo"}
+    context: Any = SimpleNamespace(params=params, aws=None, check_mode=False)
+    assert migration_lock.body(context)["released"] == [f"{store.url} demo", f"{store.url} export"]
+    params["environment"] = ""
+    assert migration_lock.body(context)["released"] == [f"{store.url} other"]
 
 
 def test_after_the_end_no_refresh_brings_a_lock_back(store: Store) -> None:
