@@ -388,8 +388,7 @@ class RestLane:
             or (self.major >= 3 and "password" in fields and item.password == STARS)
             or not self._fits_path(item.id)
         ):
-            self._delete(item.id)
-            self._post_until(item, lambda: False)
+            self._remake(item)
             return
         extra = before.get("extra")
         had_extra = not (isinstance(extra, Hidden) and extra.present is False)
@@ -419,8 +418,12 @@ class RestLane:
         if self._fits_path(item.id):
             self._call("PATCH", self._path(item.id), self._body(item, whole=True))
         else:
-            self._delete(item.id)
-            self._post_until(item, lambda: False)
+            self._remake(item)
+
+    def _remake(self, item: Item) -> None:
+        """Deleted and made anew. Looking whether a lost POST arrived waits, too, until the service answers again."""
+        self._delete(item.id)
+        self._post_until(item, lambda: self._exists(item.id))
 
     def _delete(self, identifier: str) -> None:
         if self.major >= 3 and not self._fits_path(identifier):

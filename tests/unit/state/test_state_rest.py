@@ -162,6 +162,20 @@ def test_a_service_that_answers_no_more_ends_with_what_was_applied(target: Any) 
     assert set(target.holds("connections")) == set(done) and "not tried" in errors.values()
 
 
+def test_what_is_deleted_to_be_made_anew_is_made_although_the_service_is_away_for_a_while(target: Any) -> None:
+    bring(target, Connection("a", "http", password="old"))
+    clock, back = target.rest._clock, []
+
+    def fault(_number: int, _method: str, _path: str) -> str | None:
+        if not target.holds("connections") and not back:
+            back.append(clock.now + 60)
+        return "lost" if back and clock.now < back[0] else None
+
+    target.fault = fault
+    assert bring(target, Connection("a", "http"))[0] == {} and clock.now >= back[0]
+    assert target.holds("connections")["a"]["password"] is None
+
+
 def test_one_refused_item_does_not_keep_the_others(target: Any) -> None:
     lane = target.lane("connections")
     changes = [Change(name, 0, Connection(name, "http"), "created") for name in ("a", "bad id", "b")]
