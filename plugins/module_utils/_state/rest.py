@@ -347,7 +347,7 @@ class RestLane:
         if item is None:
             self._delete(change.id)
         elif self.kind == "variables" and self.major < 3:
-            self._post_until(item, lambda: False)
+            self._post_until(item, lambda: self._arrived(item))  # it overwrites
         elif change.action == "created":
             self._create(item)
         elif isinstance(item, Connection):
@@ -431,6 +431,13 @@ class RestLane:
             self._call("PATCH", f"/{self.kind}", {"actions": [action]})
         else:
             self._call("DELETE", self._path(identifier), ok=(404,))
+
+    def _arrived(self, item: Item) -> bool:
+        """Whether a variable of Airflow 2 is there as it was sent, as far as that can be asked."""
+        if not self._fits_path(item.id):
+            return False
+        there = self._call("GET", self._path(item.id), ok=(404,)) or {}
+        return all(there.get(name) == value for name, value in values(item).items())
 
     def _exists(self, identifier: str) -> bool:
         if self._fits_path(identifier):

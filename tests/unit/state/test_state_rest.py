@@ -162,6 +162,13 @@ def test_a_service_that_answers_no_more_ends_with_what_was_applied(target: Any) 
     assert set(target.holds("connections")) == set(done) and "not tried" in errors.values()
 
 
+def test_a_variable_whose_answer_was_lost_is_looked_for_and_not_sent_again(make_target: Any) -> None:
+    target = make_target("2.11.2")
+    target.fault = lambda _number, method, _path: "answer lost" if method == "POST" else None
+    assert bring(target, Variable("a", "x"))[0] == {}
+    assert [method for method, _path, _body in target.calls].count("POST") == 1
+
+
 def test_what_is_deleted_to_be_made_anew_is_made_although_the_service_is_away_for_a_while(target: Any) -> None:
     bring(target, Connection("a", "http", password="old"))
     clock, back = target.rest._clock, []
