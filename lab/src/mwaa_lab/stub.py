@@ -219,7 +219,7 @@ class StubEngine:
                 return DagBag({}, {})
             s3, bucket, prefix = self._aws.s3(env), _bucket(env), env["DagS3Path"].strip("/") + "/"
             found: dict[str, str] = {}
-            ignored: list[str] = []
+            ignored: dict[str, list[str]] = {}  # by the folder that the .airflowignore stands in
             for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for item in page.get("Contents", []):
                     name = item["Key"][len(prefix) :]
@@ -228,8 +228,9 @@ class StubEngine:
                         if mark not in airflow.files:
                             content = s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
                             airflow.files[mark] = content.decode("utf-8", "replace")
-                        if name == ".airflowignore":
-                            ignored = [line.partition("#")[0].strip() for line in airflow.files[mark].splitlines()]
+                        if posixpath.basename(name) == ".airflowignore":
+                            lines = airflow.files[mark].splitlines()
+                            ignored[posixpath.dirname(name)] = [line.partition("#")[0].strip() for line in lines]
                         elif name.endswith(".py"):
                             found[name] = airflow.files[mark]
             paused = (env.get("AirflowConfigurationOptions") or {}).get("core.dags_are_paused_at_creation", "True")
@@ -320,12 +321,21 @@ def _ignore_syntax(env: EnvSpec) -> str:
     return (env.get("AirflowConfigurationOptions") or {}).get("core.dag_ignore_file_syntax") or default
 
 
-def _is_ignored(name: str, patterns: list[str], syntax: str) -> bool:
-    wanted = [pattern for pattern in patterns if pattern]
-    if syntax == "regexp":
-        return any(re.search(pattern, name) for pattern in wanted)
-    globs = [pattern.strip("/") for pattern in wanted]
-    return any(fnmatch.fnmatch(name, glob) or fnmatch.fnmatch(name, f"{glob}/*") for glob in globs)
+def _is_ignored(name: str, patterns: dict[str, list[str]], syntax: str) -> bool:
+    """patterns: by folder. Regular expressions are matched with the path in the DAG folder, globs in their own."""
+    for folder, lines in patterns.items():
+        if folder and not name.startswith(f"{folder}/"):
+            continue
+        wanted = [line for line in lines if line]
+        if syntax == "regexp":
+            if any(re.search(pattern, name) for pattern in wanted):
+                return True
+            continue
+        inner = name[len(folder) + 1 :] if folder else name
+        globs = [pattern.strip("/") for pattern in wanted]
+        if any(fnmatch.fnmatch(inner, glob) or fnmatch.fnmatch(inner, f"{glob}/*") for glob in globs):
+            return True
+    return False
 
 
 def parse_dags(files: dict[str, str]) -> DagBag:

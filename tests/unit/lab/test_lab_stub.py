@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("mwaa_lab", reason="the lab is not installed in this environment")
 
+from mwaa_lab import stub  # noqa: E402
 from mwaa_lab.stub import V1, V2, Airflow, Cli, DagBag, merge, parse_dags, redact  # noqa: E402
 
 
@@ -303,3 +304,16 @@ def test_the_stub_answers_as_airflow_did(kind, version):
         assert status == step["status"], said
         if status != 500:
             assert essence(answer) == essence(step["answer"]), said
+
+
+def test_an_airflowignore_counts_in_its_own_folder() -> None:
+    regexps = {"": ["^old/"], "sales": [r"^sales/wakes_up\.py$", r"^other/x\.py$"]}
+    assert [
+        stub._is_ignored(name, regexps, "regexp")
+        for name in ("old/a.py", "sales/wakes_up.py", "other/x.py", "sales/a.py")
+    ] == [True, True, False, False]
+    globs = {"sales": ["/wakes_up.py", "tmp"]}
+    assert [
+        stub._is_ignored(name, globs, "glob")
+        for name in ("sales/wakes_up.py", "sales/tmp/a.py", "wakes_up.py", "sales/a.py")
+    ] == [True, True, False, False]
