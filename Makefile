@@ -73,7 +73,9 @@ lab: setup ## a lab to play with: then . .venv/bin/activate; eval "$(mwaa-lab en
 lab-down: setup ## stop it and remove it
 	@mwaa-lab down --dir $(LAB)
 
-test: lint unit build sanity lab-test e2e ## everything CI runs
+test: setup ## everything CI runs: the tests that mostly wait beside the checks that mostly compute, then the real Airflows
+	@$(MAKE) --no-print-directory -j2 -Otarget lab-test lint unit build sanity
+	$(MAKE) --no-print-directory e2e
 
 versions: setup
 	@python -c 'import sys, ansible.release as core, botocore, importlib.metadata as m; print("Python", sys.version.split()[0], "ansible", m.version("ansible"), "core", core.__version__, "amazon.aws of that bundle, botocore", botocore.__version__)'
