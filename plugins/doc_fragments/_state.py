@@ -62,16 +62,17 @@ options:
         a key (O(kms_key_id) or O(bundle)), leaves nothing in the audit log and compares secrets by itself. It is
         started by REST, before Airflow 2.4.3 by the CLI, and where neither can be reached by its own schedule. On
         Airflow 3 it writes variables only.
-      - V(rest) is Airflow's REST API, one call for each item that can hold a secret. Airflow notes these calls in
-        its audit log, where it masks what looks sensitive to it.
+      - V(rest) is Airflow's REST API, which MWAA has from Airflow 2.4.3 on, one call for each item that can hold a
+        secret. Airflow notes these calls in its audit log, where it masks what looks sensitive to it by its name.
       - V(cli) is Airflow's CLI, for variables that hold no secret where there is nothing else. Its arguments stand in
         the audit log, and how MWAA reads quotes is not documented, so it takes words of letters, digits and
         C(_@%+=:,./-) only. Connections and pools are not carried by it.
       - V(secrets_manager) is AWS Secrets Manager, which Airflow asks before its own database once O(environment) has
         been told to (O(mwaa.migration.mwaa_environment#module:secrets_backend)). Copies in the database are taken
         out. Pools are always in the database, and go as with V(auto).
-      - V(auto) takes V(agent) on Airflow 2 where there is a key, V(rest) otherwise, what is left where neither can be
-        reached, and says why in RV(ignore:lane_reason).
+      - V(auto) takes V(agent) on Airflow 2 where there is a key, otherwise V(rest). Where REST cannot be had, variables
+        go by V(cli) on Airflow 2 without a key and by V(agent) on Airflow 3, and all else is refused. It says why in
+        RV(ignore:lane_reason).
     type: str
     choices: [auto, rest, cli, agent, secrets_manager]
     default: auto

@@ -11,11 +11,9 @@ short_description: Export an Airflow's state, code and configuration into a seal
 version_added: 0.1.0
 description:
   - Reads variables, connections, pools, the DAG and plugin folders, what is installed and what is configured from
-    an Apache Airflow
-    on a host, and puts them into a bundle in S3 or in a local folder.
+    an Apache Airflow on a host, and puts them into a bundle in S3 or in a local folder.
   - Runs one agent with Airflow's own Python through the connection of the host. Nothing is installed or written
-    there, and the host
-    needs no AWS credentials, no boto3 and no Python that Ansible's modules would need.
+    there, and the host needs no AWS credentials, no boto3 and no Python that Ansible's modules would need.
   - Variables, connections and pools are exact, passwords included, and sealed on the host with the bundle's data
     key, which KMS wraps. A source without the cryptography package (1.10 without its extra) seals with OpenSSL.
     No secret is ever an argument, an environment variable, a file or a return value.
@@ -59,8 +57,8 @@ options:
     description:
       - What the commands on the host are put behind, for an Airflow that runs in a container. Airflow and its Python
         are then looked for inside.
-      - A command line, taken as it is, or a list of its words. It has to hand on stdin, as C(docker exec -i),
-        C(docker compose exec -T) and C(kubectl exec -i) do.
+      - A command line, taken as it is, or a list of its words. It has to hand on stdin, as C(docker compose exec -T)
+        does, with a stand-in for which it was tried.
     type: raw
   environment_variables:
     description:
@@ -69,10 +67,10 @@ options:
       - V(list) carries none and lists them.
       - V(state) makes variables and connections of the first two, which replace what they hide in the database, and
         lines in C(startup.sh) of the others.
-      - V(startup_script) makes lines in C(startup.sh) of all but connections and what looks like a secret;
-        E(AIRFLOW_VAR_*) that look like one become variables.
-      - What looks like a secret never gets into C(startup.sh). Before Airflow 2.2.2 there is none, and E(AIRFLOW_VAR_*)
-        become variables.
+      - V(startup_script) makes connections of E(AIRFLOW_CONN_*), and lines in C(startup.sh) of the others;
+        E(AIRFLOW_VAR_*) that look like a secret become variables.
+      - What looks like a secret never gets into C(startup.sh). Before Airflow 2.2.2 there is none, E(AIRFLOW_VAR_*)
+        become variables and the others are listed.
     type: str
     default: list
     choices: [list, state, startup_script]
@@ -119,8 +117,7 @@ attributes:
     support: full
 notes:
   - It runs as the user of the connection or of C(become), which has to be able to read C(airflow.cfg) and the
-    database; best is
-    Airflow's own user.
+    database; best is Airflow's own user.
   - The connection has to be able to hand stdin to a command, as V(ssh), V(local) and V(community.docker.docker) do.
 author:
   - mwaa.migration contributors (@mwaa-migration)

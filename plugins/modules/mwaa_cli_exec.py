@@ -18,7 +18,8 @@ description:
     RV(stdout) and RV(stderr) to judge otherwise.
   - Each attempt takes a token of its own. What surely was not run is repeated (the web server runs four commands at
     once). A command that writes and may have taken effect is not.
-  - A private web server is reached only from inside its VPC. Let the task run there with C(delegate_to).
+  - A private web server is reached only from inside its VPC. Name a host there with O(api_host), or let the task run
+    there with C(delegate_to).
 options:
   command:
     description:
