@@ -116,6 +116,7 @@ class Lock:
 
     def take(self) -> None:
         """Before the first write; from then on it is kept fresh until stop()."""
+        self._alive()
         self._take()
         if self._thread is None:
             self._thread = threading.Thread(target=self._keep, daemon=True)
@@ -161,7 +162,13 @@ class Lock:
                 if error.code == "Locked":
                     self._lost = error
 
+    def _alive(self) -> None:
+        """What a killed ansible-playbook leaves behind must not write beside the run that replaces it."""
+        if not self.run.passing and self.run.is_dead(self.run):
+            raise MigrationError(f"the run of {self.run} has ended, so its task stops before it writes", code="Locked")
+
     def check(self) -> None:
+        self._alive()
         if self._lost is not None:
             raise MigrationError(f"the lock was taken away while this ran: {self._lost.message}", code="Locked")
 

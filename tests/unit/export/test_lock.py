@@ -109,6 +109,16 @@ def test_a_run_that_was_killed_here_is_replaced_at_once(store: Store) -> None:
         assert json.loads(store.read(PATH))["owner"]["pid"] == HERE.pid
 
 
+def test_what_a_killed_run_leaves_behind_writes_nothing_more(store: Store) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run = run_of(process.pid)
+    with pytest.raises(MigrationError, match="has ended"), held(store, "demo", run) as lock:
+        process.kill()
+        process.wait()
+        lock.take()
+    assert not store.exists(PATH)
+
+
 def test_one_elsewhere_counts_as_dead_after_ten_silent_minutes(aged: Any) -> None:
     store, age = aged
     Lock(store, "demo", ELSEWHERE).take()
@@ -214,9 +224,9 @@ def test_a_process_that_proc_hides_is_not_dead(store: Store, monkeypatch: pytest
     def kill(_pid: int, _signal: int) -> None:
         raise PermissionError
 
-    Lock(store, "demo", dataclasses.replace(HERE, pid=4242)).take()
     monkeypatch.setattr(_lock, "_born", lambda _pid: "")
     monkeypatch.setattr(os, "kill", kill)
+    Lock(store, "demo", dataclasses.replace(HERE, pid=4242)).take()
     with pytest.raises(MigrationError, match="is locked"), held(store, "demo", HERE):
         pass
 
