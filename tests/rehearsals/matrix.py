@@ -45,6 +45,8 @@ HEAD = """\
 Written by `make matrix`. Each row is one `make rehearse SOURCE=… TARGET=… [SOURCE_DATABASE=sqlite]`: a real Airflow of
 the source's version, with the lab's seed of state, into a real one of the target's. "equal/source": how many of the
 source's items are equal in the target, byte for byte; the rest is listed with its reason in the report of that run.
+"listed" counts everything that the report lists: also options, requirements, files and untouched defaults. "stages" is
+the time of export to verify, on a machine that did other work beside it.
 
 | source | database | target | variables | connections | pools | DAGs | listed | stages | result | on |
 |---|---|---|--:|--:|--:|--:|--:|--:|---|---|
