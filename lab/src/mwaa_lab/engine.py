@@ -117,6 +117,16 @@ class Engine(Protocol):
         """Bring the environment to ``env`` (already with the changes); ``changes`` holds what the call sent.
 
         Raises EngineError after having gone back to what was there before: UPDATE_FAILED means rolled back and usable.
+        Where the Airflow version changes, ``snapshot`` came before, and going back is ``roll_back``'s.
+        """
+
+    def snapshot(self, env: EnvSpec) -> None:
+        """Stop the Airflow and keep a copy of its database: a change of its version begins. Raises EngineError."""
+
+    def roll_back(self, env: EnvSpec) -> None:
+        """After a version change that failed: ``env``, which is the old one, runs again on the snapshot's database.
+
+        Raises EngineError: it does not, and the environment is UNAVAILABLE.
         """
 
     def delete(self, env: EnvSpec) -> None:

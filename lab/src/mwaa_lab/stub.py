@@ -40,6 +40,7 @@ _OPTIONS: dict[str, Any] = {
     "hold": False,  # creations, updates and deletions wait until it is false again
     "fail_create": None,  # a message: creations fail with it until it is None again
     "fail_update": None,
+    "fail_roll_back": None,  # a message: a version change that failed cannot be undone, and ends UNAVAILABLE
     "run_state": "success",  # how a run of an unpaused DAG ends
     "xcom": {},  # dag_id -> the value of every XCom entry of its runs
     "schedule_seconds": None,  # how often DAGs of the migration's own that have a schedule run; none of the others does
@@ -85,6 +86,13 @@ class StubEngine:
         if self.options["fail_update"]:
             raise EngineError("INCORRECT_CONFIGURATION", self.options["fail_update"])
         self._check_objects(env)
+
+    def snapshot(self, env: EnvSpec) -> None:
+        """Its database is a few dictionaries, which every version reads."""
+
+    def roll_back(self, env: EnvSpec) -> None:
+        if self.options["fail_roll_back"]:
+            raise EngineError("INTERNAL", self.options["fail_roll_back"])
 
     def delete(self, env: EnvSpec) -> None:
         self._take_time("delete_seconds")

@@ -26,6 +26,9 @@ class Engine:
     def __init__(self) -> None:
         self.answer: Any = lambda: (200, {})
         self.update_fails: Exception | None = None
+        self.roll_back_fails: Exception | None = None
+        self.done: list[tuple[str, str]] = []
+        self.seen: Any = lambda: None
 
     def rest(self, env, method, path, query, body):
         return self.answer()
@@ -34,8 +37,18 @@ class Engine:
         return " ".join(argv), ""
 
     def update(self, env, changes):
+        self.done.append(("update", env["AirflowVersion"]))
+        self.seen()
         if self.update_fails:
             raise self.update_fails
+
+    def snapshot(self, env):
+        self.done.append(("snapshot", env["AirflowVersion"]))
+
+    def roll_back(self, env):
+        self.done.append(("roll back", env["AirflowVersion"]))
+        if self.roll_back_fails:
+            raise self.roll_back_fails
 
 
 class Plane:
@@ -185,6 +198,35 @@ def test_a_login_lives_twelve_hours(plane):
 def test_a_version_change_takes_a_snapshot(plane):
     assert plane.update(AirflowVersion="3.2.1") == ["UPDATING", "CREATING_SNAPSHOT", "UPDATING", "AVAILABLE"]
     assert plane.environment.version == "3.2.1"
+    assert plane.engine.done == [("snapshot", "2.11.2"), ("update", "3.2.1")]
+
+
+def test_an_update_of_the_same_version_takes_none(plane):
+    assert plane.update(AirflowVersion="2.11.2", MaxWorkers=3) == ["UPDATING", "AVAILABLE"]
+    assert plane.engine.done == [("update", "2.11.2")]
+
+
+def test_nothing_answers_while_the_version_changes(plane):
+    token = plane.call("CreateCliToken")["CliToken"]
+    found: list[Any] = []
+
+    def look() -> None:
+        with pytest.raises(ApiError) as caught:
+            plane.rest()
+        with pytest.raises(Reply) as refused:
+            plane.control.cli(token, "version")
+        found.extend([caught.value.members["RestApiStatusCode"], refused.value.status])
+
+    plane.engine.seen = look
+    plane.update(AirflowVersion="3.2.1")
+    assert found == [503, 503]
+    assert plane.rest()["RestApiStatusCode"] == 200
+
+
+def test_the_strategy_is_shown(plane):
+    plane.update(AirflowVersion="3.2.1", WorkerReplacementStrategy="GRACEFUL")
+    last = plane.environment.shown["LastUpdate"]
+    assert (last["Status"], last["WorkerReplacementStrategy"]) == ("SUCCESS", "GRACEFUL")
 
 
 def test_a_failed_version_change_rolls_back(plane):
@@ -192,6 +234,20 @@ def test_a_failed_version_change_rolls_back(plane):
     seen = plane.update(AirflowVersion="3.2.1", MaxWorkers=3)
     assert seen == ["UPDATING", "CREATING_SNAPSHOT", "UPDATING", "ROLLING_BACK", "UPDATE_FAILED"]
     assert (plane.environment.version, plane.environment.shown["MaxWorkers"]) == ("2.11.2", 10)
+    assert plane.engine.done[-1] == ("roll back", "2.11.2")
+    assert plane.environment.shown["LastUpdate"]["Error"]["ErrorMessage"] == "no"
+    assert plane.rest()["RestApiStatusCode"] == 200
+
+
+def test_a_version_change_that_cannot_be_rolled_back_leaves_nothing_usable(plane):
+    plane.engine.update_fails = EngineError("INTERNAL", "no way up")
+    plane.engine.roll_back_fails = EngineError("INTERNAL", "no way down")
+    assert plane.update(AirflowVersion="3.2.1")[-2:] == ["ROLLING_BACK", "UNAVAILABLE"]
+    assert plane.environment.shown["LastUpdate"]["Error"]["ErrorMessage"] == "no way up"
+    with pytest.raises(ApiError):
+        plane.rest()
+    with pytest.raises(ApiError, match="cannot be updated while its status is UNAVAILABLE"):
+        plane.call("UpdateEnvironment", MaxWorkers=3)
 
 
 def test_an_engine_that_crashes_is_a_failed_update(plane):

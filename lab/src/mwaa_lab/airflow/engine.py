@@ -20,7 +20,7 @@ import subprocess
 import threading
 import time
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -205,6 +205,8 @@ class Environment:
     airflow: Airflow
     keys: dict[str, str]
     build: Build | None = None
+    snapshot: str = ""
+    """The database that a version change can be undone with, while one is on its way."""
     stop: threading.Event = field(default_factory=threading.Event)
     mirrored: dict[str, tuple[str, int]] = field(default_factory=dict)
     mirror_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -264,10 +266,8 @@ class AirflowEngine:
     def update(self, env: EnvSpec, changes: dict[str, Any]) -> None:
         found = self._find(env)
         if env["AirflowVersion"] != found.airflow.row.airflow:
-            raise EngineError(
-                BAD_CONFIGURATION,
-                f"The lab cannot change Airflow {found.airflow.row.airflow} to {env['AirflowVersion']} in place.",
-            )
+            self._change_version(found, env)
+            return
         before, old = found.spec, found.build
         assert old is not None
         number = int(old.path.name.rpartition("-")[2]) + 1
@@ -292,6 +292,80 @@ class AirflowEngine:
         if build is not old:
             shutil.rmtree(old.path, ignore_errors=True)
 
+    def snapshot(self, env: EnvSpec) -> None:
+        found = self._find(env)
+        try:
+            found.airflow.stop()
+            self.postgres.copy(found.airflow.key, f"{found.airflow.key}-snapshot")
+        except (LabError, OSError) as problem:
+            raise EngineError("INTERNAL", f"No snapshot could be taken: {problem}") from problem
+        found.snapshot = f"{found.airflow.key}-snapshot"
+
+    def roll_back(self, env: EnvSpec) -> None:
+        found = self._find(env)
+        assert found.build is not None
+        try:
+            found.airflow.stop()
+            if found.snapshot:
+                self.postgres.replace(found.airflow.key, found.snapshot)
+                found.snapshot = ""
+            self._forget_settings(found)
+            self._start(found, env, found.build)
+        except (LabError, OSError) as problem:
+            raise EngineError("INTERNAL", f"The environment could not be rolled back: {problem}") from problem
+        self._remove_builds(found)
+
+    def _change_version(self, found: Environment, env: EnvSpec) -> None:
+        """Another Airflow on the database that is there, migrated by Airflow itself. Keys, home and port stay.
+
+        :raises EngineError: what ``roll_back`` then undoes.
+        """
+        old, build = found.airflow, found.build
+        assert build is not None
+        number = int(build.path.name.rpartition("-")[2]) + 1
+        try:
+            row = versions.version(env["AirflowVersion"])
+            new = replace(found, spec=dict(env), airflow=replace(old, row=row, environ={}))
+            self._mirror(new, env)
+            new.build = self._build(new, env, number)
+            if row.parts < old.row.parts:  # only the newer one knows the way down
+                self._database(old, ["db", "downgrade", "--to-version", row.airflow, "--yes"])
+            self._forget_settings(new)
+            new.airflow.python, new.airflow.environ = new.build.python, self._environ(new, env, new.build)
+            self._database(new.airflow, row.migrate_command)
+            try:
+                self._start(new, env, new.build)
+            except (LabError, OSError) as problem:
+                raise EngineError(BAD_CONFIGURATION, f"The environment did not become healthy: {problem}") from problem
+        except (LabError, OSError, subprocess.SubprocessError, ClientError, BotoCoreError) as problem:
+            raise EngineError("INTERNAL", f"{type(problem).__name__}: {problem}") from problem
+        found.spec, found.airflow, found.build = new.spec, new.airflow, new.build
+        self.postgres.drop(found.snapshot)
+        found.snapshot = ""
+        self._remove_builds(found)
+
+    @staticmethod
+    def _database(airflow: Airflow, command: list[str]) -> None:
+        run = airflow.run(command)
+        (airflow.home / "logs").mkdir(exist_ok=True)
+        (airflow.home / "logs" / "migrate.out").write_text(run.stdout + run.stderr)
+        if run.returncode:
+            words = f"{run.stderr.strip() or run.stdout.strip()}"[-1000:]
+            said = f"airflow {' '.join(command)} of {airflow.row.airflow}"
+            raise EngineError("INTERNAL", f"The metadata database could not be migrated: {said} failed: {words}")
+
+    @staticmethod
+    def _forget_settings(found: Environment) -> None:
+        """Files that an Airflow writes with its own version's defaults, which another one would read as ours."""
+        for name in ("airflow.cfg", "webserver_config.py"):
+            (found.airflow.home / name).unlink(missing_ok=True)
+
+    @staticmethod
+    def _remove_builds(found: Environment) -> None:
+        for path in found.path.glob("build-*"):
+            if found.build is None or path != found.build.path:
+                shutil.rmtree(path, ignore_errors=True)
+
     def delete(self, env: EnvSpec) -> None:
         found = self.environments.pop(_key(env), None)
         if found is None:
@@ -301,6 +375,8 @@ class AirflowEngine:
             found.airflow.stop()
         with contextlib.suppress(Exception):
             found.airflow.database.drop()
+            if found.snapshot:
+                self.postgres.drop(found.snapshot)
         with found.mirror_lock:
             shutil.rmtree(found.path, ignore_errors=True)
 
@@ -516,6 +592,7 @@ class AirflowEngine:
         while not found.stop.wait(MIRROR_SECONDS):
             with contextlib.suppress(ClientError, BotoCoreError, OSError):
                 self._mirror(found, found.spec)
+            shipper.pattern = found.airflow.row.task_logs  # a version change may have brought another
             with contextlib.suppress(ClientError, BotoCoreError, OSError):
                 shipper.ship(logs, found.spec)
             with contextlib.suppress(LabError, OSError):

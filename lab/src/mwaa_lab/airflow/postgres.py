@@ -190,6 +190,22 @@ class Postgres:
     def drop(self, database: str) -> None:
         self.sql("postgres", f'drop database if exists "{database}" with (force)')
 
+    def copy(self, database: str, to: str) -> None:
+        """A second database, equal. Whoever is in the first is thrown out: PostgreSQL copies none that is in use."""
+        self.drop(to)
+        self.sql(
+            "postgres",
+            f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'; "
+            f'create database "{to}" template "{database}"',
+        )
+
+    def replace(self, database: str, by: str) -> None:
+        """Put one database in the place of another. :raises LabError: there is no such one; the other still is."""
+        if not self.sql("postgres", f"select 1 from pg_database where datname = '{by}'").strip():
+            raise LabError(f"There is no database {by}.")
+        self.drop(database)
+        self.sql("postgres", f'alter database "{by}" rename to "{database}"')
+
     def dump(self, database: str, place: Path) -> None:
         """The whole database as SQL."""
         draft = place.with_name(f".{place.name}.{os.getpid()}")

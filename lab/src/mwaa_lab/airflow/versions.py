@@ -78,6 +78,11 @@ class Version:
         names += ["--username", admin, "--use-random-password"]
         return [["db", "migrate" if self.since(2, 7) else "init"], ["sync-perm"], ["users", "create", *names]]
 
+    @property
+    def migrate_command(self) -> list[str]:
+        """What brings an older version's database to this one's shape."""
+        return ["db", "migrate" if self.since(2, 7) else "upgrade"]
+
     def components(self, port: int) -> dict[str, list[str]]:
         """The long-running commands, by component, without whose health nothing works."""
         scheduler = ["scheduler", "--skip-serve-logs"] if self.since(2, 2) else ["scheduler"]

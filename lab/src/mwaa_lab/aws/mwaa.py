@@ -15,6 +15,7 @@ import contextlib
 import copy
 import datetime
 import json
+import logging
 import re
 import secrets
 import shlex
@@ -31,6 +32,8 @@ import botocore.exceptions
 from mwaa_lab.aws import limits
 from mwaa_lab.aws.model import ApiError
 from mwaa_lab.engine import PRIVATE_DOMAIN, AwsAccess, Engine, EngineError, EnvSpec
+
+log = logging.getLogger("mwaa_lab.mwaa")
 
 _LOG_MODULES = {
     "DagProcessingLogs": "DAGProcessing",
@@ -69,6 +72,8 @@ class Environment:
     shown: dict[str, Any]
     lock: threading.RLock = field(default_factory=threading.RLock)
     held: Hold | None = None
+    moving: bool = False
+    """Its Airflow version is being changed."""
     cli_slots: threading.BoundedSemaphore = field(
         default_factory=lambda: threading.BoundedSemaphore(limits.CLI_AT_ONCE)
     )
@@ -84,7 +89,7 @@ class Environment:
     @property
     def down(self) -> bool:
         """Its web server does not answer."""
-        return self.held is not None and self.held.down
+        return self.moving or (self.held is not None and self.held.down)
 
     @property
     def version(self) -> str:
@@ -369,26 +374,37 @@ class ControlPlane:
         self._background(environment, lambda: self._update(environment, old, changes))
 
     def _update(self, environment: Environment, old: dict[str, Any], changes: dict[str, Any]) -> None:
-        moving = changes.get("AirflowVersion", old["AirflowVersion"]) != old["AirflowVersion"]
+        environment.moving = changes.get("AirflowVersion", old["AirflowVersion"]) != old["AirflowVersion"]
+        before = environment.spec() | old
         try:
             self._make_log_groups(environment)
-            if moving:
+            if environment.moving:
                 # The documented sequence of a version change: UPDATING, CREATING_SNAPSHOT, UPDATING.
                 time.sleep(_SNAPSHOT_SECONDS)
                 self._status(environment, "CREATING_SNAPSHOT")
+                self.engine.snapshot(before)
                 time.sleep(_SNAPSHOT_SECONDS)
                 self._status(environment, "UPDATING")
             self.engine.update(environment.spec(), changes)
         except Exception as error:  # noqa: BLE001 - whatever an engine raises is a failed update
-            if moving:
-                self._status(environment, "ROLLING_BACK")
-                time.sleep(_SNAPSHOT_SECONDS)
+            status = self._roll_back(environment, before) if environment.moving else "UPDATE_FAILED"
             with environment.lock:
                 kept = {key: environment.shown[key] for key in ("LastUpdate", "Status", "Tags")}
                 environment.shown = {**old, **kept}
-            self._finish(environment, "UPDATE_FAILED", error)
+            self._finish(environment, status, error)
         else:
             self._finish(environment, "AVAILABLE", None)
+
+    def _roll_back(self, environment: Environment, before: EnvSpec) -> str:
+        """How a failed version change ends: what was there before is up again, or nothing is."""
+        self._status(environment, "ROLLING_BACK")
+        time.sleep(_SNAPSHOT_SECONDS)
+        try:
+            self.engine.roll_back(before)
+        except Exception:  # noqa: BLE001 - whatever an engine raises, the environment is not usable
+            log.exception("rolling %s back failed", environment.name)
+            return "UNAVAILABLE"
+        return "UPDATE_FAILED"
 
     def delete(self, environment: Environment) -> None:
         with environment.lock:
@@ -412,7 +428,7 @@ class ControlPlane:
         """Block until nothing is going on any more. Raises EngineError when it did not end well."""
         while environment.status not in _SETTLED:
             time.sleep(0.1)
-        if environment.status in ("CREATE_FAILED", "UPDATE_FAILED"):
+        if environment.status in ("CREATE_FAILED", "UPDATE_FAILED", "UNAVAILABLE"):
             error = environment.shown["LastUpdate"].get("Error", {})
             raise EngineError(error.get("ErrorCode", "INTERNAL_FAILURE"), error.get("ErrorMessage", environment.status))
 
@@ -435,6 +451,7 @@ class ControlPlane:
             strategy = environment.shown["LastUpdate"].get("WorkerReplacementStrategy")
             if strategy:
                 last["WorkerReplacementStrategy"] = strategy
+            environment.moving = False
             environment.shown["LastUpdate"] = last
             environment.shown["Status"] = status
 
