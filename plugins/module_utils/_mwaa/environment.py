@@ -101,9 +101,14 @@ def shown(environment: dict[str, Any] | None, secret: set[str] | None = None) ->
     }
 
 
-def _brief(environment: dict[str, Any]) -> dict[str, Any]:
+def brief(environment: dict[str, Any]) -> dict[str, Any]:
     """What a failure returns of an environment: Ansible prints all of it after the sentence."""
     return {"name": environment["Name"], "status": environment["Status"]}
+
+
+def stack_of(environment: dict[str, Any]) -> str | None:
+    """The name of the CloudFormation stack that owns it: what a stack makes or imports, it tags; None: nobody does."""
+    return (environment.get("Tags") or {}).get("aws:cloudformation:stack-name")
 
 
 def bundles_of(params: dict[str, Any]) -> list[str]:
@@ -240,7 +245,7 @@ def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
 
     status = environment["Status"]
     if status in ("DELETING", "UNAVAILABLE", "CREATE_FAILED"):
-        raise MigrationError(_no_way(environment), environment=_brief(environment))
+        raise MigrationError(no_way(environment), environment=brief(environment))
     now = settings.current(environment)
     if bundles_of(params):  # a migration adds; whoever wants the exact map gives no bundle
         wanted["airflow_configuration_options"] = {
@@ -262,19 +267,19 @@ def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
         raise MigrationError(
             f"environment {name} is {status} and nothing was changed: what is asked for differs in"
             f" {', '.join(sorted(change.after))}; wait until it is AVAILABLE and run again",
-            environment=_brief(environment),
+            environment=brief(environment),
         )
     if not change:
         result = {"changed": False, "operation": "none"}
         if status in limits.BUSY and params["wait"] and not ctx.check_mode:
             # an operation that asked for this very state, perhaps ours before we were killed
-            environment = _finished(client, name, _timeout(params, status), secret)
+            environment = finished(client, name, _timeout(params, status))
             left = settings.compare(settings.current(environment), wanted, purge_tags=params["purge_tags"])
             if left:
                 raise MigrationError(
                     f"environment {name} became {environment['Status']} with other settings than asked for"
                     f" ({', '.join(sorted(left.after))}): somebody else changed it; run again to change it",
-                    environment=_brief(environment),
+                    environment=brief(environment),
                 )
             result["operation"] = "wait"
         return {**result, "environment": shown(environment, secret), **_diff({}, {}, secret)}
@@ -322,7 +327,7 @@ def absent(ctx: Any) -> dict[str, Any]:
         raise MigrationError(
             f"environment {name} is {status} and cannot be deleted now: wait until it is AVAILABLE or has failed,"
             " and run again",
-            environment=_brief(environment),
+            environment=brief(environment),
         )
     if not ctx.check_mode:
         if changed:
@@ -352,27 +357,50 @@ def _create(
         return {"changed": True, "operation": "create", "environment": None, **diff}
     partition = wanted["execution_role_arn"].split(":")[1]
     before_writing()
+    environment = create(
+        client,
+        {"Name": name, **settings.request(wanted, partition=partition, create=True)},
+        is_it=lambda found: not settings.compare(settings.current(found), wanted, purge_tags=False),
+        timeout=(params["wait_timeout"] or CREATE_TIMEOUT) if params["wait"] else None,
+    )
+    return {"changed": True, "operation": "create", "environment": shown(environment, secret), **diff}
+
+
+def create(
+    client: Any, fields: dict[str, Any], *, is_it: Callable[[dict[str, Any]], bool], timeout: float | None
+) -> dict[str, Any] | None:
+    """CreateEnvironment, and wait until that is done; the environment as GetEnvironment shows it then.
+
+    fields: the operation's input. is_it: whether an environment is what was asked for. timeout: seconds; None: do not
+    wait. Raises MigrationError.
+    """
+    name = fields["Name"]
     try:
-        client.create_environment(Name=name, **settings.request(wanted, partition=partition, create=True))
+        client.create_environment(**fields)
     except Exception as exception:
         if not is_aws_error(exception):
             raise
         # the SDK may have repeated a call that had succeeded: then the environment is there, and as it was asked for
         environment = describe(client, name) if error_code(exception) == "ValidationException" else None
-        if environment is None or settings.compare(settings.current(environment), wanted, purge_tags=False):
+        if environment is None or not is_it(environment):
             raise aws_error(exception, f"create environment {name}") from exception
-    if params["wait"]:
-        environment = _finished(
-            client,
-            name,
-            params["wait_timeout"] or CREATE_TIMEOUT,
-            secret,
-            # MWAA waits for endpoints that only the customer can make, with names that it tells now
-            pending_is_final=wanted.get("endpoint_management") == "CUSTOMER",
-        )
-    else:
-        environment = describe(client, name)
-    return {"changed": True, "operation": "create", "environment": shown(environment, secret), **diff}
+    if timeout is None:
+        return describe(client, name)
+    # with CUSTOMER, MWAA waits for endpoints that only the customer can make, with names that it tells now
+    return finished(client, name, timeout, pending_is_final=fields.get("EndpointManagement") == "CUSTOMER")
+
+
+def update(
+    client: Any, environment: dict[str, Any], fields: dict[str, Any], *, timeout: float | None
+) -> dict[str, Any] | None:
+    """UpdateEnvironment, and wait until that is done; the environment as GetEnvironment shows it then.
+
+    environment: as it is now. fields: the operation's input without Name. timeout: seconds; None: do not wait.
+    """
+    name = environment["Name"]
+    with aws_errors(f"update environment {name}"):
+        client.update_environment(Name=name, **fields)
+    return describe(client, name) if timeout is None else finished(client, name, timeout, before=environment)
 
 
 def _update(
@@ -391,19 +419,16 @@ def _update(
         fields = settings.request(change.settings, partition=partition, create=False)
         if params.get("worker_replacement_strategy"):
             fields["WorkerReplacementStrategy"] = params["worker_replacement_strategy"]
-        with aws_errors(f"update environment {name}"):
-            client.update_environment(Name=name, **fields)
-        if params["wait"]:
-            environment = _finished(client, name, params["wait_timeout"] or UPDATE_TIMEOUT, secret, before=environment)
-            return {"changed": True, "operation": "update", "environment": shown(environment, secret)}
+        timeout = (params["wait_timeout"] or UPDATE_TIMEOUT) if params["wait"] else None
+        environment = update(client, environment, fields, timeout=timeout) or environment
+        return {"changed": True, "operation": "update", "environment": shown(environment, secret)}
     return {"changed": True, "operation": "update", "environment": shown(describe(client, name), secret)}
 
 
-def _finished(
+def finished(
     client: Any,
     name: str,
     timeout: float,
-    secret: set[str],
     *,
     before: dict[str, Any] | None = None,
     pending_is_final: bool = False,
@@ -446,7 +471,7 @@ def _finished(
         hint="it goes on in AWS; run again to go on waiting, with a larger wait_timeout",
     )
     if environment["Status"] in limits.FAILED:
-        raise MigrationError(_no_way(environment), environment=_brief(environment))
+        raise MigrationError(no_way(environment), environment=brief(environment))
     return environment
 
 
@@ -470,7 +495,7 @@ def _wait_gone(client: Any, name: str, timeout: float, clock: Any = time) -> Non
     )
 
 
-def _no_way(environment: dict[str, Any]) -> str:
+def no_way(environment: dict[str, Any]) -> str:
     """The sentence about an environment that failed or is on its way out."""
     name, status = environment["Name"], environment["Status"]
     error = (environment.get("LastUpdate") or {}).get("Error") or {}
