@@ -12,7 +12,8 @@ version_added: 0.1.0
 description:
   - Creates, updates or deletes an environment of Amazon Managed Workflows for Apache Airflow (MWAA), and waits until
     that is done.
-  - For environments that no CloudFormation stack owns. Where a stack owns the environment, change it through the stack.
+  - For environments that no CloudFormation stack owns. What would change one that a stack owns is refused, and the
+    stack is named; M(mwaa.migration.mwaa_environment_template) makes the template that changes it.
   - All options are checked against MWAA's documented limits before the first call, and all faults are reported at
     once. Before an environment is created, its bucket is checked too. It has to be in the environment's region,
     versioned, and has to block public access.
@@ -34,33 +35,22 @@ options:
     type: str
     choices: [present, absent]
     default: present
-  bundle:
+  airflow_configuration_options:
     description:
-      - A bundle that M(mwaa.migration.airflow_export) filled, V(s3://bucket/prefix) or a folder.
-      - Its portable options are set, and O(airflow_configuration_options) over them; what else the environment has set
-        stays.
-      - O(plugins_s3_path), O(requirements_s3_path) and O(startup_script_s3_path) default to where
-        M(mwaa.migration.mwaa_dags_sync) put them. A startup script needs Airflow 2.2.2.
-      - C(core.dags_are_paused_at_creation) is C(True), whatever the options say, so that nothing runs before the
-        cutover.
-    type: str
-  bundles:
+      - Airflow's options as V(section.option) and value, such as C(core.dags_are_paused_at_creation).
+      - The whole set. Options that the environment has and that are not here are removed, unless they are in
+        O(secret_configuration_options). An empty dictionary removes all. When it is not given, the options stay as
+        they are.
+      - With O(bundle), what else the environment has set stays.
+      - Names have at most 64 characters, values 1 to 65536 printable ASCII characters. Booleans and numbers are
+        written as Airflow writes them.
+    type: dict
+  secret_configuration_options:
     description:
-      - Several bundles that enter this environment together, instead of O(bundle).
-      - Where two bring different values of an option, and O(airflow_configuration_options) does not say which it is to
-        be, nothing is done and each such option is named with both.
-    type: list
-    elements: str
-  kms_key_id:
-    description: The ARN of the KMS key that sealed the bundle, where that key belongs to another account.
-    type: str
-  airflow_version:
-    description:
-      - The Airflow version, such as V(2.11.2). MWAA's newest when an environment is created without it.
-      - A version that AWS has ended is warned about, and it is AWS that refuses it.
-      - A change upgrades or downgrades in place. It ends all running tasks and makes the environment unavailable for
-        up to two hours.
-    type: str
+      - Airflow's options whose values are secret. They are set over O(airflow_configuration_options), or over the
+        current options when that is not given. Their values are never logged, shown in a diff or returned.
+      - An option must not be in both.
+    type: dict
   source_bucket:
     description:
       - The name or the ARN of the bucket with DAGs, plugins and requirements.
@@ -70,36 +60,6 @@ options:
     description:
       - The DAG folder in the bucket, such as V(dags).
       - Required when the environment is created.
-    type: str
-  plugins_s3_path:
-    description:
-      - The plugins archive in the bucket, such as V(plugins.zip).
-      - MWAA cannot take plugins away again. To be rid of them, give an archive that is empty.
-    type: str
-  plugins_s3_object_version:
-    description:
-      - The version id of the plugins archive. When it is not given, the object's current version is looked up and
-        pinned.
-    type: str
-  requirements_s3_path:
-    description:
-      - The requirements file in the bucket, such as V(requirements.txt).
-      - MWAA cannot take requirements away again. To be rid of them, give a file that is empty.
-    type: str
-  requirements_s3_object_version:
-    description:
-      - The version id of the requirements file. When it is not given, the object's current version is looked up and
-        pinned.
-    type: str
-  startup_script_s3_path:
-    description:
-      - The startup script in the bucket, such as V(startup.sh). Needs Airflow 2.2.2.
-      - MWAA cannot take the script away again. To be rid of it, give a script that does nothing.
-    type: str
-  startup_script_s3_object_version:
-    description:
-      - The version id of the startup script. When it is not given, the object's current version is looked up and
-        pinned.
     type: str
   execution_role_arn:
     description:
@@ -118,130 +78,6 @@ options:
       - Required when the environment is created.
     type: list
     elements: str
-  kms_key:
-    description:
-      - The id or the ARN of a single-region KMS key that encrypts the environment. Aliases are not supported by MWAA.
-      - Fixed when the environment is created. AWS's own key when it is not given.
-    type: str
-  endpoint_management:
-    description:
-      - Who makes the VPC endpoints of the environment. V(SERVICE) is MWAA, V(CUSTOMER) is you.
-      - Fixed when the environment is created.
-      - With V(CUSTOMER), creating returns when the environment is C(PENDING). The result names the services to which
-        endpoints are needed.
-    type: str
-    choices: [SERVICE, CUSTOMER]
-  webserver_access_mode:
-    description:
-      - From where the web server can be reached.
-      - V(PUBLIC_AND_PRIVATE) needs Airflow 3.2 and botocore 1.43.30 or newer.
-    type: str
-    choices: [PRIVATE_ONLY, PUBLIC_ONLY, PUBLIC_AND_PRIVATE]
-  environment_class:
-    description:
-      - The class, such as V(mw1.small). MWAA knows C(mw1.micro), C(mw1.small), C(mw1.medium), C(mw1.large),
-        C(mw1.xlarge) and C(mw1.2xlarge).
-    type: str
-  min_workers:
-    description: The least number of workers, 1 or more.
-    type: int
-  max_workers:
-    description: The greatest number of workers, 1 or more. The quota is 25 unless AWS raised it.
-    type: int
-  schedulers:
-    description: The number of schedulers, 1 for V(mw1.micro), 2 to 5 for other classes.
-    type: int
-  min_webservers:
-    description: The least number of web servers, 1 for V(mw1.micro), 2 to 5 for other classes.
-    type: int
-  max_webservers:
-    description: The greatest number of web servers, 1 for V(mw1.micro), 2 to 5 for other classes.
-    type: int
-  airflow_configuration_options:
-    description:
-      - Airflow's options as V(section.option) and value, such as C(core.dags_are_paused_at_creation).
-      - The whole set. Options that the environment has and that are not here are removed, unless they are in
-        O(secret_configuration_options). An empty dictionary removes all. When it is not given, the options stay as
-        they are.
-      - Names have at most 64 characters, values 1 to 65536 printable ASCII characters. Booleans and numbers are
-        written as Airflow writes them.
-    type: dict
-  secret_configuration_options:
-    description:
-      - Airflow's options whose values are secret. They are set over O(airflow_configuration_options), or over the
-        current options when that is not given. Their values are never logged, shown in a diff or returned.
-      - An option must not be in both.
-    type: dict
-  secrets_backend:
-    description:
-      - Let the environment look in AWS Secrets Manager before its database. Sets C(secrets.backend) and
-        C(secrets.backend_kwargs) over O(airflow_configuration_options), or over the current options when that is not
-        given. Arguments of the backend that are set already stay.
-      - The connection C(aws_default), which every task looks up, is never looked for there, as MWAA itself has it.
-      - The execution role needs a policy for it, see the role mwaa.migration.environment.
-    type: dict
-    suboptions:
-      prefix:
-        description: What names of secrets begin with. V(airflow) makes C(airflow/connections/<id>) and
-          C(airflow/variables/<key>).
-        type: str
-        default: airflow
-      connections_lookup_pattern:
-        description: A regular expression of the connections that are looked for. Needs Airflow 2.6.3.
-        type: str
-      variables_lookup_pattern:
-        description: A regular expression of the variables that are looked for. Needs Airflow 2.6.3.
-        type: str
-  logging_configuration:
-    description:
-      - What is written to CloudWatch Logs. Logs that are not given stay as they are.
-    type: dict
-    suboptions:
-      dag_processing_logs:
-        description: The logs of the DAG processor.
-        type: dict
-        suboptions: &log
-          enabled:
-            description: Whether the log is written.
-            type: bool
-            required: true
-          log_level:
-            description: The least level that is written.
-            type: str
-            choices: [CRITICAL, ERROR, WARNING, INFO, DEBUG]
-            required: true
-      scheduler_logs:
-        description: The logs of the scheduler.
-        type: dict
-        suboptions: *log
-      task_logs:
-        description: The logs of tasks.
-        type: dict
-        suboptions: *log
-      webserver_logs:
-        description: The logs of the web server.
-        type: dict
-        suboptions: *log
-      worker_logs:
-        description: The logs of the workers.
-        type: dict
-        suboptions: *log
-  weekly_maintenance_window_start:
-    description:
-      - When the weekly maintenance window begins, as DAY:HH:MM in UTC on the half hour, such as V(TUE:03:30).
-    type: str
-  worker_replacement_strategy:
-    description:
-      - How workers are replaced by this update. V(FORCED) ends their tasks, V(GRACEFUL) lets them finish for up to 12
-        hours.
-      - It is sent with an update and is no property of the environment. MWAA's default is V(FORCED).
-    type: str
-    choices: [FORCED, GRACEFUL]
-  tags:
-    description:
-      - The tags, at most 50. Keys have at most 128, values at most 256 characters. When it is not given, tags stay as
-        they are.
-    type: dict
   purge_tags:
     description:
       - Whether tags that the environment has and that are not in O(tags) are removed. Tags of AWS (C(aws:)) never are.
@@ -258,6 +94,7 @@ options:
     type: int
 extends_documentation_fragment:
   - mwaa.migration._attributes
+  - mwaa.migration._environment
   - mwaa.migration._attributes.aws
   - amazon.aws.common.modules
   - amazon.aws.region.modules
@@ -378,59 +215,14 @@ error:
 """
 
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import run_module
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment, limits, settings
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment, settings
 
 
 def argument_spec():
-    log = {
-        "type": "dict",
-        "options": {
-            "enabled": {"type": "bool", "required": True},
-            "log_level": {"type": "str", "choices": list(limits.LOG_LEVELS), "required": True},
-        },
-    }
     return {
+        **settings.argument_spec(),
         "name": {"type": "str", "required": True},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        "bundle": {"type": "str"},
-        "bundles": {"type": "list", "elements": "str"},
-        "kms_key_id": {"type": "str", "no_log": False},
-        "airflow_version": {"type": "str"},
-        "source_bucket": {"type": "str"},
-        "dag_s3_path": {"type": "str"},
-        "plugins_s3_path": {"type": "str"},
-        "plugins_s3_object_version": {"type": "str"},
-        "requirements_s3_path": {"type": "str"},
-        "requirements_s3_object_version": {"type": "str"},
-        "startup_script_s3_path": {"type": "str"},
-        "startup_script_s3_object_version": {"type": "str"},
-        "execution_role_arn": {"type": "str"},
-        "subnet_ids": {"type": "list", "elements": "str"},
-        "security_group_ids": {"type": "list", "elements": "str"},
-        "kms_key": {"type": "str", "no_log": False},
-        "endpoint_management": {"type": "str", "choices": ["SERVICE", "CUSTOMER"]},
-        "webserver_access_mode": {"type": "str", "choices": list(limits.ACCESS_MODES)},
-        "environment_class": {"type": "str"},
-        "min_workers": {"type": "int"},
-        "max_workers": {"type": "int"},
-        "schedulers": {"type": "int"},
-        "min_webservers": {"type": "int"},
-        "max_webservers": {"type": "int"},
-        "airflow_configuration_options": {"type": "dict"},
-        "secret_configuration_options": {"type": "dict", "no_log": True},
-        "secrets_backend": {
-            "type": "dict",
-            "no_log": False,
-            "options": {
-                "prefix": {"type": "str", "default": "airflow"},
-                "connections_lookup_pattern": {"type": "str"},
-                "variables_lookup_pattern": {"type": "str"},
-            },
-        },
-        "logging_configuration": {"type": "dict", "options": dict.fromkeys(sorted(settings.LOGS), log)},
-        "weekly_maintenance_window_start": {"type": "str"},
-        "worker_replacement_strategy": {"type": "str", "choices": list(limits.REPLACEMENT_STRATEGIES)},
-        "tags": {"type": "dict"},
         "purge_tags": {"type": "bool", "default": True},
         "wait": {"type": "bool", "default": True},
         "wait_timeout": {"type": "int"},

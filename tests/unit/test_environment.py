@@ -429,6 +429,44 @@ def test_tags_need_no_update_of_the_environment(ensure: Any) -> None:
     assert not ensure(mwaa, {"name": "demo", "tags": {}, "purge_tags": False})["changed"]
 
 
+class Stacks:
+    """CloudFormation, where a stack has a status or is gone."""
+
+    def __init__(self, status: str | None):
+        self.status = status
+
+    def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803
+        if self.status is None:
+            raise aws_failure("ValidationError", f"Stack with id {StackName} does not exist")
+        return {"Stacks": [{"StackName": "analytics", "StackStatus": self.status}]}
+
+
+OWNED = {**EXISTING, "Tags": {"team": "a", "aws:cloudformation:stack-name": "analytics"}}
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_what_a_stack_owns_is_not_changed_here(run_module: Any, check: bool) -> None:
+    mwaa = FakeMwaa(OWNED)
+    clients = {"mwaa": mwaa, "s3": FakeS3(), "cloudformation": Stacks("UPDATE_COMPLETE")}
+    result = run_module("mwaa_environment", {"name": "demo", "max_workers": 3}, clients, check=check)
+    assert result["failed"] and mwaa.writes == []
+    assert "belongs to the CloudFormation stack analytics" in result["msg"] and "max_workers" in result["msg"]
+
+
+def test_what_a_stack_owns_is_fine_as_it_is_and_is_deleted(run_module: Any, clock: Any) -> None:
+    mwaa = FakeMwaa(OWNED)
+    clients = {"mwaa": mwaa, "cloudformation": Stacks("UPDATE_COMPLETE")}
+    assert run_module("mwaa_environment", {"name": "demo", "max_workers": 10}, clients)["changed"] is False
+    assert run_module("mwaa_environment", {"name": "demo", "state": "absent"}, clients)["changed"] is True
+
+
+@pytest.mark.parametrize("status", [None, "DELETE_COMPLETE"])
+def test_a_stack_that_is_gone_owns_nothing(run_module: Any, clock: Any, status: str | None) -> None:
+    mwaa = FakeMwaa(OWNED, statuses=("UPDATING", "AVAILABLE"))
+    clients = {"mwaa": mwaa, "s3": FakeS3(), "cloudformation": Stacks(status)}
+    assert run_module("mwaa_environment", {"name": "demo", "max_workers": 3}, clients)["changed"] is True
+
+
 # --- statuses -------------------------------------------------------------------------------------------------------
 
 

@@ -111,6 +111,23 @@ def stack_of(environment: dict[str, Any]) -> str | None:
     return (environment.get("Tags") or {}).get("aws:cloudformation:stack-name")
 
 
+def owner(ctx: Any, environment: dict[str, Any]) -> str | None:
+    """stack_of, where that stack still is: an environment that a deleted stack left behind keeps the stack's tags."""
+    stack = stack_of(environment)
+    if stack is None:
+        return None
+    try:
+        found = ctx.aws.client("cloudformation").describe_stacks(
+            StackName=environment["Tags"].get("aws:cloudformation:stack-id") or stack
+        )["Stacks"]
+    except Exception as exception:
+        if not is_aws_error(exception):
+            raise
+        gone = error_code(exception) == "ValidationError" and "does not exist" in str(exception)
+        return None if gone else stack  # not allowed to look: the tags count
+    return stack if any(one["StackStatus"] != "DELETE_COMPLETE" for one in found) else None
+
+
 def bundles_of(params: dict[str, Any]) -> list[str]:
     """What `bundle` or `bundles` names."""
     return params.get("bundles") or [bundle for bundle in [params.get("bundle")] if bundle]
@@ -229,18 +246,13 @@ def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
     environment = describe(client, name)
     if environment and environment["Status"] == "DELETED":
         environment = None
-    if bundles_of(params):
-        take_from_bundles(ctx, environment)
-        wanted = settings.desired(params)
+    wanted = asked(ctx, environment)
     secret = set(wanted.get("secret_configuration_options", {}))
     for option in sorted(wanted.get("airflow_configuration_options", {})):
         if settings.looks_secret(option):
             ctx.warn(f"{option} looks secret: give it in secret_configuration_options, which is never logged")
-    gone = ended(wanted["airflow_version"]) if "airflow_version" in wanted else None
-    if gone and wanted["airflow_version"] != (environment or {}).get("AirflowVersion"):
-        ctx.warn(gone)
     if environment is None:
-        _look_in_secrets_manager(params, wanted, {}, _version(params, None))
+        look_in_secrets_manager(params, wanted, {}, _version(params, None))
         return _create(ctx, client, wanted, secret, before_writing)
 
     status = environment["Status"]
@@ -252,11 +264,11 @@ def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
             **now["airflow_configuration_options"],
             **wanted.get("airflow_configuration_options", {}),
         }
-    _look_in_secrets_manager(params, wanted, now["airflow_configuration_options"], _version(params, environment))
+    look_in_secrets_manager(params, wanted, now["airflow_configuration_options"], _version(params, environment))
     settings.merged_options(wanted, now["airflow_configuration_options"])
     bucket = wanted.get("source_bucket", now.get("source_bucket", ""))
     new_bucket = "source_bucket" in wanted and wanted["source_bucket"] != now.get("source_bucket")
-    _prepare_bucket(ctx, name, bucket, wanted, whole=new_bucket)
+    prepare_bucket(ctx, name, bucket, wanted, whole=new_bucket)
     change = settings.compare(now, wanted, purge_tags=params["purge_tags"])
     if change.immutable:
         raise MigrationError(
@@ -284,6 +296,13 @@ def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
             result["operation"] = "wait"
         return {**result, "environment": shown(environment, secret), **_diff({}, {}, secret)}
 
+    stack = owner(ctx, environment)
+    if stack:
+        raise MigrationError(
+            f"environment {name} belongs to the CloudFormation stack {stack}, so nothing was changed: what is asked for"
+            f" differs in {', '.join(sorted(change.after))}; change it through the stack (migration_deploy: stacks)",
+            environment=brief(environment),
+        )
     diff = _diff(change.before, change.after, secret)
     if ctx.check_mode:
         return {"changed": True, "operation": "update", "environment": shown(environment, secret), **diff}
@@ -291,7 +310,21 @@ def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
     return {**_update(ctx, client, environment, change, secret), **diff}
 
 
-def _look_in_secrets_manager(
+def asked(ctx: Any, environment: dict[str, Any] | None) -> dict[str, Any]:
+    """What a task asks for in flat form, with what its bundles bring. environment: as GetEnvironment shows it.
+
+    Raises MigrationError naming every fault.
+    """
+    if bundles_of(ctx.params):
+        take_from_bundles(ctx, environment)
+    wanted = settings.desired(ctx.params)
+    gone = ended(wanted["airflow_version"]) if "airflow_version" in wanted else None
+    if gone and wanted["airflow_version"] != (environment or {}).get("AirflowVersion"):
+        ctx.warn(gone)
+    return wanted
+
+
+def look_in_secrets_manager(
     params: dict[str, Any], wanted: dict[str, Any], current_options: dict[str, str], version: str | None
 ) -> None:
     """Set the options of `secrets_backend` over the given ones, or over the current ones when none are given."""
@@ -351,7 +384,7 @@ def _create(
     missing = [option for option in settings.REQUIRED if not wanted.get(option)]
     if missing:
         raise MigrationError(f"environment {name} does not exist, and creating it needs {', '.join(missing)}")
-    _prepare_bucket(ctx, name, wanted["source_bucket"], wanted, whole=True)
+    prepare_bucket(ctx, name, wanted["source_bucket"], wanted, whole=True)
     diff = _diff({}, {"name": name, **wanted}, secret)
     if ctx.check_mode:
         return {"changed": True, "operation": "create", "environment": None, **diff}
@@ -537,7 +570,7 @@ def _texts(node: Any) -> Any:
 # --- the bucket -----------------------------------------------------------------------------------------------------
 
 
-def _prepare_bucket(ctx: Any, name: str, bucket: str, wanted: dict[str, Any], *, whole: bool) -> None:
+def prepare_bucket(ctx: Any, name: str, bucket: str, wanted: dict[str, Any], *, whole: bool) -> None:
     """Check the bucket (whole) and pin the objects that `wanted` names without a version; faults come together."""
     paths = [path for path, version in settings.PINNED.items() if path in wanted and version not in wanted]
     if not (whole or paths):

@@ -69,13 +69,66 @@ _SECRET_OPTION = re.compile(
     r"|backend_kwargs|_conn$|_dsn$|conn_uri"
 )
 _NOT_SECRET = re.compile(
-    r"^secrets\.(backend|use_cache|cache_ttl_seconds)$|_(expiration|lifetime|ttl|seconds|class|method)$"
+    r"secrets[._](backend|use_cache|cache_ttl_seconds)$|_(expiration|lifetime|ttl|seconds|class|method)$"
+    r"|(^|[._])(masked_secret|secret_mask_adapter|passwords_file|engine_options)$"
 )
 
 
 def looks_secret(option: str) -> bool:
     """Whether the name of an Airflow option says that its value is secret."""
     return bool(_SECRET_OPTION.search(option)) and not _NOT_SECRET.search(option)
+
+
+def argument_spec() -> dict[str, Any]:
+    """The options of modules that create environments (documented in the fragment _environment)."""
+    log = {
+        "type": "dict",
+        "options": {
+            "enabled": {"type": "bool", "required": True},
+            "log_level": {"type": "str", "choices": list(limits.LOG_LEVELS), "required": True},
+        },
+    }
+    return {
+        "bundle": {"type": "str"},
+        "bundles": {"type": "list", "elements": "str"},
+        "kms_key_id": {"type": "str", "no_log": False},
+        "airflow_version": {"type": "str"},
+        "source_bucket": {"type": "str"},
+        "dag_s3_path": {"type": "str"},
+        "plugins_s3_path": {"type": "str"},
+        "plugins_s3_object_version": {"type": "str"},
+        "requirements_s3_path": {"type": "str"},
+        "requirements_s3_object_version": {"type": "str"},
+        "startup_script_s3_path": {"type": "str"},
+        "startup_script_s3_object_version": {"type": "str"},
+        "execution_role_arn": {"type": "str"},
+        "subnet_ids": {"type": "list", "elements": "str"},
+        "security_group_ids": {"type": "list", "elements": "str"},
+        "kms_key": {"type": "str", "no_log": False},
+        "endpoint_management": {"type": "str", "choices": ["SERVICE", "CUSTOMER"]},
+        "webserver_access_mode": {"type": "str", "choices": list(limits.ACCESS_MODES)},
+        "environment_class": {"type": "str"},
+        "min_workers": {"type": "int"},
+        "max_workers": {"type": "int"},
+        "schedulers": {"type": "int"},
+        "min_webservers": {"type": "int"},
+        "max_webservers": {"type": "int"},
+        "airflow_configuration_options": {"type": "dict"},
+        "secret_configuration_options": {"type": "dict", "no_log": True},
+        "secrets_backend": {
+            "type": "dict",
+            "no_log": False,
+            "options": {
+                "prefix": {"type": "str", "default": "airflow"},
+                "connections_lookup_pattern": {"type": "str"},
+                "variables_lookup_pattern": {"type": "str"},
+            },
+        },
+        "logging_configuration": {"type": "dict", "options": dict.fromkeys(sorted(LOGS), log)},
+        "weekly_maintenance_window_start": {"type": "str"},
+        "worker_replacement_strategy": {"type": "str", "choices": list(limits.REPLACEMENT_STRATEGIES)},
+        "tags": {"type": "dict"},
+    }
 
 
 class Change(NamedTuple):
