@@ -95,6 +95,38 @@ class Aws:
                 self._clients[key] = self._connect(service, region or self.region, config)
             return self._clients[key]
 
+    def elsewhere(self, *, region: str | None = None, profile: str | None = None, role_arn: str | None = None) -> Aws:
+        """The same with another region, profile or role; with none of them, this one.
+
+        The role is assumed with these credentials, or with the profile's, for one hour. Raises MigrationError.
+        """
+        if not (region or profile or role_arn):
+            return self
+        params = dict(self.params)
+        if profile:
+            params.update(profile=profile, access_key=None, secret_key=None, session_token=None)
+        if region:
+            params["region"] = region
+        other = Aws(params, self._name)
+        if role_arn:
+            try:
+                keys = other.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="mwaa-migration")[
+                    "Credentials"
+                ]
+            except Exception as exception:
+                if not is_aws_error(exception):
+                    raise
+                raise aws_error(exception, f"assume the role {role_arn}") from exception
+            given = {"access_key": "AccessKeyId", "secret_key": "SecretAccessKey", "session_token": "SessionToken"}
+            keys_of_role = {option: keys[name] for option, name in given.items()}
+            other = Aws({**params, "profile": None, "region": other.region, **keys_of_role}, self._name)
+        return other
+
+    def model(self, service: str, operation: str) -> Any:
+        """botocore's model of an operation; its input_shape says what AWS takes."""
+        self._check_sdk()
+        return botocore.session.get_session().get_service_model(service).operation_model(operation)
+
     @property
     def region(self) -> str:
         """The configured region; checked against the shapes of region names that botocore knows."""

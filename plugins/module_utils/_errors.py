@@ -100,6 +100,8 @@ THROTTLED = {
     "ProvisionedThroughputExceededException",
     "429",
 }
+# what was reached may be a quota of the account or, with LimitExceededException, a rate
+QUOTA = {"ServiceQuotaExceededException", "LimitExceededException", "LimitExceeded", "ResourceLimitExceeded"}
 TRANSIENT = {
     "InternalServerException",
     "InternalServerError",
@@ -245,6 +247,12 @@ def _client_error(exception: BaseException, code: str) -> tuple[str, str]:
             f"AWS denied it{_quoted(message)}",
             "allow the named action in the caller's IAM policy (and look for an SCP or a bucket, key or endpoint"
             " policy that denies it)",
+        )
+    if code in QUOTA:
+        return (
+            f"a limit of the account or the region is reached{_quoted(message)}",
+            "ask for a higher quota (Service Quotas, or AWS Support), or remove what is not needed; if it was a rate,"
+            " run again later",
         )
     if code in THROTTLED:
         return (

@@ -134,8 +134,26 @@ NOT_THE_SAME = {
     "api.access_logfile": "api.log_config took its place and means something else",
     "core.check_slas": "Airflow 3 has no SLAs; deadlines took their place",
 }
+CATCHES_UP = "DAGs that do not say catchup catch up in Airflow 2 and do not in Airflow 3: set scheduler.catchup_by_default to keep it"
 PAUSED = "core.dags_are_paused_at_creation"
 DATA_INTERVALS = ("scheduler.create_cron_data_intervals", "scheduler.create_delta_data_intervals")
+IGNORE_SYNTAX = "core.dag_ignore_file_syntax"
+CATCHUP = "scheduler.catchup_by_default"
+REFUSED = ("core.multi_team", "triggerer.queues_enabled")  # by MWAA's API from Airflow 3.2 on, whatever the value
+# classes that moved, by the major version that no longer has the old path (Airflow's and its providers' release notes)
+MOVED_CLASSES = {
+    2: {
+        "airflow.contrib.secrets.aws_secrets_manager.": "airflow.providers.amazon.aws.secrets.secrets_manager.",
+        "airflow.contrib.secrets.aws_systems_manager.": "airflow.providers.amazon.aws.secrets.systems_manager.",
+        "airflow.contrib.secrets.azure_key_vault.AzureKeyVaultBackend": "airflow.providers.microsoft.azure.secrets.key_vault.AzureKeyVaultBackend",
+        "airflow.contrib.secrets.gcp_secrets_manager.CloudSecretsManagerBackend": "airflow.providers.google.cloud.secrets.secret_manager.CloudSecretManagerBackend",
+        "airflow.contrib.secrets.hashicorp_vault.": "airflow.providers.hashicorp.secrets.vault.",
+    },
+    3: {
+        f"airflow.api.auth.backend.{name}": f"airflow.providers.fab.auth_manager.api.auth.backend.{name}"
+        for name in ("basic_auth", "kerberos_auth", "session")
+    },
+}
 
 
 def classify(options: list[dict[str, Any]], source_version: str, target_version: str) -> dict[str, Any]:
@@ -205,12 +223,10 @@ def classify(options: list[dict[str, Any]], source_version: str, target_version:
     if majors[0] < 3 <= majors[1]:
         for name in DATA_INTERVALS:
             _add(result, name, "True", "Airflow 3 would else move every logical date by one interval and skip one")
-        if "core.dag_ignore_file_syntax" not in result["portable"]:
-            _add(result, "core.dag_ignore_file_syntax", "regexp", "Airflow 3 would else read .airflowignore as globs")
-        if not any(f"{one['section']}.{one['key']}" == "scheduler.catchup_by_default" for one in options):
-            result["findings"].append(
-                "DAGs that do not say catchup catch up in Airflow 2 and do not in Airflow 3: set scheduler.catchup_by_default to keep it"
-            )
+        if IGNORE_SYNTAX not in result["portable"]:
+            _add(result, IGNORE_SYNTAX, "regexp", "Airflow 3 would else read .airflowignore as globs")
+        if not any(f"{one['section']}.{one['key']}" == CATCHUP for one in options):
+            result["findings"].append(CATCHES_UP)
     if target_version not in option_versions():
         result["findings"].append(
             f"options were judged by the list of Airflow {_nearest(target_version)}, which is closest to {target_version}"
@@ -218,6 +234,59 @@ def classify(options: list[dict[str, Any]], source_version: str, target_version:
     for name in LISTS:
         result[name].sort(key=lambda one: one["name"])
     return result
+
+
+def moved(options: dict[str, str], source_version: str, target_version: str) -> dict[str, Any]:
+    """An environment's own options as another version of Airflow in MWAA knows them. Secrets stay in them.
+
+    Unlike what a host had set (`classify`), all of it was set for MWAA: what no Airflow knows is the user's own code's and stays.
+    Returns {"options": {name: value}, "renamed": {old: new}, "rewritten": [name], "dropped": [{"name", "reason"}],
+    "added": {name: value}, "findings": [sentence]}.
+    """
+    known, before = known_options(target_version), known_options(source_version)
+    majors = (int(source_version.split(".")[0]), int(target_version.split(".")[0]))
+    result: dict[str, Any] = {"options": {}, "renamed": {}, "rewritten": [], "dropped": [], "added": {}, "findings": []}
+
+    def drop(name: str, reason: str) -> None:
+        result["dropped"].append({"name": name, "reason": reason})
+
+    for old, value in sorted(options.items(), key=lambda pair: (pair[0] not in known, pair[0])):
+        new = _renamed(old, known)
+        if new not in known:
+            new = next(
+                (one for one in sorted(renamed()) if one in known and old in _names(one) and one not in NOT_THE_SAME),
+                old,
+            )
+        if old in NOT_THE_SAME and old not in known:
+            drop(old, NOT_THE_SAME[old])
+        elif old in REFUSED and _versions.at_least(target_version, "3.2"):
+            drop(old, "MWAA refuses it")
+        elif new not in known and old in before:
+            drop(old, f"Airflow {target_version} has no such option")
+        elif new in result["options"]:
+            if result["options"][new] != value:
+                drop(old, f"{new} is set already, by its new name")
+        else:
+            result["options"][new] = rewritten = _rewritten(value, majors[1])
+            if new != old:
+                result["renamed"][old] = new
+            if rewritten != value:
+                result["rewritten"].append(new)
+    if majors[0] < 3 <= majors[1]:
+        for name, value in {**dict.fromkeys(DATA_INTERVALS, "True"), IGNORE_SYNTAX: "regexp"}.items():
+            if name not in result["options"] and name in known:
+                result["options"][name] = result["added"][name] = value
+        if CATCHUP not in options:
+            result["findings"].append(CATCHES_UP)
+    return result
+
+
+def _rewritten(value: str, major: int) -> str:
+    for since, classes in MOVED_CLASSES.items():
+        for old, new in classes.items():
+            if major >= since:
+                value = re.sub(rf"(?<![\w.]){re.escape(old)}", new, value)
+    return value
 
 
 def not_carried(options: dict[str, Any]) -> list[dict[str, str]]:
