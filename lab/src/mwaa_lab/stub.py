@@ -78,14 +78,18 @@ class StubEngine:
             raise EngineError("INCORRECT_CONFIGURATION", self.options["fail_create"])
         self._check_objects(env)
         with self._lock:
-            self._airflows[_key(env)] = Airflow()
+            self._airflows[_key(env)] = Airflow(settings=_settings(env))
         threading.Thread(target=self._schedule, args=(dict(env),), name="stub scheduler", daemon=True).start()
 
     def update(self, env: EnvSpec, changes: dict[str, Any]) -> None:
         self._take_time("update_seconds")
-        if self.options["fail_update"]:
+        airflow, settings = self._airflow(env), _settings(env)
+        # What asks for nothing new cannot fail: CloudFormation's rollback of an update asks for what is there.
+        if self.options["fail_update"] and (airflow is None or airflow.settings != settings):
             raise EngineError("INCORRECT_CONFIGURATION", self.options["fail_update"])
         self._check_objects(env)
+        if airflow is not None:
+            airflow.settings = settings
 
     def snapshot(self, env: EnvSpec) -> None:
         """Its database is a few dictionaries, which every version reads."""
@@ -289,6 +293,11 @@ def _key(env: EnvSpec) -> tuple[str, str, str]:
     return env["account"], env["region"], env["Name"]
 
 
+def _settings(env: EnvSpec) -> dict[str, Any]:
+    """What an update can change of an environment."""
+    return copy.deepcopy({key: value for key, value in env.items() if key not in ("Status", "LastUpdate", "Tags")})
+
+
 def _bucket(env: EnvSpec) -> str:
     return env["SourceBucketArn"].rpartition(":")[2]
 
@@ -300,6 +309,7 @@ def _bucket(env: EnvSpec) -> str:
 class Airflow:
     """The state of one environment's metadata database, as far as the stub has one."""
 
+    settings: dict[str, Any] = field(default_factory=dict)
     variables: dict[str, dict[str, Any]] = field(default_factory=dict)
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)
     pools: dict[str, dict[str, Any]] = field(

@@ -165,7 +165,7 @@ class Base:
         mwaa = self.lab.client("mwaa")
         while True:
             shown = mwaa.get_environment(Name=name)["Environment"]
-            if shown["Status"] in ("AVAILABLE", "CREATE_FAILED", "UPDATE_FAILED"):
+            if shown["Status"] in ("AVAILABLE", "CREATE_FAILED", "UPDATE_FAILED", "UNAVAILABLE"):
                 return shown
             time.sleep(0.05)
 

@@ -11,7 +11,7 @@ import uuid
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 pytestmark = pytest.mark.lab
 
@@ -113,6 +113,57 @@ def test_versions_move_within_a_major_and_across_at_2_11(base, mwaa):
     assert base.settled(name)["AirflowVersion"] == "3.2.1"
     assert "end of support" in refused(mwaa.create_environment, **base.settings(AirflowVersion="2.4.3"))[1]
     assert "not supported" in refused(mwaa.create_environment, **base.settings(AirflowVersion="9.9"))[1]
+
+
+def test_a_version_change_keeps_what_the_environment_holds(base, mwaa):
+    name = base.environment(AirflowVersion="2.11.2")
+    variable = {"Name": name, "Method": "POST", "Path": "/variables", "Body": {"key": "colour", "value": "green"}}
+    mwaa.invoke_rest_api(**variable)
+    mwaa.update_environment(Name=name, AirflowVersion="3.2.1")
+    assert base.settled(name)["Status"] == "AVAILABLE"
+    shown = mwaa.invoke_rest_api(Name=name, Method="GET", Path="/variables/colour")["RestApiResponse"]
+    assert (shown["value"], "team_name" in shown) == ("green", True)  # as Airflow 3 answers
+
+
+def test_a_failed_version_change_ends_at_the_old_version_or_nowhere(lab, base, mwaa):
+    name = base.environment(AirflowVersion="2.11.2")
+    lab.admin("POST", "stub", {"fail_update": "the migration broke"})
+    mwaa.update_environment(Name=name, AirflowVersion="3.2.1")
+    shown = base.settled(name)
+    assert (shown["Status"], shown["AirflowVersion"]) == ("UPDATE_FAILED", "2.11.2")
+    assert shown["LastUpdate"]["Error"]["ErrorMessage"] == "the migration broke"
+    assert mwaa.invoke_rest_api(Name=name, Method="GET", Path="/version")["RestApiResponse"]["version"] == "2.11.2"
+    lab.admin("POST", "stub", {"fail_roll_back": "the snapshot is gone"})
+    mwaa.update_environment(Name=name, AirflowVersion="3.2.1")
+    assert base.settled(name)["Status"] == "UNAVAILABLE"
+    assert refused(mwaa.create_cli_token, Name=name)[0] == "ResourceNotFoundException"
+    assert refused(mwaa.update_environment, Name=name, MaxWorkers=3)[0] == "ValidationException"
+    mwaa.delete_environment(Name=name)
+
+
+def test_a_stack_whose_version_change_fails_is_rolled_back(lab, base, mwaa):
+    settings = base.settings(AirflowVersion="2.11.2", MaxWorkers=5)
+    stacks, stack = lab.client("cloudformation"), settings["Name"]
+
+    def template(**changes):
+        resource = {"Type": "AWS::MWAA::Environment", "Properties": {**settings, **changes}}
+        return json.dumps({"Resources": {"Environment": resource}})
+
+    stacks.create_stack(StackName=stack, TemplateBody=template())
+    stacks.get_waiter("stack_create_complete").wait(StackName=stack, WaiterConfig={"Delay": 1})
+    lab.admin("POST", "stub", {"fail_update": "the migration broke"})
+    stacks.update_stack(StackName=stack, TemplateBody=template(AirflowVersion="3.2.1", MaxWorkers=7))
+    with pytest.raises(WaiterError):
+        stacks.get_waiter("stack_update_complete").wait(StackName=stack, WaiterConfig={"Delay": 1})
+    assert stacks.describe_stacks(StackName=stack)["Stacks"][0]["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    events = stacks.describe_stack_events(StackName=stack)["StackEvents"]
+    assert any("the migration broke" in event.get("ResourceStatusReason", "") for event in events)
+    shown = mwaa.get_environment(Name=stack)["Environment"]
+    assert (shown["AirflowVersion"], shown["MaxWorkers"]) == ("2.11.2", 5)
+    lab.admin("POST", "stub", {"fail_update": None})
+    stacks.update_stack(StackName=stack, TemplateBody=template(AirflowVersion="3.2.1"))
+    stacks.get_waiter("stack_update_complete").wait(StackName=stack, WaiterConfig={"Delay": 1})
+    assert mwaa.get_environment(Name=stack)["Environment"]["AirflowVersion"] == "3.2.1"
 
 
 def test_what_is_offered_is_a_matter_of_the_day(lab, base, mwaa):
