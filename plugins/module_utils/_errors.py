@@ -30,6 +30,7 @@ class MigrationError(Exception):
         self.code = code
         self.request_id = request_id
         self.details = details
+        self.faults: list[str] = []  # of Faults, one by one
 
     def as_failure(self) -> dict[str, Any]:
         """The arguments of fail_json."""
@@ -54,10 +55,19 @@ class Faults:
         """Raises MigrationError naming all faults, numbered when there are several."""
         if not self.found:
             return
-        if len(self.found) == 1:
-            raise MigrationError(f"{self.what}: {self.found[0]}")
         listed = "; ".join(f"({number}) {fault}" for number, fault in enumerate(self.found, 1))
-        raise MigrationError(f"{self.what}: {len(self.found)} faults: {listed}")
+        several = f"{len(self.found)} faults: {listed}" if len(self.found) > 1 else self.found[0]
+        error = MigrationError(f"{self.what}: {several}")
+        error.faults = list(self.found)
+        raise error
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """What a check raises inside is one more fault (or several), and the next check has its turn."""
+        try:
+            yield
+        except MigrationError as error:
+            self.found += error.faults or [error.message]
 
 
 # AWS error codes by meaning. Sources: botocore's data (mwaa, s3, kms, sts), botocore/retries/standard.py, the S3 and

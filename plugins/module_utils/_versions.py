@@ -93,10 +93,23 @@ def require(version: str) -> Offer:
 def ended(version: str, today: datetime.date | None = None) -> str | None:
     """A sentence to warn with where AWS takes a version no more; None where it does, or where it is not known."""
     offer = OFFERS.get(version)
-    day = today or datetime.datetime.now(datetime.timezone.utc).date()
+    day = today or _today()
     if offer is None or offer.last is None or day <= offer.last:
         return None
     return f"AWS ended Airflow {version} on {offer.last:%Y-%m-%d}: it refuses to create such an environment"
+
+
+def refused(version: str, today: datetime.date | None = None) -> str | None:
+    """Why AWS is not going to take a version for an environment; None where it does, or where it is newer than this."""
+    if version in OFFERS:
+        return ended(version, today)
+    if numbers(version) > OFFERS[VERSIONS[-1]].numbers:
+        return None
+    return f"MWAA has no Airflow {version}: take one of {', '.join(offered(today or _today()))}"
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.timezone.utc).date()
 
 
 def offered(today: datetime.date) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_aws_error,
     is_missing,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._sync.tree import Unstable
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.tree import CHUNK, Unstable
 
 WORKERS = 24  # below the 32 connections of a client
 PART = 8 << 20  # bytes; what is larger goes up in parts of this size, as the AWS CLI's
@@ -111,6 +111,11 @@ class Bucket:
             if is_aws_error(exception) and is_missing(exception):
                 return None
             raise
+
+    def stream(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        """The content of one version of an object, the newest where none is named."""
+        which = {"VersionId": version_id} if version_id else {}
+        yield from self.client.get_object(Bucket=self.name, Key=key, **which)["Body"].iter_chunks(CHUNK)
 
     def put(self, key: str, content: bytes) -> Found:
         """One PUT with its length and its SHA-256 as a header: S3 refuses what arrived damaged, and nothing is sent in
