@@ -56,6 +56,7 @@ PARSE_SECONDS = 600.0  # MWAA sees a new DAG file after about 300 s [UG mwaa-faq
 CHANGE_SECONDS = 300.0  # and a changed one after about 30 s [UG mwaa-faqs]
 POLL_SECONDS = 3600  # that the polling DAG is good for beyond the wait it was made for
 INTERVAL = 5.0
+PORTION = 200  # values that one task of Airflow 3 reads
 MARGIN = 300.0  # a request outlives the wait for it: the clocks of two machines differ
 
 
@@ -166,6 +167,16 @@ class AgentLane:
         ready = max(timeout, PARSE_SECONDS)
         self.starter.prepare(ready, lambda probe, what, hint: self._wait(probe, ready, what, hint))
         request = {**request, "agent_sha256": hashlib.sha256(source_file(AGENT_FILE)).hexdigest()}
+        parts = _portions(request) if self.major >= 3 else [request]
+        answers = []
+        for number, part in enumerate(parts):
+            if number:
+                progress(f"environment {self.env_name}: the agent has read {number} of {len(parts)} portions")
+            answers.append(self._current(part, timeout))
+        return answers[0] if len(answers) == 1 else _together(answers)
+
+    def _current(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """One run of the agent in its present version, which may take a while to arrive."""
         began = self._clock.monotonic()
         while True:
             try:
@@ -321,6 +332,32 @@ class AgentLane:
                 raise
             with aws_errors(f"read s3://{self.bucket}/{key}"):
                 raise
+
+
+def _portions(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """digest_state in several requests: each value that a task of Airflow 3 reads makes its supervisor and itself
+    compile the pattern of all secrets seen so far anew (SecretsMasker.add_mask, 3.2.1): time grows as the square.
+    """
+    ids = request.get("ids") if request["op"] == "digest_state" else None
+    parts = [
+        {**request, "ids": {kind: named[start : start + PORTION]}}
+        for kind, named in (ids or {}).items()
+        if named is not None
+        for start in range(0, len(named), PORTION)
+    ]
+    unnamed = {kind: named for kind, named in (ids or {}).items() if not named}
+    return [*([{**request, "ids": unnamed}] if unnamed else []), *parts] if len(parts) > 1 else [request]
+
+
+def _together(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The answers to the portions of one digest_state, as if it had been asked at once."""
+    whole: dict[str, Any] = {**answers[0], "digests": {}, "errors": {}, "notes": []}
+    for answer in answers:
+        for part in ("digests", "errors"):
+            for kind, found in (answer.get(part) or {}).items():
+                whole[part].setdefault(kind, {}).update(found)
+        whole["notes"] += [note for note in answer.get("notes") or [] if note not in whole["notes"]]
+    return whole
 
 
 class _Sent:

@@ -327,6 +327,27 @@ def test_airflow_3_wants_a_logical_date(world: World, monkeypatch: pytest.Monkey
     assert [body["logical_date"] for body in bodies if body] == [None]
 
 
+def test_a_task_of_airflow_3_reads_a_portion_and_the_answers_are_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def handle(request: dict[str, Any]) -> dict[str, Any]:
+        world.requests.append(request)
+        digests = {kind: {name: {"value": "d"} for name in names} for kind, names in request["ids"].items()}
+        return {"ok": True, "result": {"digests": digests, "errors": {}, "notes": ["no descriptions"]}}
+
+    monkeypatch.setattr(airflow_agent, "handle", handle)
+    ids = {"variables": [f"v{number}" for number in range(450)], "connections": ["c1", "c2"]}
+    result = world.make(AirflowVersion="3.2.1").run({"op": "digest_state", "ids": ids}, 60)
+    assert [len(names) for request in world.requests for names in request["ids"].values()] == [200, 200, 50, 2]
+    assert {kind: list(found) for kind, found in result["digests"].items()} == ids
+    assert result["notes"] == ["no descriptions"]
+
+
+def test_airflow_2_reads_all_at_once(world: World) -> None:
+    world.lane.run({"op": "digest_state", "ids": {"variables": [str(number) for number in range(450)]}}, 60)
+    assert len(world.requests) == 1
+
+
 def test_the_files_are_those_of_the_collection() -> None:
     assert lane_module.source_file("airflow_agent.py").startswith(b"# Copyright: mwaa.migration")
     assert base64.b64encode(lane_module.source_file("mwaa_agent_dag.py"))
