@@ -113,7 +113,7 @@ async def serve(options: argparse.Namespace) -> None:
     prepare_ministack(options)
     from hypercorn.asyncio import serve as hypercorn
 
-    from mwaa_lab.aws import cloudformation, hooks
+    from mwaa_lab.aws import cloudformation, ec2, hooks
     from mwaa_lab.aws.faults import Faults
     from mwaa_lab.aws.front import Front
     from mwaa_lab.aws.journal import Journal
@@ -134,7 +134,8 @@ async def serve(options: argparse.Namespace) -> None:
     aws = AwsAccess(f"http://{HOST}:{options.inside_http_port}")
     engine = make_engine(options.engine, EngineSettings(dir=options.dir, aws=aws, webserver=webserver))
     control = ControlPlane(engine, aws, webserver, as_of=options.as_of)
-    cloudformation.install(control, aws)
+    cloudformation.install(control)
+    ec2.install()
     journal, faults, rates = Journal(options.dir / "journal.jsonl"), Faults(), Rates()
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=128, thread_name_prefix="lab")
     # hypercorn types ASGI more narrowly than the protocol is.

@@ -1,18 +1,22 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What CloudFormation lacks in ministack: ``AWS::MWAA::Environment``, some network types, and their import."""
+"""``AWS::MWAA::Environment``: create, update, delete, import, drift, through the lab's MWAA control plane."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
 
 from mwaa_lab.aws import model
+from mwaa_lab.aws.cloudformation import importing
+from mwaa_lab.aws.cloudformation.drift import Reader
+from mwaa_lab.aws.cloudformation.importing import Found, Importable
 from mwaa_lab.aws.model import ApiError
 from mwaa_lab.aws.mwaa import ControlPlane, Environment
-from mwaa_lab.engine import AwsAccess, EngineError
+from mwaa_lab.engine import EngineError
 
 TYPE = "AWS::MWAA::Environment"
 
@@ -58,32 +62,58 @@ _ATTRIBUTES = (
 _CREATE_ONLY = ("KmsKey", "EndpointManagement")
 
 
-def install(control: ControlPlane, aws: AwsAccess) -> None:
-    """Teach ministack's CloudFormation the types; ``hooks.check()`` has seen that what this takes hold of is there."""
-    from ministack.services import ec2
-    from ministack.services.cloudformation import changesets, provisioners, stacks
+def install(control: ControlPlane) -> None:
+    from ministack.services.cloudformation import provisioners
 
-    handlers, lookups = provisioners._RESOURCE_HANDLERS, changesets._IMPORT_LOOKUPS
-    handlers[TYPE] = _environment_handlers(control)
-    lookups[TYPE] = (("Name",), lambda name: _import_problem(control, name))
     provisioners._CUSTOM_NAME_REPLACEMENT[TYPE] = {"name": "Name", "requires_replacement": _requires_replacement}
     provisioners._STACK_TAG_PROPERTY[TYPE] = ("Tags", "map")
 
-    network = _network_handlers(aws)
-    handlers.update(network)
-    _importable(handlers, lookups, "AWS::EC2::VPC", "VpcId", ec2._vpcs, ("VpcId", "CidrBlock"))
-    _importable(handlers, lookups, "AWS::EC2::Subnet", "SubnetId", ec2._subnets, ("SubnetId", "AvailabilityZone"))
-    _importable(handlers, lookups, "AWS::EC2::SecurityGroup", "Id", ec2._security_groups, ("GroupId", "VpcId"))
+    def tag(name: str, record: dict[str, Any], tags: dict[str, str]) -> None:
+        _retag(control.get(*_where(), name), {}, tags)
 
-    # These call back into the lab's AWS or wait for an environment, so they must not sit on ministack's event loop.
-    blocking = stacks._runs_on_worker_thread
-    stacks._runs_on_worker_thread = lambda kind: kind == TYPE or kind in network or blocking(kind)
+    importing.tagger(TYPE, tag)
 
 
-# --- AWS::MWAA::Environment ------------------------------------------------------------------------------------------
+def importable(control: ControlPlane) -> dict[str, Importable]:
+    def find(name: str) -> Found | None:
+        try:
+            return name, _attributes(control.get(*_where(), name))
+        except ApiError:
+            return None
+
+    return {TYPE: Importable(("Name",), find)}
 
 
-def _environment_handlers(control: ControlPlane) -> dict[str, Callable[..., Any]]:
+def reader(control: ControlPlane) -> tuple[Reader, frozenset[str]]:
+    """For drift detection: an environment's properties, but for the one that can only be written."""
+
+    def read(name: str, expected: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            shown = control.get(*_where(), name).spec()
+        except ApiError:
+            return None
+        found = {key: shown[key] for key in PROPERTIES if key in shown}
+        logging = expected.get("LoggingConfiguration") or {}
+        found["LoggingConfiguration"] = {
+            module: {key: value for key, value in setting.items() if key in logging.get(module, ())}
+            for module, setting in shown["LoggingConfiguration"].items()
+            if module in logging
+        }
+        network = expected.get("NetworkConfiguration") or {}
+        found["NetworkConfiguration"] = {
+            key: value for key, value in shown["NetworkConfiguration"].items() if key in network
+        }
+        options = expected.get("AirflowConfigurationOptions")
+        if isinstance(options, str):  # JSON text: only what it says counts, not how
+            same = {key: _text(value) for key, value in _document(options).items()}
+            now = shown.get("AirflowConfigurationOptions") or {}
+            found["AirflowConfigurationOptions"] = options if same == now else json.dumps(now, sort_keys=True)
+        return found
+
+    return read, PROPERTIES - {"WorkerReplacementStrategy"}
+
+
+def handlers(control: ControlPlane) -> dict[str, Callable[..., Any]]:
     def create(logical_id: str, properties: dict[str, Any], stack: str) -> tuple[str, dict[str, Any]]:
         account, region = _where()
         name = properties.get("Name") or f"{stack}-{logical_id}"
@@ -131,11 +161,7 @@ def _environment_handlers(control: ControlPlane) -> dict[str, Callable[..., Any]
         control.delete(environment)
         control.wait(environment)
 
-    def adopt(identifier: dict[str, str]) -> tuple[str, dict[str, Any]]:
-        environment = control.get(*_where(), identifier["Name"])
-        return environment.name, _attributes(environment)
-
-    return {"create": create, "update": update, "delete": delete, "import": adopt}
+    return {"create": create, "update": update, "delete": delete}
 
 
 def _where() -> tuple[str, str]:
@@ -165,7 +191,7 @@ def _input(operation: str, name: str, properties: dict[str, Any]) -> dict[str, A
     unknown = set(properties) - PROPERTIES
     if unknown:
         raise ValueError(_extraneous(unknown))
-    body = {key: value for key, value in properties.items() if key != "Name" and value is not None}
+    body = {key: copy.deepcopy(value) for key, value in properties.items() if key != "Name" and value is not None}
     for key in _INTEGERS:
         if key in body:
             body[key] = int(body[key])
@@ -219,88 +245,3 @@ def _requires_replacement(old: dict[str, Any], new: dict[str, Any]) -> bool:
         return (*(properties.get(key) for key in _CREATE_ONLY), subnets)
 
     return fixed(old) != fixed(new)
-
-
-def _import_problem(control: ControlPlane, name: str) -> str | None:
-    from ministack.services.cloudformation import changesets
-
-    try:
-        control.get(*_where(), name)
-    except ApiError:
-        return changesets._IMPORT_NOT_FOUND.format(type=TYPE, value=name)
-    return None
-
-
-# --- network types ---------------------------------------------------------------------------------------------------
-
-
-def _network_handlers(aws: AwsAccess) -> dict[str, dict[str, Callable[..., Any]]]:
-    """Types that ministack has the API for and no handler: made through that API."""
-
-    def ec2() -> Any:
-        account, region = _where()
-        return aws.client("ec2", account=account, region=region)
-
-    def create_eip(logical_id: str, properties: dict[str, Any], stack: str) -> tuple[str, dict[str, Any]]:
-        made = ec2().allocate_address(Domain="vpc")
-        return made["PublicIp"], {"AllocationId": made["AllocationId"], "PublicIp": made["PublicIp"]}
-
-    def delete_eip(address: str, properties: dict[str, Any]) -> None:
-        client = ec2()
-        for found in client.describe_addresses(PublicIps=[address])["Addresses"]:
-            client.release_address(AllocationId=found["AllocationId"])
-
-    def create_nat(logical_id: str, properties: dict[str, Any], stack: str) -> tuple[str, dict[str, Any]]:
-        wanted = {key: properties[key] for key in ("SubnetId", "AllocationId", "ConnectivityType") if key in properties}
-        gateway = ec2().create_nat_gateway(**wanted)["NatGateway"]["NatGatewayId"]
-        return gateway, {"NatGatewayId": gateway}
-
-    def delete_nat(gateway: str, properties: dict[str, Any]) -> None:
-        ec2().delete_nat_gateway(NatGatewayId=gateway)
-
-    def permission(properties: dict[str, Any], peer: str) -> dict[str, Any]:
-        rule: dict[str, Any] = {"IpProtocol": str(properties["IpProtocol"])}
-        rule.update({key: int(properties[key]) for key in ("FromPort", "ToPort") if key in properties})
-        if peer in properties:
-            rule["UserIdGroupPairs"] = [{"GroupId": properties[peer]}]
-        if "CidrIp" in properties:
-            rule["IpRanges"] = [{"CidrIp": properties["CidrIp"]}]
-        return rule
-
-    def rule_handlers(direction: str, peer: str) -> dict[str, Callable[..., Any]]:
-        def create(logical_id: str, properties: dict[str, Any], stack: str) -> tuple[str, dict[str, Any]]:
-            authorize = getattr(ec2(), f"authorize_security_group_{direction}")
-            made = authorize(GroupId=properties["GroupId"], IpPermissions=[permission(properties, peer)])
-            rules = made.get("SecurityGroupRules") or [{}]
-            identifier = rules[0].get("SecurityGroupRuleId", f"{stack}-{logical_id}")
-            return identifier, {"Id": identifier}
-
-        def delete(identifier: str, properties: dict[str, Any]) -> None:
-            revoke = getattr(ec2(), f"revoke_security_group_{direction}")
-            revoke(GroupId=properties["GroupId"], IpPermissions=[permission(properties, peer)])
-
-        return {"create": create, "delete": delete}
-
-    return {
-        "AWS::EC2::EIP": {"create": create_eip, "delete": delete_eip},
-        "AWS::EC2::NatGateway": {"create": create_nat, "delete": delete_nat},
-        "AWS::EC2::SecurityGroupIngress": rule_handlers("ingress", "SourceSecurityGroupId"),
-        "AWS::EC2::SecurityGroupEgress": rule_handlers("egress", "DestinationSecurityGroupId"),
-    }
-
-
-def _importable(
-    handlers: dict[str, Any], lookups: dict[str, Any], kind: str, key: str, store: Any, attributes: tuple[str, ...]
-) -> None:
-    """Let an IMPORT change set adopt resources of a type that ministack can create but not import."""
-    from ministack.services.cloudformation import changesets
-
-    def adopt(identifier: dict[str, str]) -> tuple[str, dict[str, Any]]:
-        record = store[identifier[key]]
-        return identifier[key], {name: record.get(name, "") for name in attributes}
-
-    def problem(value: str) -> str | None:
-        return None if value in store else changesets._IMPORT_NOT_FOUND.format(type=kind, value=value)
-
-    handlers[kind]["import"] = adopt
-    lookups[kind] = ((key,), problem)
