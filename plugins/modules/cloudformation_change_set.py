@@ -11,7 +11,7 @@ short_description: Create or update a stack, or import existing resources into o
 version_added: 0.1.0
 description:
   - Makes a CloudFormation change set, shows what it changes, executes it, and shows the stack's events until that is
-    done. Unlike M(amazon.aws.cloudformation#module) it imports existing resources into a stack, and refuses to replace
+    done. Unlike M(amazon.aws.cloudformation) it imports existing resources into a stack, and refuses to replace
     or delete one unless it was told to.
   - CloudFormation itself decides whether something changes, so that changes behind macros and references are seen too.
     Where nothing does, no change set is left behind.
@@ -28,7 +28,7 @@ options:
     description:
       - V(present) creates or changes the stack.
       - V(absent) deletes the change set O(change_set_name), and the stack if it was only made for it and holds nothing.
-        No other stack is deleted. For that there is M(amazon.aws.cloudformation#module).
+        No other stack is deleted. For that there is M(amazon.aws.cloudformation).
     type: str
     choices: [present, absent]
     default: present
@@ -46,8 +46,8 @@ options:
   template_body:
     description:
       - The template, as a dictionary or as text (JSON or YAML). At most 51200 bytes.
-      - Read a file with V(lookup('file'\)). Its C({{resolve:…}}) then stays as it is, while Ansible would take one in
-        a playbook for a template of its own.
+      - Read a file with the lookup P(ansible.builtin.file#lookup). Its C({{resolve:…}}) then stays as it is, while
+        Ansible would take one in a playbook for a template of its own.
       - Either O(template_body) or O(template_url) is needed with O(state=present).
     type: raw
   template_url:
@@ -73,8 +73,9 @@ options:
         type: str
         required: true
       resource_identifier:
-        description: What names it, such as V({BucketName: my-bucket}). C(aws cloudformation get-template-summary) says
-          what a type needs.
+        description:
+          - What names it, such as the C(BucketName) of a bucket. C(aws cloudformation get-template-summary) says what a
+            type needs.
         type: dict
         required: true
   capabilities:

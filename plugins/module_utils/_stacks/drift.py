@@ -80,7 +80,7 @@ def _of(resource: dict[str, Any]) -> list[dict[str, Any]]:
 
 def masked(path: str, text: str) -> str:
     """A property's value, a text or JSON, with what looks secret by its name masked."""
-    if any(looks_secret(part) for part in path.split("/")):
+    if any(looks_secret(part.lower()) for part in path.split("/")):
         return HIDDEN if text not in ("", "null") else text
     try:
         value = json.loads(text)
@@ -91,7 +91,7 @@ def masked(path: str, text: str) -> str:
 
 def _masked(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: HIDDEN if looks_secret(str(key)) else _masked(one) for key, one in value.items()}
+        return {key: HIDDEN if looks_secret(str(key).lower()) else _masked(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_masked(one) for one in value]
     return value

@@ -70,3 +70,120 @@ def test_create_change_and_change_nothing(lab: Any, ensure: Any, stack_name: str
     changed = ensure(template_body=log_group(stack_name, 5))
     assert changed["operation"] == "update" and changed["changes"][0]["replacement"] == "False"
     assert change_sets(lab, stack_name) == []
+
+
+def bucket(name: str, versioning: str = "Enabled") -> dict[str, Any]:
+    """A bucket as a resource of a template."""
+    return {
+        "Type": "AWS::S3::Bucket",
+        "DeletionPolicy": "Retain",
+        "UpdateReplacePolicy": "Retain",
+        "Properties": {"BucketName": name, "VersioningConfiguration": {"Status": versioning}},
+    }
+
+
+def to_import(**buckets: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "resource_type": "AWS::S3::Bucket",
+            "logical_resource_id": logical,
+            "resource_identifier": {"BucketName": name},
+        }
+        for logical, name in buckets.items()
+    ]
+
+
+def test_import_then_outputs_then_another_one(lab: Any, ensure: Any, stack_name: str, new_bucket: Any) -> None:
+    first, second = new_bucket(), new_bucket()
+    given = {"template_body": {"Resources": {"First": bucket(first)}}, "resources_to_import": to_import(First=first)}
+    start = time.time()
+    assert ensure(type="import", **given, check=True)["changed"] and writes(lab, start) == []
+
+    adopted = ensure(type="import", **given)
+    assert adopted["changed"] and adopted["operation"] == "import" and adopted["drift"] == []
+    assert [one["action"] for one in adopted["changes"]] == ["Import"]
+    start = time.time()
+    again = ensure(type="import", **given)
+    assert not again["changed"] and writes(lab, start) == []
+
+    outputs = {"Outputs": {"Name": {"Value": {"Ref": "First"}, "Export": {"Name": f"{stack_name}-Name"}}}}
+    exported = ensure(template_body={**given["template_body"], **outputs})
+    assert exported["changed"] and exported["stack"]["exports"] == {f"{stack_name}-Name": first}
+    assert not ensure(template_body={**given["template_body"], **outputs})["changed"]
+    assert not ensure(type="import", **given)["changed"]  # the stack is ahead of the import's template by now
+
+    both = {"Resources": {"First": bucket(first), "Second": bucket(second, versioning="Suspended")}}
+    more = ensure(type="import", template_body=both, resources_to_import=to_import(First=first, Second=second))
+    assert more["changed"] and [one["logical_resource_id"] for one in more["changes"]] == ["Second"]
+    assert more["stack"]["outputs"] == {"Name": first}
+    (drifted,) = more["drift"]
+    assert drifted == {
+        "logical_resource_id": "Second",
+        "resource_type": "AWS::S3::Bucket",
+        "property_path": "/VersioningConfiguration/Status",
+        "expected": "Suspended",
+        "actual": "Enabled",
+        "kind": "changed",
+    }
+    assert "the template says Suspended" in json.dumps(more["warnings"])
+    known = ensure(type="import", template_body=both, resources_to_import=to_import(First=first, Second=second))
+    assert not known["changed"] and known["drift"] == more["drift"]
+    assert change_sets(lab, stack_name) == []
+
+
+def test_a_resource_that_another_stack_holds(lab: Any, run_module: Any, stack_name: str, new_bucket: Any) -> None:
+    name = new_bucket()
+    given = {"template_body": {"Resources": {"First": bucket(name)}}, "resources_to_import": to_import(First=name)}
+    run_module("cloudformation_change_set", stack_name=stack_name, type="import", **given)
+    result = run_module("cloudformation_change_set", stack_name=f"{stack_name}-b", type="import", **given)
+    assert result["failed"] and "already exists in stack" in result["msg"] and "one stack at most" in result["msg"]
+    stacks = lab.client("cloudformation").list_stacks()["StackSummaries"]
+    assert [
+        one for one in stacks if one["StackName"] == f"{stack_name}-b" and one["StackStatus"] != "DELETE_COMPLETE"
+    ] == []
+
+
+def test_a_failure_names_its_first_cause_and_the_next_run_starts_anew(
+    lab: Any, ensure: Any, stack_name: str, new_bucket: Any
+) -> None:
+    taken = new_bucket()
+    body = log_group(stack_name, 3)
+    body["Resources"]["Bucket"] = bucket(taken)
+    failed = ensure(template_body=body)
+    assert failed["failed"] and "Bucket (AWS::S3::Bucket) failed" in failed["msg"], failed
+    assert failed["stack"] == {"name": stack_name, "status": "ROLLBACK_COMPLETE"}
+    made = ensure(template_body=log_group(stack_name, 3))
+    assert made["changed"] and made["stack"]["status"] == "CREATE_COMPLETE"
+
+
+def test_preview_leaves_nothing(lab: Any, ensure: Any, stack_name: str) -> None:
+    for check in (True, False):
+        seen = ensure(template_body=log_group(stack_name, 3), preview=True, check=check)
+        assert seen["changed"] is check and [one["action"] for one in seen["changes"]] == ["Add"]
+        with pytest.raises(Exception, match="does not exist"):
+            lab.client("cloudformation").describe_stacks(StackName=stack_name)
+    ensure(template_body=log_group(stack_name, 3))
+    seen = ensure(template_body=log_group(stack_name, 5), preview=True, check=True)
+    assert seen["changes"][0]["properties"] == ["RetentionInDays"] and change_sets(lab, stack_name) == []
+
+
+def test_a_replacement_is_refused_until_it_is_allowed(lab: Any, ensure: Any, stack_name: str) -> None:
+    ensure(template_body=log_group(stack_name, 3))
+    refused = ensure(template_body=log_group(f"{stack_name}-b", 3))
+    assert refused["failed"] and "Group (AWS::Logs::LogGroup) is replaced (by its new LogGroupName)" in refused["msg"]
+    assert change_sets(lab, stack_name) == []
+    replaced = ensure(template_body=log_group(f"{stack_name}-b", 3), allow_replacement=True)
+    assert replaced["changed"] and replaced["changes"][0]["replacement"] == "True"
+
+
+def test_made_to_be_reviewed_and_then_executed(lab: Any, ensure: Any, stack_name: str) -> None:
+    first = ensure(template_body=log_group(stack_name, 3), execute=False)
+    assert first["changed"] and first["stack"]["status"] == "REVIEW_IN_PROGRESS"
+    assert not ensure(template_body=log_group(stack_name, 3), execute=False)["changed"]
+    executed = ensure(template_body=log_group(stack_name, 3))
+    assert executed["change_set"]["id"] == first["change_set"]["id"]
+    left = ensure(template_body=log_group(stack_name, 5), execute=False)["change_set"]["name"]
+    assert change_sets(lab, stack_name) == [left]
+    assert ensure(state="absent", change_set_name=left)["changed"]
+    assert not ensure(state="absent", change_set_name=left)["changed"]
+    assert change_sets(lab, stack_name) == []
