@@ -15,6 +15,7 @@ OPTIONS and RENAMED are generated (tests/tables/generate.py) from real Airflows 
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import re
 from typing import Any
@@ -123,6 +124,32 @@ RESERVED = {
     "api.ssl_*": HOST,
     "api.access_logfile": HOST,
 }
+# of these, what MWAA's images set over whatever an environment says (setup_environment.py, essential options)
+ESSENTIAL = (
+    "api.base_url",
+    "api.secret_key",
+    "api_auth.jwt_*",
+    "celery.broker_url",
+    "celery.celery_config_options",
+    "celery.result_backend",
+    "celery.worker_enable_remote_control",
+    "core.auth_manager",
+    "core.execution_api_server_url",
+    "core.executor",
+    "core.fernet_key",
+    "core.load_examples",
+    "core.multi_team",
+    "database.sql_alchemy_conn",
+    "logging.logging_config_class",
+    "metrics.statsd_*",
+    "operators.default_queue",
+    "scheduler.standalone_dag_processor",
+    "triggerer.queues_enabled",
+    "webserver.base_url",
+    "webserver.config_file",
+    "webserver.cookie_secure",
+    "webserver.secret_key",
+)
 # names that tell a secret, whatever the value (the agent marks more: Airflow's own list, and URLs with a password)
 SECRET = re.compile(
     r"(^|_)(password|passwd|secret|secrets|token|key|credential|credentials|dsn|kwargs)(_|$)|sql_alchemy_conn|broker_url|result_backend$"
@@ -311,6 +338,16 @@ def _reserved(name: str) -> str | None:
         if pattern == name or ("*" in pattern and re.match(re.escape(pattern).replace(r"\*", ".*") + r"\Z", name)):
             return reason
     return None
+
+
+def ignored(name: str) -> str | None:
+    """Why MWAA takes no notice of an option, whatever its value; None where it does."""
+    return _reserved(name) if any(fnmatch.fnmatchcase(name, one) for one in ESSENTIAL) else None
+
+
+def name_in(name: str, version: str) -> str:
+    """What a version of Airflow in MWAA calls an option that another knows by this name."""
+    return _renamed(name, known_options(version))
 
 
 def _renamed(name: str, known: frozenset[str]) -> str:

@@ -108,6 +108,22 @@ def refused(version: str, today: datetime.date | None = None) -> str | None:
     return f"MWAA has no Airflow {version}: take one of {', '.join(offered(today or _today()))}"
 
 
+def in_place(before: str, after: str) -> tuple[str, str] | None:
+    """Why MWAA cannot bring an environment from one version to another in place, and the way there; None where it can.
+
+    User guide, "Upgrading the Apache Airflow version": up and down within a major version; between 2 and 3 only 2.11.
+    """
+    old, new = numbers(before), numbers(after)
+    if not old or not new or old[0] == new[0]:
+        return None
+    if {old[0], new[0]} != {2, 3}:
+        return f"no way in place leads from Airflow {before} to {after}", "migrate into a new environment"
+    if (old if old[0] == 2 else new)[:2] == (2, 11):
+        return None
+    way = f"upgrade to 2.11.2 first, and from there to {after}" if old[0] == 2 else "go back to 2.11.2 instead"
+    return f"between Airflow 2 and 3 the way leads by 2.11 alone, not from {before} to {after}", way
+
+
 def _today() -> datetime.date:
     return datetime.datetime.now(datetime.timezone.utc).date()
 

@@ -108,7 +108,19 @@ ENDPOINT_MANAGEMENT = ("CUSTOMER", "SERVICE")
 REPLACEMENT_STRATEGIES = ("FORCED", "GRACEFUL")
 # [UG environment-class]; the API takes any string, so that a new class needs no release of ours
 CLASSES = ("mw1.micro", "mw1.small", "mw1.medium", "mw1.large", "mw1.xlarge", "mw1.2xlarge")
+CLASS_DAGS = {  # DAGs that a class is made for [UG environment-class]
+    "mw1.micro": 25,
+    "mw1.small": 50,
+    "mw1.medium": 250,
+    "mw1.large": 1000,
+    "mw1.xlarge": 2000,
+    "mw1.2xlarge": 4000,
+}
 SCHEDULERS_MAX = 5
+QUOTA_ENVIRONMENTS = 10  # of an account in a region; these three can be raised [UG mwaa-quotas]
+QUOTA_WORKERS = 25
+QUOTA_WEBSERVERS = 5
+ARCHIVE_MAX = 1024**3  # bytes of plugins.zip that are recommended at most [UG configuring-dag-import-plugins]
 TAGS_MAX = 50
 TAG = re.compile(r"[\w\s.:/=+\-@]*")
 TAG_KEY_MAX = 128

@@ -155,6 +155,13 @@ def desired(params: dict[str, Any]) -> dict[str, Any]:
     params: mwaa_environment's options. `secret_configuration_options` stays a dict of its own until `merged_options`.
     """
     faults = Faults(f"environment {params['name']}")
+    wanted = judged(params, faults)
+    faults.raise_if_any()
+    return wanted
+
+
+def judged(params: dict[str, Any], faults: Faults) -> dict[str, Any]:
+    """`desired`, with faults added to `faults`, each beginning with the option that it is about."""
     wanted: dict[str, Any] = {
         name: params[name] for name in PLAIN if params.get(name) is not None and params.get(name) != ""
     }
@@ -183,7 +190,6 @@ def desired(params: dict[str, Any]) -> dict[str, Any]:
             wanted["logging_configuration"] = logs
     if params.get("tags") is not None:
         wanted["tags"] = _tags(params["tags"], faults)
-    faults.raise_if_any()
     return wanted
 
 
