@@ -9,11 +9,12 @@ PRIVATE to the collection: no promise is made to other collections.
 from __future__ import annotations
 
 import time
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from ansible.module_utils.common.dict_transformations import camel_dict_to_snake_dict
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
+    DENIED,
     Faults,
     MigrationError,
     aws_error,
@@ -27,6 +28,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_i
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits, settings
 from ansible_collections.mwaa.migration.plugins.module_utils._options import PAUSED
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
+from ansible_collections.mwaa.migration.plugins.module_utils._stacks.stack import describe as describe_stack
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import backend_options
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.bucket import Bucket
 from ansible_collections.mwaa.migration.plugins.module_utils._sync.index import Index, index_key
@@ -117,15 +119,14 @@ def owner(ctx: Any, environment: dict[str, Any]) -> str | None:
     if stack is None:
         return None
     try:
-        found = ctx.aws.client("cloudformation").describe_stacks(
-            StackName=environment["Tags"].get("aws:cloudformation:stack-id") or stack
-        )["Stacks"]
-    except Exception as exception:
-        if not is_aws_error(exception):
+        found = describe_stack(
+            ctx.aws.client("cloudformation"), environment["Tags"].get("aws:cloudformation:stack-id") or stack
+        )
+    except MigrationError as error:
+        if error.code not in DENIED:
             raise
-        gone = error_code(exception) == "ValidationError" and "does not exist" in str(exception)
-        return None if gone else stack  # not allowed to look: the tags count
-    return stack if any(one["StackStatus"] != "DELETE_COMPLETE" for one in found) else None
+        return stack  # not allowed to look: the tags count
+    return stack if found else None
 
 
 def bundles_of(params: dict[str, Any]) -> list[str]:
@@ -133,7 +134,14 @@ def bundles_of(params: dict[str, Any]) -> list[str]:
     return params.get("bundles") or [bundle for bundle in [params.get("bundle")] if bundle]
 
 
-def take_from_bundles(ctx: Any, environment: dict[str, Any] | None) -> None:
+class Brought(NamedTuple):
+    """What bundles bring: options, and the names of those that a source has and no bundle holds, as they are secret."""
+
+    options: dict[str, str]
+    secret: list[str]
+
+
+def take_from_bundles(ctx: Any, environment: dict[str, Any] | None) -> Brought:
     """Complete the parameters with what bundles bring: their portable options, and the keys that publish used.
 
     environment: as GetEnvironment shows it, None where there is none. In check mode there may be no bundle yet; then
@@ -142,6 +150,7 @@ def take_from_bundles(ctx: Any, environment: dict[str, Any] | None) -> None:
     params = ctx.params
     version = _version(params, environment)
     portable: dict[str, dict[str, str]] = {}
+    secret: set[str] = set()
     files: list[str] = []
     for url in bundles_of(params):
         try:
@@ -153,6 +162,7 @@ def take_from_bundles(ctx: Any, environment: dict[str, Any] | None) -> None:
             continue
         document = bundle.document("options.json")
         portable[url] = document["portable"]
+        secret |= {option["name"] for option in document.get("secret") or []}
         files += bundle.files
         made_for = document.get("target_version")
         if made_for and version and made_for != version:
@@ -185,6 +195,7 @@ def take_from_bundles(ctx: Any, environment: dict[str, Any] | None) -> None:
             )
             continue
         params[option] = key
+    return Brought(brought, sorted(secret))
 
 
 def one_of_each(portable: dict[str, dict[str, str]], decided: set[str]) -> dict[str, str]:
@@ -246,7 +257,7 @@ def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
     environment = describe(client, name)
     if environment and environment["Status"] == "DELETED":
         environment = None
-    wanted = asked(ctx, environment)
+    wanted, _brought = asked(ctx, environment)
     secret = set(wanted.get("secret_configuration_options", {}))
     for option in sorted(wanted.get("airflow_configuration_options", {})):
         if settings.looks_secret(option):
@@ -310,18 +321,17 @@ def _present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
     return {**_update(ctx, client, environment, change, secret), **diff}
 
 
-def asked(ctx: Any, environment: dict[str, Any] | None) -> dict[str, Any]:
+def asked(ctx: Any, environment: dict[str, Any] | None) -> tuple[dict[str, Any], Brought]:
     """What a task asks for in flat form, with what its bundles bring. environment: as GetEnvironment shows it.
 
     Raises MigrationError naming every fault.
     """
-    if bundles_of(ctx.params):
-        take_from_bundles(ctx, environment)
+    brought = take_from_bundles(ctx, environment) if bundles_of(ctx.params) else Brought({}, [])
     wanted = settings.desired(ctx.params)
     gone = ended(wanted["airflow_version"]) if "airflow_version" in wanted else None
     if gone and wanted["airflow_version"] != (environment or {}).get("AirflowVersion"):
         ctx.warn(gone)
-    return wanted
+    return wanted, brought
 
 
 def look_in_secrets_manager(
