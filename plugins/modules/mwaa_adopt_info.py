@@ -170,12 +170,12 @@ resources:
       returned: always
       sample: network
 values:
-  description: The values of what RV(base_template) exports, under the same names; lists where it exports lists.
+  description: The values of what RV(base_template) exports, under the same names.
   returned: success
   type: dict
   sample:
     VpcId: vpc-0123456789abcdef0
-    SubnetIds: [subnet-0aaaaaaaaaaaaaaaa, subnet-0bbbbbbbbbbbbbbbb]
+    SubnetIds: subnet-0aaaaaaaaaaaaaaaa,subnet-0bbbbbbbbbbbbbbbb
 resources_to_import:
   description: For O(mwaa.migration.cloudformation_change_set#module:resources_to_import). Empty when all is imported.
   returned: success

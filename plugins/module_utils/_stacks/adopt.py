@@ -70,7 +70,8 @@ PARAMETERS = {
     "KmsKeyId": "kms_key_id",
 }
 ENVIRONMENT_ID = "Environment"  # its logical id in the environment stack, also of mwaa_environment_template
-GONE = {"DELETE_COMPLETE", "DELETE_SKIPPED"}  # resources of a stack that are not in it any more
+# states of resources that were in a stack, or were to be
+GONE = {"DELETE_COMPLETE", "DELETE_SKIPPED", "IMPORT_ROLLBACK_COMPLETE", "ROLLBACK_COMPLETE"}
 # of GetEnvironment, what CloudFormation's type does not take
 READ_ONLY = {
     "Arn",
@@ -711,8 +712,10 @@ class _Adoption:
         template["Outputs"] = {**template.get("Outputs", {}), **outputs(values)}
         plain = {
             "VpcId": by_kind["vpc"][0].id,
-            "SubnetIds": [one.id for one in by_kind["subnet"]],
-            "SecurityGroupIds": [one.id for one in by_kind["security_group"]],
+            "SubnetIds": ",".join(one.id for one in by_kind["subnet"]),
+            "SubnetId1": by_kind["subnet"][0].id,
+            "SubnetId2": by_kind["subnet"][1].id,
+            "SecurityGroupIds": ",".join(one.id for one in by_kind["security_group"]),
             "BucketName": bucket.id,
             "BucketArn": bucket.arn,
             "RoleName": role.id,
@@ -724,7 +727,7 @@ class _Adoption:
             "resources_to_import": imports,
             "import_template": before if imports else {},
             "base_template": template,
-            "values": plain,
+            "values": {name: value for name, value in plain.items() if value},
         }
 
     def _environment_templates(self, cfn: Any, environment: Found | None) -> dict[str, Any]:

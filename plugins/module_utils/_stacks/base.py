@@ -49,6 +49,10 @@ class Place(NamedTuple):
     def environment_arn(self, name: str) -> str:
         return f"arn:{self.partition}:airflow:{self.region}:{self.account}:environment/{name}"
 
+    def key_arn(self, key: str) -> str:
+        """key: id or ARN."""
+        return key if key.startswith("arn:") else f"arn:{self.partition}:kms:{self.region}:{self.account}:key/{key}"
+
 
 # ------------------------------------------------------------------------------------------------------- the trust
 
