@@ -90,9 +90,11 @@ class Bucket:
             raise
         return found
 
-    def head(self, key: str) -> Found | None:
+    def head(self, key: str, version_id: str | None = None) -> Found | None:
+        """One version of an object, the newest where none is named; None where there is none."""
+        which = {"VersionId": version_id} if version_id else {}
         try:
-            answer = self.client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
+            answer = self.client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED", **which)
         except Exception as exception:
             if is_aws_error(exception) and is_missing(exception):
                 return None
