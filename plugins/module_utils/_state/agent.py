@@ -56,7 +56,7 @@ PARSE_SECONDS = 600.0  # MWAA sees a new DAG file after about 300 s [UG mwaa-faq
 CHANGE_SECONDS = 300.0  # and a changed one after about 30 s [UG mwaa-faqs]
 POLL_SECONDS = 3600  # that the polling DAG is good for beyond the wait it was made for
 INTERVAL = 5.0
-PORTION = 200  # values that one task of Airflow 3 reads
+PORTION = 100  # values that one task of Airflow 3 reads
 MARGIN = 300.0  # a request outlives the wait for it: the clocks of two machines differ
 
 
