@@ -8,12 +8,15 @@ They are made through EC2's own calls, so that what EC2 refuses (aws/ec2.py) fai
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
 from mwaa_lab.aws.cloudformation.importing import Found, Importable
+from mwaa_lab.aws.ec2 import strict
+from mwaa_lab.aws.ec2.endpoints import entries
 
 Properties = dict[str, Any]
 Handlers = dict[str, Callable[..., Any]]
@@ -122,13 +125,13 @@ def call(action: str, **parameters: Any) -> ElementTree.Element:
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     if status >= 400:
-        message, code = root.findtext(".//Message", ""), root.findtext(".//Code", "")
-        kind = "NotFound" if code.endswith("NotFound") else "InvalidRequest"
-        raise ValueError(
-            f'Resource handler returned message: "{message} (Service: Ec2, Status Code: {status})" '
-            f"(HandlerErrorCode: {kind})"
-        )
+        raise ValueError(_message(root.findtext(".//Code", ""), root.findtext(".//Message", "")))
     return root
+
+
+def _message(code: str, message: str) -> str:
+    kind = "NotFound" if code.endswith("NotFound") else "InvalidRequest"
+    return f'Resource handler returned message: "{message} (Service: Ec2, Status Code: 400)" (HandlerErrorCode: {kind})'
 
 
 def _retag(resource: str, new: Properties, old: Properties | None = None) -> None:
@@ -143,7 +146,41 @@ def install(handlers: dict[str, Handlers]) -> set[str]:
     handlers["AWS::EC2::NatGateway"] = _nat_handlers()
     handlers["AWS::EC2::SecurityGroupIngress"] = _rule_handlers("Ingress", "SourceSecurityGroupId")
     handlers["AWS::EC2::SecurityGroupEgress"] = _rule_handlers("Egress", "DestinationSecurityGroupId")
-    return {"AWS::EC2::NatGateway"}
+    handlers["AWS::EC2::VPCEndpoint"] = _endpoint_handlers()
+    for kind, (makes, removes, key) in _THROUGH.items():
+        _check(handlers[kind], makes, removes, key)
+    return {"AWS::EC2::NatGateway", "AWS::EC2::VPCEndpoint"}
+
+
+_THROUGH = {
+    # ministack makes and removes these without asking EC2, which would refuse some: its calls, and its word for the id.
+    "AWS::EC2::VPC": ("CreateVpc", "DeleteVpc", "VpcId"),
+    "AWS::EC2::Subnet": ("CreateSubnet", "DeleteSubnet", "SubnetId"),
+    "AWS::EC2::SecurityGroup": ("CreateSecurityGroup", "DeleteSecurityGroup", "GroupId"),
+    "AWS::EC2::RouteTable": ("CreateRouteTable", "DeleteRouteTable", "RouteTableId"),
+    "AWS::EC2::Route": ("CreateRoute", None, ""),
+    "AWS::EC2::SubnetRouteTableAssociation": ("AssociateRouteTable", None, ""),
+    "AWS::EC2::InternetGateway": ("CreateInternetGateway", "DeleteInternetGateway", "InternetGatewayId"),
+    "AWS::EC2::VPCGatewayAttachment": ("AttachInternetGateway", None, ""),
+}
+
+
+def _check(handler: Handlers, makes: str, removes: str | None, key: str) -> None:
+    make, remove = handler["create"], handler["delete"]
+
+    def create(logical_id: str, properties: Properties, stack: str) -> Found:
+        plain = {name: value for name, value in properties.items() if isinstance(value, str)}
+        if found := strict.problem(makes, plain):
+            raise ValueError(_message(*found))
+        made: Found = make(logical_id, properties, stack)
+        return made
+
+    def delete(physical_id: str, properties: Properties) -> None:
+        if removes and (found := strict.problem(removes, {key: physical_id})):
+            raise ValueError(_message(*found))
+        remove(physical_id, properties)
+
+    handler.update(create=create, delete=delete)
 
 
 def _address_handlers() -> Handlers:
@@ -228,12 +265,60 @@ def _rule_handlers(direction: str, peer: str) -> Handlers:
     return {"create": create, "delete": delete}
 
 
-def _endpoint_attributes(record: dict[str, Any]) -> dict[str, Any]:
-    from mwaa_lab.aws.ec2 import endpoint_entries
+def _endpoint_handlers() -> Handlers:
+    lists = {"RouteTableIds": "RouteTableId", "SubnetIds": "SubnetId", "SecurityGroupIds": "SecurityGroupId"}
 
+    def settled(name: str) -> Found:
+        from ministack.services import ec2
+
+        while ec2._vpc_endpoints[name]["State"] == "pending":
+            time.sleep(0.05)
+            call("DescribeVpcEndpoints")
+        return name, _endpoint_attributes(ec2._vpc_endpoints[name])
+
+    def create(logical_id: str, properties: Properties, stack: str) -> Found:
+        given = {key: properties.get(key) for key in ("VpcId", "ServiceName", "VpcEndpointType")}
+        given["PrivateDnsEnabled"] = str(properties.get("PrivateDnsEnabled", False)).lower()
+        given["PolicyDocument"] = _policy(properties)
+        for key, member in lists.items():
+            given |= _numbered(member, properties.get(key) or [])
+        name = call("CreateVpcEndpoint", **given).findtext("vpcEndpoint/vpcEndpointId", "")
+        _retag(name, properties)
+        return settled(name)
+
+    def update(name: str, old: Properties, new: Properties, stack: str) -> Found:
+        given: dict[str, Any] = {"VpcEndpointId": name, "PolicyDocument": _policy(new)}
+        if "PolicyDocument" in old and "PolicyDocument" not in new:
+            given["ResetPolicy"] = "true"
+        if "PrivateDnsEnabled" in new or "PrivateDnsEnabled" in old:
+            given["PrivateDnsEnabled"] = str(new.get("PrivateDnsEnabled", False)).lower()
+        for key, member in lists.items():
+            before, after = old.get(key) or [], new.get(key) or []
+            given |= _numbered(f"Add{member}", [one for one in after if one not in before])
+            given |= _numbered(f"Remove{member}", [one for one in before if one not in after])
+        call("ModifyVpcEndpoint", **given)
+        _retag(name, new, old)
+        return settled(name)
+
+    def delete(name: str, properties: Properties) -> None:
+        call("DeleteVpcEndpoints", **{"VpcEndpointId.1": name})
+
+    return {"create": create, "update": update, "delete": delete}
+
+
+def _numbered(member: str, values: list[str]) -> dict[str, str]:
+    return {f"{member}.{number}": value for number, value in enumerate(values, 1)}
+
+
+def _policy(properties: Properties) -> str | None:
+    document = properties.get("PolicyDocument")
+    return document if document is None or isinstance(document, str) else json.dumps(document)
+
+
+def _endpoint_attributes(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "Id": record["VpcEndpointId"],
         "CreationTimestamp": record.get("CreationTimestamp", ""),
         "NetworkInterfaceIds": record.get("NetworkInterfaceIds", []),
-        "DnsEntries": [f"{entry['HostedZoneId']}:{entry['DnsName']}" for entry in endpoint_entries(record)],
+        "DnsEntries": [f"{entry['HostedZoneId']}:{entry['DnsName']}" for entry in entries(record)],
     }

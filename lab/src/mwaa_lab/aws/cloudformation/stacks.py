@@ -43,6 +43,7 @@ def install(importable: Callable[[], dict[str, tuple[str, ...]]]) -> None:
         ("DescribeChangeSet", _describe_change_set),
         ("ExecuteChangeSet", _execute_change_set),
         ("DescribeStacks", _describe_stacks),
+        ("DescribeStackResources", _describe_stack_resources),
         ("GetTemplateSummary", lambda original: _get_template_summary(original, importable)),
         ("DetectStackDrift", _detect_stack_drift),
         ("DescribeStackDriftDetectionStatus", _describe_drift_status),
@@ -117,6 +118,25 @@ def _describe_stacks(original: Handler) -> Handler:
                 named = f"<StackId>{escape(stack['StackId'])}</StackId>"
                 text = text.replace(named, f"{named}<RoleARN>{escape(role)}</RoleARN>")
         return status, headers, text.encode()
+
+    return handle
+
+
+def _describe_stack_resources(original: Handler) -> Handler:
+    """By the resource's own id, too: that is how one finds out which stack it belongs to."""
+
+    def handle(parameters: Parameters) -> Answer:
+        from ministack.services import cloudformation
+
+        wanted = _given(parameters, "PhysicalResourceId")
+        if not wanted or _given(parameters, "StackName"):
+            return original(parameters)
+        for stack in cloudformation._stacks.values():
+            if stack.get("StackStatus") != "DELETE_COMPLETE":
+                for record in stack.get("_resources", {}).values():
+                    if record.get("PhysicalResourceId") == wanted:
+                        return original({**parameters, "StackName": [stack["StackId"]]})
+        return _refused(f"Stack for {wanted} does not exist")
 
     return handle
 
@@ -265,7 +285,8 @@ def _get_template_summary(original: Handler, importable: Callable[[], dict[str, 
         text, _problem = _resolve_template(parameters)
         stack = _stack(parameters)
         template = engine._parse_template(text or (stack or {}).get("_template_body", "{}"))
-        identifiers, found = importable(), {}
+        identifiers = importable()
+        found: dict[str, list[str]] = {}
         for logical_id, resource in template.get("Resources", {}).items():
             if resource.get("Type") in identifiers:
                 found.setdefault(resource["Type"], []).append(logical_id)
