@@ -21,6 +21,7 @@ assert _SPEC and _SPEC.loader
 _lab_conftest = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_lab_conftest)
 lab, base, mwaa = _lab_conftest.lab, _lab_conftest.base, _lab_conftest.mwaa
+_no_faults_left = _lab_conftest._no_faults_left
 
 REGION = "us-east-1"
 
