@@ -78,9 +78,13 @@ def _stage(given: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def write(path: str | Path, report: Mapping[str, Any]) -> None:
-    """Write it whole or not at all. Raises MigrationError."""
+    """Write it as JSON, whole or not at all. Raises MigrationError."""
+    write_text(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file whole or not at all. Raises MigrationError."""
     where = Path(path).expanduser()
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     temporary = ""
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +128,7 @@ def render(
     ascii_only: bool = False,
 ) -> list[str]:
     """The page, as lines without colour, none of them longer than `width` unless a single word is."""
-    page = _Page(max(60, min(width, 120)), ascii_only)
+    page = Page(max(60, min(width, 120)), ascii_only)
     versions = [report["source"]["airflow_version"], report["target"]["airflow_version"]]
     page.title(
         f"Airflow {versions[0] or '?'}",
@@ -144,7 +148,7 @@ def render(
     return page.lines
 
 
-def _parity(page: _Page, report: Mapping[str, Any]) -> None:
+def _parity(page: Page, report: Mapping[str, Any]) -> None:
     listed = dict.fromkeys(KINDS, 0)
     for item in report["not_carried"]:
         row = "dags" if item["kind"] == "file" and item["id"].startswith("dags/") else _ROW_OF.get(item["kind"])
@@ -163,7 +167,7 @@ def _parity(page: _Page, report: Mapping[str, Any]) -> None:
     page.table(["", "source", "target", "equal", "listed", ""], rows)
 
 
-def _stages(page: _Page, report: Mapping[str, Any]) -> None:
+def _stages(page: Page, report: Mapping[str, Any]) -> None:
     if not report["stages"]:
         return
     rows = [
@@ -176,7 +180,7 @@ def _stages(page: _Page, report: Mapping[str, Any]) -> None:
     page.table(None, rows, left={2})
 
 
-def _not_carried(page: _Page, report: Mapping[str, Any]) -> None:
+def _not_carried(page: Page, report: Mapping[str, Any]) -> None:
     groups: dict[tuple[str, str], list[str]] = {}
     for item in report["not_carried"]:
         groups.setdefault((item["kind"], item["reason"]), []).append(str(item["id"]))
@@ -197,7 +201,7 @@ def _natural(text: str) -> list[Any]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", text)]
 
 
-def _findings(page: _Page, report: Mapping[str, Any]) -> None:
+def _findings(page: Page, report: Mapping[str, Any]) -> None:
     if not report["findings"]:
         return
     order = {"error": 0, "warning": 1}
@@ -210,11 +214,11 @@ def _findings(page: _Page, report: Mapping[str, Any]) -> None:
             page.paragraph(f"{page.arrow} {finding['mend']}", indent=6, hang=2)
 
 
-class _Page:
+class Page:
     """Lines of at most `width` columns with one column of margin."""
 
     def __init__(self, width: int, ascii_only: bool):
-        self.width = width
+        self.width, self.rule_width = width, 80
         self.lines: list[str] = []
         self.dash, self.arrow, self.good, self.bad, self.none = (
             ("-", "->", "ok", "!!", "-") if ascii_only else ("─", "→", "✓", "✗", "–")
@@ -228,7 +232,7 @@ class _Page:
     def rule(self, blank_before: bool = True) -> None:
         if blank_before:
             self.blank()
-        self.line(self.dash * (min(self.width, 80) - 2))
+        self.line(self.dash * (min(self.width, self.rule_width) - 2))
 
     def heading(self, text: str) -> None:
         self.blank()
@@ -250,6 +254,15 @@ class _Page:
             break_long_words=False,
             break_on_hyphens=False,
         )
+
+    def pair(self, left: str, right: str) -> None:
+        """Two things on a line, the second at its end; below the first where there is no room."""
+        room = self.width - 2 - len(left) - len(right)
+        if room >= 2:
+            self.line(f"{left}{' ' * room}{right}")
+        else:
+            self.line(left)
+            self.paragraph(right, indent=4, hang=0)
 
     def number(self, value: int | None, zero: bool = False) -> str:
         if value is None:

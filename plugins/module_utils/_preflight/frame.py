@@ -59,6 +59,7 @@ class Snapshot:
     was asked for. given: names of the options that were asked for. environment: as GetEnvironment shows it, None where
     there is none. faults: what settings.py says of the wanted. published: keys that the bundle will bring, so that they
     need not be there yet. facts: by name; None where there is nothing to look at, Unread where it could not be read.
+    The fact `existing` is the environment too, {} where there is none: for rules that need to know that it was looked.
     """
 
     name: str
@@ -112,6 +113,12 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
+AREAS = ("environment", "options", "network", "bucket", "files", "key", "role", "caller", "logs")
+
+
+def in_order() -> list[Rule]:
+    """All rules, area by area."""
+    return sorted(RULES.values(), key=lambda one: AREAS.index(one.area))
 
 
 def rule(identity: str, area: str, *, why: str, source: str, severity: str = "error") -> Callable[..., Any]:
@@ -153,7 +160,7 @@ def judge(snapshot: Snapshot) -> Result:
     findings: list[Finding] = []
     checked: list[str] = []
     blocked: dict[str, Unread] = {}
-    for one in RULES.values():
+    for one in in_order():
         facts = _facts_for(one, snapshot)
         if isinstance(facts, Unread):
             blocked[one.id] = facts

@@ -239,22 +239,24 @@ class Reader:
 
     @fact
     def public_access(self) -> Any:
-        """The switches of the public access block that are on, of the bucket or of the account."""
+        """The switches of the public access block that are on, of the bucket or of the account.
+
+        An account whose block cannot be read has none that one could count on.
+        """
         if not self._bucket_here():
             return None
         none = "NoSuchPublicAccessBlockConfiguration"
         mine = self._s3("GetBucketPublicAccessBlock", "get_public_access_block", (none,)) or {}
         on = {name for name, value in (mine.get("PublicAccessBlockConfiguration") or {}).items() if value}
-        if len(on) == 4:
-            return on
-        with _reading("s3:GetAccountPublicAccessBlock"):
+        if len(on) < 4:
             try:
                 account = self.aws.client("s3control").get_public_access_block(AccountId=self.s.account)
             except Exception as exception:
-                if not _is(exception, none):
+                if not is_aws_error(exception):
                     raise
                 account = {}
-        return on | {name for name, value in (account.get("PublicAccessBlockConfiguration") or {}).items() if value}
+            on |= {name for name, value in (account.get("PublicAccessBlockConfiguration") or {}).items() if value}
+        return on
 
     @fact
     def bucket_key(self) -> Any:

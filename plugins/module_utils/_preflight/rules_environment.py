@@ -51,9 +51,9 @@ def setting_refused(s: Snapshot) -> Iterator[Found]:
 
 
 @rule("setting-missing", ENVIRONMENT, why="an environment cannot be created without", source="the API's model")
-def setting_missing(s: Snapshot) -> Iterator[Found]:
+def setting_missing(s: Snapshot, existing: Any) -> Iterator[Found]:
     """What an environment cannot be created without is given."""
-    missing = [name for name in settings.REQUIRED if not s[name]] if s.environment is None else []
+    missing = [] if existing else [name for name in settings.REQUIRED if not s[name]]
     if missing:
         yield Found(
             s.name,
@@ -68,12 +68,12 @@ def setting_missing(s: Snapshot) -> Iterator[Found]:
     why="it is fixed when an environment is created",
     source="the API's model (UpdateEnvironment)",
 )
-def setting_fixed(s: Snapshot) -> Iterator[Found]:
+def setting_fixed(s: Snapshot, existing: Any) -> Iterator[Found]:
     """Of an environment that exists, what is asked for can be changed."""
-    if s.environment is None:
+    if not existing:
         return
     asked = {name: value for name, value in s.wanted.items() if name in s.given and name in settings.IMMUTABLE}
-    for sentence in settings.compare(settings.current(s.environment), asked, purge_tags=False).immutable:
+    for sentence in settings.compare(settings.current(existing), asked, purge_tags=False).immutable:
         yield Found(s.name, sentence, "leave it as it is, or create an environment with another name")
 
 
@@ -83,15 +83,15 @@ def setting_fixed(s: Snapshot) -> Iterator[Found]:
     why="nothing can be changed in it as it is",
     source="the API's model; UG upgrading-environment",
 )
-def environment_status(s: Snapshot) -> Iterator[Found]:
+def environment_status(s: Snapshot, existing: Any) -> Iterator[Found]:
     """An environment that exists is AVAILABLE, or rolled back and usable."""
-    if s.environment is None:
+    if not existing:
         return
-    status = s.environment["Status"]
+    status = existing["Status"]
     if status in limits.BUSY:
         yield Found(s.name, f"it is {status}", "wait until it is AVAILABLE", severity="warning")
     elif status not in limits.STEADY:
-        error = (s.environment.get("LastUpdate") or {}).get("Error") or {}
+        error = (existing.get("LastUpdate") or {}).get("Error") or {}
         reason = f" ({error['ErrorMessage'].rstrip('.')})" if error.get("ErrorMessage") else ""
         yield Found(s.name, f"it is {status}{reason}", "delete it, or choose another name")
 
@@ -117,10 +117,10 @@ def name_in_stack(s: Snapshot, claiming_stack: Any) -> Iterator[Found]:
 
 
 @rule("quota-environments", ENVIRONMENT, why="MWAA creates no more", source="UG mwaa-quotas")
-def quota_environments(s: Snapshot, environments: Any, quotas: Any) -> Iterator[Found]:
+def quota_environments(s: Snapshot, existing: Any, environments: Any, quotas: Any) -> Iterator[Found]:
     """The account may have one environment more in this region."""
     most = _quota(quotas, "environments", limits.QUOTA_ENVIRONMENTS)
-    if s.environment is None and len(environments) >= most:
+    if not existing and len(environments) >= most:
         yield Found(
             s.region,
             f"there are {len(environments)} environments, and the quota is {most}",
@@ -247,9 +247,9 @@ def version_ended(s: Snapshot) -> Iterator[Found]:
 
 
 @rule("version-path", ENVIRONMENT, why="MWAA refuses the change", source="UG upgrading-environment")
-def version_path(s: Snapshot) -> Iterator[Found]:
+def version_path(s: Snapshot, existing: Any) -> Iterator[Found]:
     """An environment that exists can be brought to the version in place."""
-    now = (s.environment or {}).get("AirflowVersion")
+    now = existing.get("AirflowVersion")
     no_way = _versions.in_place(now, s.version) if now else None
     if no_way:
         yield Found("airflow_version", *no_way)
@@ -426,9 +426,9 @@ def log_group_retention(s: Snapshot, log_groups: Any) -> Iterator[Found]:
     source="UG t-create-update-environment; verify_env",
     severity="warning",
 )
-def log_groups(s: Snapshot, log_groups: Any) -> Iterator[Found]:
+def log_groups(s: Snapshot, existing: Any, log_groups: Any) -> Iterator[Found]:
     """An environment that exists has a log group for each log that it writes."""
-    if s.environment is None or s.environment["Status"] not in limits.STEADY:
+    if not existing or existing["Status"] not in limits.STEADY:
         return
     enabled = [name for name, log in (s["logging_configuration"] or {}).items() if log.get("enabled")]
     missing = [

@@ -304,7 +304,7 @@ def endpoint_security_group(
         if theirs and not _lets_in(theirs, HTTPS, mine, subnets):
             yield Found(
                 endpoint["VpcEndpointId"],
-                f"the security groups of the endpoint of {_service(endpoint, s)} do not let the environment in on port 443",
+                f"the groups of the endpoint of {_service(endpoint, s)} do not let the environment in on port 443",
                 f"allow TCP 443 from {', '.join(sorted(mine))} in {_ids(theirs, 'GroupId')}",
             )
 
