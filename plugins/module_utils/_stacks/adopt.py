@@ -110,7 +110,7 @@ class Stack:
 
     name: str
     template: dict[str, Any]
-    logical_ids: dict[str, str]  # by physical id
+    logical_ids: dict[tuple[str, str], str]  # by type and physical id: a role may be named as a bucket
 
     @classmethod
     def read(cls, cfn: Any, name: str) -> Stack:
@@ -137,7 +137,7 @@ class Stack:
                     " (migration_base_stack)"
                 ) from None
         logical_ids = {
-            row["PhysicalResourceId"]: row["LogicalResourceId"]
+            (row["ResourceType"], row["PhysicalResourceId"]): row["LogicalResourceId"]
             for row in rows
             if row.get("PhysicalResourceId") and row.get("ResourceStatus") not in GONE
         }
@@ -796,8 +796,8 @@ def _take_in(template: dict[str, Any], own: Stack, found: Iterable[Found], accou
     """
     resources, imports = template["Resources"], []
     for one in found:
-        if one.id in own.logical_ids:
-            one.stack, one.logical_id = own.name, own.logical_ids[one.id]
+        if (one.type, one.id) in own.logical_ids:
+            one.stack, one.logical_id = own.name, own.logical_ids[one.type, one.id]
     for one in found:
         if one.stack is not None or (one.account and one.account != account):
             continue
