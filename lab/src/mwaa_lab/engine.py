@@ -40,13 +40,13 @@ class EngineError(Exception):
 
 
 @functools.cache
-def _client(endpoint: str, service: str, account: str, region: str) -> Any:
+def _client(endpoint: str, service: str, account: str, region: str, role: str) -> Any:
     # Kept, because making one costs more than most calls; clients may be shared between threads.
     return boto3.session.Session().client(
         service,
         endpoint_url=endpoint,
         region_name=region,
-        aws_access_key_id=f"{SERVICE_KEY_PREFIX}{account}",
+        aws_access_key_id=f"{SERVICE_KEY_PREFIX}{account}" + (f"-{role}" if role else ""),
         aws_secret_access_key="lab",
         config=Config(
             s3={"addressing_style": "path"},
@@ -67,18 +67,22 @@ class AwsAccess:
 
     endpoint: str
 
-    def client(self, service: str, *, account: str, region: str) -> Any:
-        """A boto3 client that acts as the MWAA service (principal ``airflow.amazonaws.com``) in that account."""
-        return _client(self.endpoint, service, account, region)
+    def client(self, service: str, *, account: str, region: str, role: str = "") -> Any:
+        """A boto3 client that acts as the MWAA service (principal ``airflow.amazonaws.com``) in that account.
+
+        ``role``: in the name of this execution role, whose policies then count where IAM is enforced.
+        """
+        return _client(self.endpoint, service, account, region, role)
 
     def s3(self, env: EnvSpec) -> Any:
-        return self.client("s3", account=env["account"], region=env["region"])
+        return self._in_role("s3", env)
 
     def logs(self, env: EnvSpec) -> Any:
-        return self.client("logs", account=env["account"], region=env["region"])
+        return self._in_role("logs", env)
 
-    def kms(self, env: EnvSpec) -> Any:
-        return self.client("kms", account=env["account"], region=env["region"])
+    def _in_role(self, service: str, env: EnvSpec) -> Any:
+        role = env["ExecutionRoleArn"].rpartition("/")[2]
+        return self.client(service, account=env["account"], region=env["region"], role=role)
 
     def environ(self, env: EnvSpec) -> dict[str, str]:
         """Environment variables that give a process the environment's execution role and nothing beyond the lab."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import json
 import logging
 import re
@@ -22,7 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from mwaa_lab.aws import hooks, model, rules
+from mwaa_lab.aws import hooks, iam, model, permissions, rules
 from mwaa_lab.aws.faults import Faults, Rule
 from mwaa_lab.aws.journal import Call, Journal, names, operation_of
 from mwaa_lab.aws.model import ApiError
@@ -62,14 +63,16 @@ class Identity:
         self.key, self.region, self.signing_name = found.groups() if found else (older, "", "s3")
         self.caller = "user"
         self.account_key = self.key
+        self.role = ""
         if self.key.startswith(SERVICE_KEY_PREFIX):
+            # MWAA itself; with a role's name, what it does in an environment's execution role.
             self.caller = "service"
-            self.account_key = self.key[len(SERVICE_KEY_PREFIX) :]
-            self.principal = "airflow.amazonaws.com"
+            self.account_key, _, self.role = self.key[len(SERVICE_KEY_PREFIX) :].partition("-")
+            self.principal = _assumed(self.account_key, self.role) if self.role else "airflow.amazonaws.com"
         elif self.key.startswith(ROLE_KEY_PREFIX):
             self.caller = "environment"
-            self.account_key, _, role = self.key[len(ROLE_KEY_PREFIX) :].partition("-")
-            self.principal = f"arn:aws:sts::{self.account_key}:assumed-role/{role}/AmazonMWAA-airflow"
+            self.account_key, _, self.role = self.key[len(ROLE_KEY_PREFIX) :].partition("-")
+            self.principal = _assumed(self.account_key, self.role)
         else:
             self.principal = hooks.principal(self.key) if self.key else "anonymous"
 
@@ -79,6 +82,10 @@ class Identity:
             return headers
         old, new = f"Credential={self.key}/".encode(), f"Credential={self.account_key}/".encode()
         return [(key, value.replace(old, new) if key.lower() == b"authorization" else value) for key, value in headers]
+
+
+def _assumed(account: str, role: str) -> str:
+    return f"arn:aws:sts::{account}:assumed-role/{role}/AmazonMWAA-airflow"
 
 
 class Front:
@@ -92,6 +99,7 @@ class Front:
         faults: Faults,
         pool: Executor,
         rates: Rates,
+        authority: iam.Authority,
         inside: bool = False,
     ) -> None:
         self._inside = inside
@@ -101,6 +109,7 @@ class Front:
         self._faults = faults
         self._pool = pool
         self._rates = rates
+        self._authority = authority
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" and self._inside:
@@ -138,6 +147,22 @@ class Front:
         )
         call.keys = names(operation, call.service, labels, headers, body)
         call.classify()
+        account = hooks.stand(who.account_key, who.region or "us-east-1")
+        request = permissions.Request(
+            who.signing_name,
+            operation,
+            scope["method"],
+            scope["path"],
+            headers,
+            query,
+            body,
+            account,
+            who.region or "us-east-1",
+        )
+        caller = iam.Caller(
+            who.key, account, request.region, who.role, unbound=who.caller == "service" and not who.role
+        )
+        call.needs = _needs(request)
 
         def note(answer: Answer) -> None:
             seconds = time.monotonic() - clock
@@ -145,7 +170,7 @@ class Front:
 
         answer = Answer(send, note, scope["method"])
         try:
-            await self._answer(call, who, labels, query, headers, body, scope, receive, answer)
+            await self._answer(call, who, caller, request, labels, scope, receive, answer)
         except Gone:
             answer.error = answer.error or "(connection dropped)"
         except Exception as error:  # the lab goes on whatever one request brings
@@ -161,16 +186,20 @@ class Front:
         self,
         call: Call,
         who: Identity,
+        caller: iam.Caller,
+        request: permissions.Request,
         labels: dict[str, str],
-        query: dict[str, list[str]],
-        headers: dict[str, str],
-        body: bytes,
         scope: MutableMapping[str, Any],
         receive: Receive,
         answer: Answer,
     ) -> None:
+        headers = request.headers
         rule = self._faults.take(call)
-        fault = self._expired(call, who, headers) or rules.refuse(call, headers, body)
+        fault = (
+            self._expired(call, who, headers)
+            or self._unauthorized(call, caller, headers)
+            or rules.refuse(call, headers, request.body)
+        )
         if fault is None and call.caller == "user":
             fault = self._rates.refuse(call, who.account_key)
         if call.operation in _STREAMED and (
@@ -190,8 +219,10 @@ class Front:
         if fault is not None:
             await respond_error(answer.send, call, headers, fault)
         elif call.service == "mwaa":
-            await self._mwaa(call, who, labels, query, headers, body, answer)
+            await self._mwaa(call, who, caller, request, labels, answer)
         else:
+            if call.service == "cloudformation":
+                iam.ACTING.set(_actor(call, caller, request))
             await self._ministack(scope, receive, answer.send)
         if rule is not None and rule.after and rule.answers:
             answer.swallow = False
@@ -205,34 +236,59 @@ class Front:
     def _expired(call: Call, who: Identity, headers: dict[str, str]) -> ApiError | None:
         return expired(call, headers) if hooks.expired(who.key) else None
 
+    def _unauthorized(self, call: Call, caller: iam.Caller, headers: dict[str, str]) -> ApiError | None:
+        if self._authority.enforced and not caller.key:
+            code = "AccessDenied" if call.service == "s3" else "MissingAuthenticationToken"
+            return ApiError(403, code, "Missing Authentication Token" if code[0] == "M" else "Access Denied")
+        try:
+            self._authority.demand(caller, call.needs)
+        except iam.Denied as denied:
+            return iam.refusal(call, headers, denied)
+        except ApiError as nobody:
+            return iam.unknown(call, headers, nobody)
+        return None
+
     async def _mwaa(
         self,
         call: Call,
         who: Identity,
+        caller: iam.Caller,
+        request: permissions.Request,
         labels: dict[str, str],
-        query: dict[str, list[str]],
-        headers: dict[str, str],
-        body: bytes,
         answer: Answer,
     ) -> None:
         service = model.service_model("airflow")
         if service is None or call.operation not in service.operation_names:
-            await respond_error(answer.send, call, headers, ApiError(404, "UnknownOperationException", ""))
+            await respond_error(answer.send, call, request.headers, ApiError(404, "UnknownOperationException", ""))
             return
-        account = hooks.account(who.account_key)
-        region = who.region or "us-east-1"
 
         def permitted(action: str, resource: str) -> bool | None:
-            return hooks.permitted(who.key, action, resource) if call.caller == "user" else None
+            need = permissions.Need(action, resource)
+            may = self._authority.permitted(caller, need)
+            if may is not False or not call.needs:
+                call.needs = [need]
+            return may
 
         def work() -> dict[str, Any]:
-            values = model.parse_input(service.operation_model(call.operation), labels, query, body)
-            return self._control.handle(call.operation, values, account, region, who.principal, self._inside, permitted)
+            values = model.parse_input(service.operation_model(call.operation), labels, request.query, request.body)
+            more = []
+            if call.operation == "CreateEnvironment":
+                more = permissions.dry_run(values, request.account, request.region)
+            elif call.operation == "UpdateEnvironment":
+                more = permissions.update(values)
+            call.needs = [*call.needs, *more]
+            self._authority.demand(caller, more)
+            return self._control.handle(
+                call.operation, values, request.account, request.region, who.principal, self._inside, permitted
+            )
 
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            here = contextvars.copy_context()  # whose account it is, for what is looked up
+            result = await asyncio.get_running_loop().run_in_executor(self._pool, here.run, work)
+        except iam.Denied as denied:
+            await respond_error(answer.send, call, request.headers, iam.refusal(call, request.headers, denied))
         except ApiError as error:
-            await respond_error(answer.send, call, headers, error)
+            await respond_error(answer.send, call, request.headers, error)
         else:
             await respond(answer.send, 200, json.dumps(result).encode(), "application/json")
 
@@ -269,12 +325,15 @@ class Front:
             return {"expired": hooks.expire_sessions()}
         if what[0] == "POST" and (named := re.fullmatch(r"/_lab/environments/([^/]+)/hold", what[1])):
             return self._control.hold(environment=named[1], **(given or {}))
+        if what in (("GET", "/_lab/iam"), ("POST", "/_lab/iam")):
+            return self._authority.configure(given or {})
         if what == ("POST", "/_lab/as-of"):
             return self._control.stand_on((given or {}).get("day"))
         if what == ("POST", "/_lab/reset"):
             self._faults.replace([])
             self._control.stand_on(None)
             self._control.release()
+            self._authority.reset()
             self._rates.forget()
             self._control.forget_throttling()
             try:
@@ -282,6 +341,25 @@ class Front:
             except ValueError:  # an engine with nothing to set
                 return {}
         raise KeyError(what)
+
+
+def _needs(request: permissions.Request) -> list[permissions.Need]:
+    try:
+        return permissions.of(request)
+    except Exception as error:  # a request that nobody can read is refused by the service, not by us
+        log.error("%s %s: %s", request.service, request.operation, type(error).__name__, exc_info=error)
+        return [permissions.Need(f"{hooks.iam_namespace(request.service)}:{request.operation}")]
+
+
+def _actor(call: Call, caller: iam.Caller, request: permissions.Request) -> iam.Actor:
+    """Whom CloudFormation acts for: the role that the stack has or is given, else its caller."""
+    role = request.value("RoleARN") or hooks.stack_role(request.value("StackName"))
+    via = "cloudformation.amazonaws.com"
+    if not role:
+        return iam.Actor(dataclasses.replace(caller, called_via=via), call.principal)
+    name, session = role.rpartition("/")[2], "AWSCloudFormation"
+    arn = f"arn:aws:sts::{caller.account}:assumed-role/{name}/{session}"
+    return iam.Actor(iam.Caller("", caller.account, caller.region, name, session), arn)
 
 
 def _described(control: ControlPlane, environment: Environment) -> dict[str, Any]:

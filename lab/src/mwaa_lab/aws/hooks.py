@@ -9,10 +9,10 @@ ministack ends in one sentence and not in a strange failure later.
 
 from __future__ import annotations
 
-import fnmatch
 import importlib
 import importlib.metadata
 import json
+import re
 import time
 from typing import Any
 
@@ -23,6 +23,7 @@ _NAMES = {
     "ministack.core.responses": (
         "get_account_id",
         "get_region",
+        "set_request_region",
         "set_request_account_id",
         "error_response_json",
         "_account_from_sts_session",
@@ -30,20 +31,41 @@ _NAMES = {
     "ministack.core.iam_evaluator": ("find_iam_access_key_account", "_gather_role_policies", "_gather_user_policies"),
     "ministack.services.iam": ("_access_keys", "_roles", "_policies"),
     "ministack.services.sts": ("_sessions",),
-    "ministack.services.secretsmanager": ("_secrets", "_create_secret", "_filter_secret_names", "error_response_json"),
+    "ministack.services.secretsmanager": (
+        "_secrets",
+        "_resolve",
+        "_create_secret",
+        "_filter_secret_names",
+        "error_response_json",
+    ),
     "ministack.services.ec2": (
         "_ACTION_MAP",
+        "_VPCE_GATEWAY_SERVICES",
+        "_VPCE_INTERFACE_SERVICES",
         "_addresses",
+        "_aws_pl_id_from_name",
+        "_describe_instances",
+        "_error",
+        "_instances",
         "_internet_gateways",
         "_nat_gateways",
+        "_network_acls",
+        "_network_interfaces",
+        "_now_ts",
+        "_p",
+        "_parse_filters",
+        "_parse_member_list",
+        "_parse_tag_specs",
         "_route_tables",
         "_security_groups",
         "_sg_rule_id",
         "_subnets",
+        "_tag_set_xml",
         "_tags",
         "_vpc_endpoints",
         "_vpcs",
         "_vpn_gateways",
+        "_xml",
     ),
     "ministack.services.kms": ("_keys",),
     "ministack.services.s3": (
@@ -79,7 +101,7 @@ _NAMES = {
         "_tag_map",
         "_with_stack_tags",
     ),
-    "ministack.services.cloudformation.stacks": ("_runs_on_worker_thread",),
+    "ministack.services.cloudformation.stacks": ("_runs_on_worker_thread", "_resolve_dynamic_references"),
     "ministack.services.cloudformation.changesets": (
         "_IMPORT_LOOKUPS",
         "_IMPORT_NOT_FOUND",
@@ -144,33 +166,241 @@ def principal(access_key: str) -> str:
     return f"arn:aws:iam::{owner}:root"
 
 
-def permitted(access_key: str, action: str, resource: str) -> bool | None:
-    """Whether the policies of whoever owns an access key allow a call into an environment.
+# --- who has which permissions, and what a request needs --------------------------------------------------------------
 
-    None: they say nothing of such calls, and the lab enforces no IAM. Conditions are not looked at.
+
+def stand(access_key: str, region: str) -> str:
+    """Let what ministack keeps be looked up as in a call with this key, in this task. :return: its account."""
+    from ministack.core import responses
+
+    responses.set_request_region(region)
+    return account(access_key)
+
+
+def caller(access_key: str, owner: str) -> Any:
+    """ministack's PrincipalInfo of who owns an access key, or its AuthError (``code``, ``message``)."""
+    from ministack.core import iam_evaluator
+
+    return iam_evaluator.resolve_principal(access_key, owner)
+
+
+def role(owner: str, name: str, session: str) -> Any:
+    """The PrincipalInfo of a role of the account, assumed by a service."""
+    from ministack.core import iam_evaluator as evaluator
+    from ministack.services import iam
+
+    return evaluator.PrincipalInfo(
+        arn=f"arn:aws:sts::{owner}:assumed-role/{name}/{session}",
+        type="AssumedRole",
+        account=owner,
+        policies=evaluator._gather_role_policies(name, owner),
+        limits=evaluator._permissions_boundary(iam._roles, name, owner),
+    )
+
+
+def decide(who: Any, action: str, resource: str, context: dict[str, Any], region: str) -> Any:
+    """ministack's EvalResult (``decision`` Allow, Deny or ImplicitDeny, ``resource_policy_arn``) of one action.
+
+    With the policies of the caller and of the bucket, key, secret or role that it is about, and the grants of keys.
     """
-    from ministack.core import iam_evaluator as iam
+    from ministack.core import iam_evaluator as evaluator
+    from ministack.services import iam
+    from ministack.services.tagging import resource_tags
 
-    arn = principal(access_key).split(":")
-    kind, _, name = arn[5].partition("/")
-    if kind == "user":
-        policies = iam._gather_user_policies(name, arn[4])
-    elif kind == "assumed-role":
-        policies = iam._gather_role_policies(name.partition("/")[0], arn[4])
-    else:
-        return None
-    statements = [statement for policy in policies for statement in policy]
-    if not any(_covers(statement.actions, named) for statement in statements for named in _INTO_ENVIRONMENTS):
-        return None
-    hits = [one.effect for one in statements if _covers(one.actions, action) and _covers(one.resources, resource)]
-    return "Allow" in hits and "Deny" not in hits
+    service = action.partition(":")[0]
+    known = {"aws:tagkeys": None, **context}
+    if evaluator._names_condition_key(who.policies, "aws:resourcetag/"):
+        for name, value in (resource_tags(resource) or {}).items():
+            known.setdefault(f"aws:resourcetag/{name}".lower(), value)
+    asked = evaluator.EvalContext(
+        principal_arn=who.arn,
+        principal_type=who.type,
+        principal_account=who.account,
+        action=action,
+        resource_arn=resource,
+        region=region,
+        source_ip="127.0.0.1",
+        secure_transport=True,  # the lab's endpoint stands for one over TLS
+        service_context=known,
+        principal_keys=who.keys,
+    )
+    result = evaluator.evaluate(asked, who.policies, *who.limits)
+    own = evaluator._resource_policy(service, resource)
+    if action == "sts:AssumeRole" and (found := iam._roles.get(resource.rpartition("/")[2])):
+        # A role's trust names no resource: the role is it.
+        trust = json.loads(found["AssumeRolePolicyDocument"])
+        statements = trust.get("Statement") or []
+        statements = [statements] if isinstance(statements, dict) else statements
+        own = {"Statement": [{"Resource": "*", **statement} for statement in statements]}, who.account
+    if own is not None:
+        result = evaluator.combine_resource_policy(
+            result, asked, *own, required=service in ("kms", "sts"), limits=tuple(who.limits)
+        )
+    if service == "kms" and result.decision == "ImplicitDeny" and _granted(who.arn, action, resource, context):
+        result.decision = "Allow"
+    return result
 
 
-_INTO_ENVIRONMENTS = ("airflow:InvokeRestApi", "airflow:CreateWebLoginToken", "airflow:CreateCliToken")
+def _granted(principal: str, action: str, key: str, context: dict[str, Any]) -> bool:
+    from ministack.services import kms
+
+    role_of = re.match(r"arn:aws:sts::(\d+):assumed-role/([^/]+)/", principal)
+    for grant in kms._grants.values():
+        grantee = str(grant["GranteePrincipal"])
+        same = grantee == principal or (
+            role_of is not None
+            and grantee.startswith(f"arn:aws:iam::{role_of[1]}:role/")
+            and grantee.rpartition("/")[2] == role_of[2]
+        )
+        if not same or grant["KeyId"] != key or action.partition(":")[2] not in grant["Operations"]:
+            continue
+        constraints = grant.get("Constraints") or {}
+        wanted: dict[str, str] = next(iter(constraints.values()), {})
+        given = {name: context.get(f"kms:encryptioncontext:{name}".lower()) for name in wanted}
+        if given != wanted:
+            continue
+        names = {str(name) for name in context.get("kms:encryptioncontextkeys") or []}
+        if "EncryptionContextEquals" not in constraints or names == set(wanted):
+            return True
+    return False
 
 
-def _covers(patterns: list[str], value: str) -> bool:
-    return any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns)
+def iam_namespace(service: str) -> str:
+    """What the actions of a service begin with, by the name that it is signed for."""
+    from ministack.core import iam_actions
+
+    return iam_actions.SERVICE_TO_IAM_NAMESPACE.get(service, service)
+
+
+def s3_needs(
+    method: str, path: str, headers: dict[str, str], query: dict[str, list[str]], body: bytes
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """Actions, resources and condition keys of an S3 request."""
+    from ministack.core import iam_actions
+
+    name = iam_actions._s3_action(method, path, query)
+    if name is None:
+        return []
+    action = f"s3:{name}"
+    resource = iam_actions.extract_resource_arn("s3", method, path, headers, body, query, "", "")
+    context = iam_actions.s3_service_context(action, query, path, headers)
+    more = iam_actions.s3_additional_checks(method, path, headers, body, query)
+    lower = {key.lower(): value for key, value in context.items()}
+    return [(action, resource, lower), *((other, arn, {}) for other, arn in more)]
+
+
+def s3_key(action: str, resource: str, headers: dict[str, str]) -> str:
+    """ARN of the customer's key that an object is, or will be, encrypted with; empty: S3's own."""
+    from ministack.services import s3
+
+    bucket, _, name = resource.rpartition(":::")[2].partition("/")
+    header = "x-amz-server-side-encryption-aws-kms-key-id"
+    found = ""
+    if action == "s3:PutObject":
+        found = headers.get(header) or s3._bucket_default_sse_headers(bucket).get(header, "")
+    elif action in ("s3:GetObject", "s3:GetObjectVersion"):
+        record = ((s3._buckets.get(bucket) or {}).get("objects") or {}).get(name)
+        default = s3._bucket_default_sse_headers(bucket)
+        found = {**default, **s3._stored_sse_headers(record)}.get(header, "") if record else ""
+    return kms_key(found)
+
+
+def tag_context(service: str, action: str, body: bytes, form: dict[str, list[str]]) -> dict[str, Any]:
+    """aws:RequestTag/… and aws:TagKeys of a request."""
+    from ministack.core import iam_actions
+
+    found = iam_actions.request_tag_context(service, action, body, form)
+    return {key.lower(): value for key, value in found.items()}
+
+
+def role_arn(name: str) -> str | None:
+    """ARN of a role that exists, with its path."""
+    from ministack.services import iam
+
+    found = iam._roles.get(name)
+    return str(found["Arn"]) if found else None
+
+
+def kms_key(named: str, ciphertext: str = "") -> str:
+    """ARN of a key by id, ARN or alias, or by what it encrypted; empty: there is none."""
+    from ministack.core import iam_actions
+    from ministack.services import kms
+
+    found = kms._resolve_key(named or iam_actions._kms_key_id_from_ciphertext(ciphertext))
+    return str(found["Arn"]) if found else ""
+
+
+def secret_arn(named: str) -> str:
+    from ministack.services import secretsmanager
+
+    found = secretsmanager._resolve(named)[1]
+    return str(found["ARN"]) if found else ""
+
+
+def secret_key(named: str) -> str:
+    """The key that a secret names as its own."""
+    from ministack.services import secretsmanager
+
+    found = secretsmanager._resolve(named)[1]
+    return str((found or {}).get("KmsKeyId") or "")
+
+
+def _stack(named: str) -> dict[str, Any]:
+    from ministack.services.cloudformation import handlers
+
+    return handlers._resolve_stack(named) or {}
+
+
+def stack_arn(named: str) -> str:
+    return str(_stack(named).get("StackId") or "")
+
+
+def stack_role(named: str) -> str:
+    """The role that CloudFormation acts in, for a stack that has one."""
+    return str(_stack(named).get("_role") or "")
+
+
+def stack_of_change_set(arn: str) -> str:
+    from ministack.services import cloudformation
+
+    return str((cloudformation._change_sets.get(arn) or {}).get("StackId") or "")
+
+
+def stack_resources(named: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Type, physical id and properties of what a stack holds."""
+    found = (_stack(named).get("_resources") or {}).values()
+    return [(it["ResourceType"], it.get("PhysicalResourceId") or "", it.get("Properties") or {}) for it in found]
+
+
+def vpcs_of(subnets: list[str]) -> list[str]:
+    from ministack.services import ec2
+
+    found = [ec2._subnets.get(one) for one in subnets]
+    return list(dict.fromkeys(str(one["VpcId"]) for one in found if one))
+
+
+def name_service_linked_role() -> None:
+    """Give MWAA's service-linked role the name that it has at AWS."""
+    from ministack.services import iam
+
+    def rename(text: Any) -> Any:
+        return text.replace(b"AWSServiceRoleForAirflow", b"AWSServiceRoleForAmazonMWAA")
+
+    original = iam._create_service_linked_role
+
+    def create(parameters: Any) -> Any:
+        if "airflow.amazonaws.com" not in str(parameters.get("AWSServiceName")):
+            return original(parameters)
+        if "AWSServiceRoleForAmazonMWAA" in iam._roles:
+            words = "Service role name AWSServiceRoleForAmazonMWAA has been taken in this account"
+            return iam._error(400, "InvalidInput", words, ns="iam")
+        status, headers, body = original(parameters)
+        made = iam._roles.pop("AWSServiceRoleForAirflow")
+        name = "AWSServiceRoleForAmazonMWAA"
+        iam._roles[name] = {**made, "RoleName": name, "Arn": made["Arn"].rpartition("/")[0] + "/" + name}
+        return status, headers, rename(body)
+
+    iam._IAM_HANDLERS["CreateServiceLinkedRole"] = create
 
 
 _over: set[str] = set()

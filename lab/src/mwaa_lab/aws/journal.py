@@ -100,6 +100,8 @@ class Call:
     access: str = ""
     inside: bool = False
     """Came in from inside the VPC."""
+    needs: list[Any] = field(default_factory=list)
+    """``permissions.Need``: the IAM actions that it took."""
 
     def classify(self) -> None:
         """Set ``access``: read when nothing can be different afterwards, else write."""
@@ -148,6 +150,16 @@ def names(operation: str, service: str, labels: dict[str, str], headers: dict[st
     return found
 
 
+def _actions(needs: list[Any]) -> dict[str, list[str]]:
+    """IAM action to the resources that it was needed on."""
+    found: dict[str, list[str]] = {}
+    for need in needs:
+        resources = found.setdefault(need.action, [])
+        if need.resource not in resources:
+            resources.append(need.resource)
+    return found
+
+
 def _plain(member: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", member).lower()
 
@@ -192,6 +204,7 @@ class Journal:
             "region": call.region,
             "inside": call.inside,
             "keys": call.keys,
+            "action": _actions(call.needs),
             "status": status,
             "error": error,
             "seconds": round(seconds, 3),

@@ -327,6 +327,10 @@ class ControlPlane:
 
     def _create(self, environment: Environment) -> None:
         try:
+            # An account gets it with its first environment.
+            iam = self._aws.client("iam", account=environment.account, region=environment.region)
+            with contextlib.suppress(botocore.exceptions.ClientError):  # it is there
+                iam.create_service_linked_role(AWSServiceName="airflow.amazonaws.com")
             self._make_log_groups(environment)
             self.engine.create(environment.spec())
         except Exception as error:  # noqa: BLE001 - whatever an engine raises is a failed creation
@@ -511,7 +515,7 @@ class ControlPlane:
             _check_key(client("kms"), values["KmsKey"])
 
     def _make_log_groups(self, environment: Environment) -> None:
-        logs = self._aws.logs(environment.spec())
+        logs = self._aws.client("logs", account=environment.account, region=environment.region)
         for module in environment.shown["LoggingConfiguration"].values():
             if module["Enabled"]:
                 with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):

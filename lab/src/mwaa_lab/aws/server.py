@@ -39,6 +39,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=("stub", "airflow"), default="stub")
     parser.add_argument("--account", default="000000000000", help="account of access keys that name none")
     parser.add_argument("--as-of", type=datetime.date.fromisoformat, help="the day whose versions AWS offers (today)")
+    parser.add_argument("--enforce-iam", action="store_true", help="hold callers to their policies")
     parser.add_argument("--log-level", default="WARNING")
     options = parser.parse_args(argv)
     options.inside_http_port = options.inside_http_port or free_port()
@@ -116,6 +117,7 @@ async def serve(options: argparse.Namespace) -> None:
     from mwaa_lab.aws import cloudformation, ec2, hooks
     from mwaa_lab.aws.faults import Faults
     from mwaa_lab.aws.front import Front
+    from mwaa_lab.aws.iam import Authority
     from mwaa_lab.aws.journal import Journal
     from mwaa_lab.aws.mwaa import ControlPlane
     from mwaa_lab.aws.rates import Rates
@@ -126,6 +128,7 @@ async def serve(options: argparse.Namespace) -> None:
     hooks.check()
     hooks.limit_log_events()
     hooks.strict_secrets()
+    hooks.name_service_linked_role()
     folder = options.dir / "aws"
     folder.mkdir(parents=True, exist_ok=True)
     certificates = make_certificates(folder)
@@ -137,10 +140,12 @@ async def serve(options: argparse.Namespace) -> None:
     cloudformation.install(control)
     ec2.install()
     journal, faults, rates = Journal(options.dir / "journal.jsonl"), Faults(), Rates()
+    authority = Authority(journal, options.enforce_iam)
+    authority.guard_stacks()
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=128, thread_name_prefix="lab")
     # hypercorn types ASGI more narrowly than the protocol is.
     fronts: list[Any] = [
-        Front(hooks.application(), control, journal, faults, pool, rates, inside) for inside in (False, True)
+        Front(hooks.application(), control, journal, faults, pool, rates, authority, inside) for inside in (False, True)
     ]
     webs: list[Any] = [WebServer(control, journal, faults, pool, inside) for inside in (False, True)]
     _remember_connections()
