@@ -134,6 +134,21 @@ options:
         and a change of its Airflow version up to two hours.
     type: int
     default: 9000
+  lock:
+    description:
+      - Take the lock of a migration before anything is written, and keep it while this lasts, so that two operators
+        do not work on its stacks at once. See M(mwaa.migration.migration_lock).
+    type: dict
+    suboptions:
+      environment:
+        description: The environment that is migrated into.
+        type: str
+        required: true
+      bundles:
+        description: Its bundles, each V(s3://bucket/prefix) or a folder. One whose bucket is yet to be made is left out.
+        type: list
+        elements: str
+        required: true
 extends_documentation_fragment:
   - mwaa.migration._attributes
   - mwaa.migration._attributes.aws
@@ -366,6 +381,8 @@ error:
 """
 
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import run_module
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import open_store
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks import change_set
 
 
@@ -400,13 +417,26 @@ def argument_spec():
         "detect_drift": {"type": "bool", "default": True},
         "allow_replacement": {"type": "bool", "default": False},
         "wait_timeout": {"type": "int", "default": 9000},
+        "lock": {
+            "type": "dict",
+            "options": {
+                "environment": {"type": "str", "required": True},
+                "bundles": {"type": "list", "elements": "str", "required": True},
+            },
+        },
     }
 
 
 def body(ctx):
     if ctx.params["state"] == "absent":
         return change_set.absent(ctx)
-    return change_set.present(ctx)
+    lock = ctx.params["lock"]
+    if lock is None or ctx.check_mode:
+        return change_set.present(ctx)
+    stores = [open_store(url, ctx.aws) for url in lock["bundles"]]
+    with held_in(stores, lock["environment"], some_to_come=True) as take:
+        take()
+        return change_set.present(ctx)
 
 
 def main():

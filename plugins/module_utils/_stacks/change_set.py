@@ -327,7 +327,7 @@ class Run:
                 continue
             physical = there.get("PhysicalResourceId") or ""
             values = [str(value) for value in one["resource_identifier"].values()]
-            if not any(value in physical for value in values):
+            if not {physical, *re.split(r"[|/:]", physical)} & set(values):
                 faults.add(
                     f"{one['logical_resource_id']} is {physical} in the stack already, and {'|'.join(values)} was to be"
                     " imported under this name: choose another logical_resource_id"
@@ -458,6 +458,7 @@ class Run:
         if described["Status"] != "FAILED":
             return described, made
         reason = described.get("StatusReason") or "CloudFormation gives no reason"
+        reason = stacks.validated(client, reason, ChangeSetName=described["ChangeSetId"]) or reason
         self._forget(described["StackId"], name)
         if any(words in reason for words in NO_CHANGES):
             return None, made
@@ -545,8 +546,7 @@ class Run:
         _without_empty(self.client, stacks.describe(self.client, stack_id), self.deadline)
 
     def _refused(self, exception: BaseException, kind: str) -> BaseException:
-        message = str(exception)
-        if error_code(exception) == "ValidationError" and re.search(r"is in \w+_IN_PROGRESS state", message):
+        if error_code(exception) == "ValidationError" and re.search(r"is in \w+_IN_PROGRESS state", str(exception)):
             return Overtaken()
         error = aws_error(exception, f"change stack {self.name}")
         error.message = self._explained(error.message, kind)
@@ -554,10 +554,11 @@ class Run:
 
     def _explained(self, reason: str, kind: str) -> str:
         if "already exists in stack" in reason:
-            return f"{reason}: a resource is in one stack at most; leave it out of resources_to_import"
+            return f"{reason}; a resource is in one stack at most: leave it out of resources_to_import"
         if kind == "IMPORT" and "cannot modify or add [Outputs]" in reason:
-            return f"{reason}: leave Outputs out of the import's template, an update adds them"
-        return reason
+            return f"{reason}; leave Outputs out of the import's template, an update adds them"
+        hint = stacks.advice(reason)
+        return f"{reason}; {hint}" if hint else reason
 
     # --- what is returned ----------------------------------------------------------------------------------------
 
@@ -681,9 +682,13 @@ def _delete(client: Any, stack_name: str, name: str) -> None:
 def _delete_stack(client: Any, stack: dict[str, Any], deadline: stacks.Deadline) -> None:
     name = stack["StackName"]
     events = stacks.Events(client, stack["StackId"])
-    with aws_errors(f"delete stack {name}, which is {stack['StackStatus']} and empty"):
-        events.skip()
-        client.delete_stack(StackName=stack["StackId"])
+    try:
+        with aws_errors(f"delete stack {name}, which is {stack['StackStatus']} and empty"):
+            events.skip()
+            client.delete_stack(StackName=stack["StackId"])
+    except MigrationError as error:
+        error.message += f"; {stacks.advice(error.message)}" if stacks.advice(error.message) else ""
+        raise
     ended = stacks.wait(client, stack, events, deadline, started=True)
     if ended is not None:
         raise stacks.failure(client, name, ended, events)

@@ -197,7 +197,7 @@ def wait(
 ) -> dict[str, Any] | None:
     """Wait until the operation on a stack has ended, showing its events; the stack then, None when it was deleted.
 
-    started: it was asked for just now: the status of before is not taken for its end.
+    started: it was asked for just now: the status of before is not taken for its end, which its events tell too.
     """
     name, identity = stack["StackName"], stack["StackId"]
     seen: dict[str, Any] = {"status": stack["StackStatus"], "begun": not started}
@@ -205,10 +205,9 @@ def wait(
 
     def probe() -> dict[str, Any] | None:
         try:
-            news = events.news()
-            for event in news:
-                tell(name, event)
             now = client.describe_stacks(StackName=identity)["Stacks"][0]
+            for event in events.news():
+                tell(name, event)
         except Exception as exception:
             if not is_aws_error(exception):
                 raise
@@ -221,11 +220,9 @@ def wait(
         if busy(now):
             seen["begun"] = True
             return None
-        if any(_is_stack(event) for event in news):
-            seen["begun"] = True
-        if seen["begun"] or deadline.clock.monotonic() - start >= NOTICE:
-            return now
-        return None
+        of_the_stack = [event["ResourceStatus"] for event in events.all if _is_stack(event)]
+        ended = seen["begun"] or of_the_stack[-1:] == [seen["status"]]
+        return now if ended or deadline.clock.monotonic() - start >= NOTICE else None
 
     def what() -> str:
         work = events.in_work()
@@ -281,11 +278,41 @@ def root_cause(client: Any, events: list[dict[str, Any]], depth: int = 3) -> dic
     return of_the_stack[0] if of_the_stack else None
 
 
+def validated(client: Any, reason: str, **where: str) -> str:
+    """What CloudFormation's own check before the deployment found, where `reason` only names the call that says it.
+
+    where: StackName or ChangeSetName, by its ARN. Empty where it cannot be had: the call is younger than the oldest
+    botocore that this runs with, and older policies do not allow it.
+    """
+    if "DescribeEvents" not in reason or not hasattr(client, "describe_events"):
+        return ""
+    try:
+        events = client.describe_events(Filters={"FailedEvents": True}, **where).get("OperationEvents") or []
+    except Exception as exception:
+        if not is_aws_error(exception):
+            raise
+        return ""
+    found: list[str] = []
+    for event in events:
+        why = event.get("ValidationStatusReason") or event.get("HookStatusReason") or event.get("ResourceStatusReason")
+        if not why or event.get("OperationId") != events[0].get("OperationId") or _CONSEQUENCE.search(why):
+            continue
+        place = f" {event['ValidationPath']}" if event.get("ValidationPath") else ""
+        what = f"{event['LogicalResourceId']} ({event.get('ResourceType', '')}){place}: "
+        found.append((what if event.get("LogicalResourceId") else "") + plain(why))
+    return "; ".join(dict.fromkeys(found))
+
+
 def _reason(event: dict[str, Any]) -> str:
     return event.get("ResourceStatusReason") or ""
 
 
 _HINTS = (
+    (
+        "TerminationProtection is enabled",
+        "take the protection off (aws cloudformation update-termination-protection --no-enable-termination-protection)"
+        " if it may go",
+    ),
     (
         "denied by stack policy",
         "the stack's own policy forbids it: change that policy (aws cloudformation set-stack-policy), or leave the"
@@ -301,18 +328,26 @@ _HINTS = (
 )
 
 
+def advice(reason: str) -> str:
+    """What to do about a reason that is known; nothing about others."""
+    return next((what for words, what in _HINTS if words in reason), "")
+
+
 def failure(client: Any, name: str, stack: dict[str, Any] | None, events: Events) -> MigrationError:
     """Why an operation failed and what to do: the first cause, the state that it left, the next step."""
     cause = root_cause(client, events.all)
     status = stack["StackStatus"] if stack else "deleted"
-    if cause is None:
+    found = validated(client, _reason(cause), StackName=events.stack_id) if cause else ""
+    if found:
+        reason, said = found, f"stack {name} failed: {found}"
+    elif cause is None:
         reason = plain((stack or {}).get("StackStatusReason") or "CloudFormation gives no reason")
         said = f"stack {name} failed: {reason}"
     else:
         reason = plain(_reason(cause))
         where = "" if _is_stack(cause) else f": {cause['LogicalResourceId']} ({cause['ResourceType']})"
         said = f"stack {name}{where} failed: {reason}"
-    hint = next((advice for words, advice in _HINTS if words in reason), "mend the cause and run again")
+    hint = advice(reason) or "mend the cause and run again"
     if status in _AFTER_FAILURE:
         said += f"; {_AFTER_FAILURE[status]} ({status}): {hint}"
     else:

@@ -150,7 +150,7 @@ def test_a_failure_names_its_first_cause_and_the_next_run_starts_anew(
     body = log_group(stack_name, 3)
     body["Resources"]["Bucket"] = bucket(taken)
     failed = ensure(template_body=body)
-    assert failed["failed"] and "Bucket (AWS::S3::Bucket) failed" in failed["msg"], failed
+    assert failed["failed"] and "Bucket (AWS::S3::Bucket) /Resources/Bucket: Resource of type" in failed["msg"]
     assert failed["stack"] == {"name": stack_name, "status": "ROLLBACK_COMPLETE"}
     made = ensure(template_body=log_group(stack_name, 3))
     assert made["changed"] and made["stack"]["status"] == "CREATE_COMPLETE"
