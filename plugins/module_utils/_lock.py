@@ -214,10 +214,19 @@ def held(store: Store, name: str, run: Run | None = None) -> Iterator[Lock]:
 
 
 @contextlib.contextmanager
-def held_in(stores: Iterable[Store], name: str) -> Iterator[Callable[[], None]]:
-    """held() in several bundles (those of one's sources): gives what takes them all."""
+def held_in(stores: Iterable[Store], name: str, *, some_to_come: bool = False) -> Iterator[Callable[[], None]]:
+    """held() in several bundles (those of one's sources): gives what takes them all.
+
+    some_to_come: a bundle whose bucket is yet to be made is nobody's.
+    """
+    locks = []
     with contextlib.ExitStack() as stack:
-        locks = [stack.enter_context(held(store, name)) for store in {store.url: store for store in stores}.values()]
+        for store in {store.url: store for store in stores}.values():
+            try:
+                locks.append(stack.enter_context(held(store, name)))
+            except MigrationError as error:
+                if not (some_to_come and error.code == "NoSuchBucket"):
+                    raise
 
         def take() -> None:
             for lock in locks:

@@ -145,7 +145,7 @@ options:
         type: str
         required: true
       bundles:
-        description: Its bundles, each V(s3://bucket/prefix) or a folder. One whose bucket is yet to be made is left out.
+        description: Its bundles, each V(s3://bucket/prefix) or a folder, without one whose bucket is yet to be made.
         type: list
         elements: str
         required: true

@@ -155,22 +155,6 @@ environment:
       type: str
       returned: always
       sample: analytics-environment
-import_template:
-  description: >-
-    The template that brings an environment which no stack owns into one, as it is now. RV(template) changes it
-    afterwards, as an import can change nothing. Null otherwise.
-  returned: success
-  type: dict
-resources_to_import:
-  description: What to import with RV(import_template), as M(mwaa.migration.cloudformation_change_set) takes it.
-  returned: success
-  type: list
-  elements: dict
-  sample:
-    - resource_type: AWS::MWAA::Environment
-      logical_resource_id: Environment
-      resource_identifier:
-        Name: analytics
 left_out:
   description:
     - The secret options of the bundles' sources that the environment does not get, because no bundle holds their

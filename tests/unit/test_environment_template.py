@@ -36,8 +36,8 @@ KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-5555555
 class Stacks:
     """CloudFormation with the base stack, and the stack that owns the environment."""
 
-    def __init__(self, exports: dict[str, str] | None = None, owner: str = "CREATE_COMPLETE"):
-        self.exports, self.owner = EXPORTS if exports is None else exports, owner
+    def __init__(self, exports: dict[str, str] | None = None, owner: str = "CREATE_COMPLETE", holder: str = ""):
+        self.exports, self.owner, self.holder = EXPORTS if exports is None else exports, owner, holder
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803
         if StackName == "demo-base" and self.exports:
@@ -49,6 +49,12 @@ class Stacks:
         if StackName == "demo-environment":
             return {"Stacks": [{"StackName": StackName, "StackStatus": self.owner}]}
         raise aws_failure("ValidationError", f"Stack with id {StackName} does not exist")
+
+    def describe_stack_resources(self, PhysicalResourceId: str) -> dict[str, Any]:  # noqa: N803
+        if not self.holder:
+            raise aws_failure("ValidationError", f"Stack for {PhysicalResourceId} does not exist")
+        row = {"ResourceType": "AWS::MWAA::Environment", "ResourceStatus": "IMPORT_COMPLETE", "StackName": self.holder}
+        return {"StackResources": [{**row, "PhysicalResourceId": PhysicalResourceId}]}
 
 
 @pytest.fixture
@@ -343,62 +349,34 @@ def test_secrets_manager_is_looked_at_first(make: Any) -> None:
 OWNED = {**EXISTING, "Tags": {"aws:cloudformation:stack-name": "demo-environment"}}
 
 
-def test_one_that_no_stack_owns_can_be_brought_in_as_it_is(make: Any, bundle: Any) -> None:
+def test_what_it_has_stays_and_its_secrets_need_references(make: Any, bundle: Any) -> None:
     bundle({"core.parallelism": "16"})
+    given = {**GIVEN, "bundle": "s3://b/x"}
+    assert "the option smtp.smtp_password looks secret" in make(given, EXISTING)["msg"]
     there = {**EXISTING, "AirflowConfigurationOptions": {"core.parallelism": "8", "core.other": "1"}}
-    given = {**GIVEN, "bundle": "s3://b/x", "tags": {"team": "b"}, "max_workers": 3}
     result = make(given, there)
     assert result["environment"] == {"status": "AVAILABLE", "stack": None}
-    resource = result["import_template"]["Resources"]["Environment"]
-    assert resource["DeletionPolicy"] == "RetainExceptOnCreate" and "Outputs" not in result["import_template"]
-    assert resource["Properties"] == {
-        "Name": "demo",
-        "AirflowVersion": "2.11.2",
-        "DagS3Path": "dags",
-        "EnvironmentClass": "mw1.small",
-        "MaxWorkers": 10,
-        "SourceBucketArn": "arn:aws:s3:::example-airflow",
-        "ExecutionRoleArn": EXISTING["ExecutionRoleArn"],
-        "NetworkConfiguration": EXISTING["NetworkConfiguration"],
-        "AirflowConfigurationOptions": there["AirflowConfigurationOptions"],
-        "Tags": {"team": "a"},
-    }
-    assert result["resources_to_import"] == [
-        {
-            "resource_type": "AWS::MWAA::Environment",
-            "logical_resource_id": "Environment",
-            "resource_identifier": {"Name": "demo"},
-        }
-    ]
-    changed = properties(result)
-    assert (changed["MaxWorkers"], changed["Tags"]) == (3, {"team": "b"})
-    assert changed["AirflowConfigurationOptions"]["core.other"] == "1"  # a migration adds
-    assert changed["AirflowConfigurationOptions"]["core.parallelism"] == "16"
-    assert faults_of_cfn_lint(result["import_template"]) == []
+    options = properties(result)["AirflowConfigurationOptions"]
+    assert (options["core.other"], options["core.parallelism"]) == ("1", "16")
 
 
-def test_a_secret_that_it_has_needs_a_reference_before_it_is_brought_in(make: Any, bundle: Any) -> None:
-    bundle({})
-    assert "the option smtp.smtp_password looks secret" in make({**GIVEN, "bundle": "s3://b/x"}, EXISTING)["msg"]
-    reference = {"smtp.smtp_password": "resolve:secretsmanager:smtp"}
-    result = make({**GIVEN, "bundle": "s3://b/x", "secret_references": reference}, EXISTING)
-    assert "AirflowConfigurationOptions" not in result["import_template"]["Resources"]["Environment"]["Properties"]
-    assert "CANARY" not in json.dumps(result)
+def test_the_stack_that_owns_it_is_known_without_its_tag(make: Any) -> None:
+    there = {**EXISTING, "AirflowConfigurationOptions": {}}
+    assert make(GIVEN, there, stacks=Stacks(holder="demo-environment"))["environment"]["stack"] == "demo-environment"
 
 
-def test_one_that_a_stack_owns_is_not_brought_in_again(make: Any, bundle: Any) -> None:
+def test_what_is_seen_of_a_stacks_own_secret_is_not_taken_for_an_option(make: Any, bundle: Any) -> None:
     bundle({})
     result = make({**GIVEN, "bundle": "s3://b/x"}, OWNED)
     assert result["environment"] == {"status": "AVAILABLE", "stack": "demo-environment"}
-    assert result["import_template"] is None and result["resources_to_import"] == []
-    # what GetEnvironment shows of a secret comes from the stack's own reference, and goes with it
     assert "smtp.smtp_password" not in properties(result)["AirflowConfigurationOptions"]
+    reference = {"smtp.smtp_password": "resolve:ssm:a"}
     left = make(
-        {**GIVEN, "bundle": "s3://b/x", "secret_references": {"smtp.smtp_password": "resolve:ssm:a"}},
+        {**GIVEN, "bundle": "s3://b/x", "secret_references": reference},
         OWNED,
         stacks=Stacks(owner="DELETE_COMPLETE"),
     )
-    assert left["environment"]["stack"] is None and left["import_template"]
+    assert left["environment"]["stack"] is None and "CANARY" not in json.dumps(left)
 
 
 @pytest.mark.parametrize("status", ["DELETING", "CREATE_FAILED", "UNAVAILABLE"])

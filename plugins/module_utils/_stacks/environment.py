@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults, MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
+    Faults,
+    MigrationError,
+    aws_error,
+    error_code,
+    is_aws_error,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment as mwaa
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import settings
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks import environment_template as templates
@@ -30,7 +36,7 @@ def made(ctx: Any) -> dict[str, Any]:
         there = None
     if there and there["Status"] in ("DELETING", "UNAVAILABLE", "CREATE_FAILED"):
         raise MigrationError(mwaa.no_way(there), environment=mwaa.brief(there))
-    stack = mwaa.owner(ctx, there) if there else None
+    stack = (mwaa.owner(ctx, there) or _holding(ctx.aws.client("cloudformation"), name)) if there else None
     wanted, brought = mwaa.asked(ctx, there)
     _complete(params, wanted)
     left_out = _options(ctx, wanted, brought, there, owned=stack is not None)
@@ -44,19 +50,27 @@ def made(ctx: Any) -> dict[str, Any]:
         deletion_policy=params["deletion_policy"],
         strategy=params["worker_replacement_strategy"],
     )
-    adoptable = there is not None and stack is None
-    identifier = {"resource_type": templates.TYPE, "logical_resource_id": templates.LOGICAL_ID}
     return {
         "changed": False,
         "template": template,
         "settings": {option: value for option, value in wanted.items() if option != OPTIONS},
         "environment": {"status": there["Status"], "stack": stack} if there else None,
-        "import_template": templates.import_template(there, wanted, deletion_policy=params["deletion_policy"])
-        if adoptable
-        else None,
-        "resources_to_import": [{**identifier, "resource_identifier": {"Name": name}}] if adoptable else [],
         "left_out": left_out,
     }
+
+
+def _holding(client: Any, name: str) -> str | None:
+    """The stack that holds the environment, asked of CloudFormation: whether an import tags it is not documented."""
+    try:
+        rows = client.describe_stack_resources(PhysicalResourceId=name)["StackResources"]
+    except Exception as exception:
+        if error_code(exception) == "ValidationError":  # no stack has it
+            return None
+        if not is_aws_error(exception):
+            raise
+        raise aws_error(exception, f"look for the stack of environment {name}") from exception
+    mine = [row for row in rows if row["ResourceType"] == templates.TYPE and row.get("PhysicalResourceId") == name]
+    return next((row["StackName"] for row in mine if not row["ResourceStatus"].startswith("DELETE_")), None)
 
 
 def _exports(ctx: Any) -> dict[str, str]:

@@ -20,7 +20,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import settin
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks.template import INLINE_LIMIT, written
 
 TYPE = "AWS::MWAA::Environment"
-LOGICAL_ID = "Environment"
+LOGICAL_ID = "Environment"  # as in the import of one that exists, _stacks/adopt.py
 PARAMETER = "BaseStackName"
 # a failed creation has to go, or its name is taken; what lives keeps its database when its stack is deleted
 DELETION_POLICIES = ("RetainExceptOnCreate", "Retain", "Delete")
@@ -165,7 +165,14 @@ def template(
                 "Description": "The stack that exports VPC, bucket and role",
             }
         }
-    made["Resources"] = {LOGICAL_ID: _resource(properties, deletion_policy)}
+    made["Resources"] = {
+        LOGICAL_ID: {
+            "Type": TYPE,
+            "DeletionPolicy": deletion_policy,
+            "UpdateReplacePolicy": "Delete" if deletion_policy == "Delete" else "Retain",
+            "Properties": properties,
+        }
+    }
     made["Outputs"] = {
         "EnvironmentName": {"Value": name},
         "EnvironmentArn": {"Value": {"Fn::GetAtt": [LOGICAL_ID, "Arn"]}},
@@ -173,44 +180,6 @@ def template(
     }
     _check_size(made)
     return made
-
-
-def import_template(
-    environment: dict[str, Any], wanted: dict[str, Any], *, deletion_policy: str = DELETION_POLICIES[0]
-) -> dict[str, Any]:
-    """The template that brings an environment into a stack as it is; `template` changes it then.
-
-    environment: as GetEnvironment shows it. It names what `wanted` names, so that nothing else becomes the stack's.
-    Options stay out when one of them is secret.
-    """
-    live = {option: value for option, value in settings.current(environment).items() if option in wanted}
-    options = live.get("airflow_configuration_options") or {}
-    if not options or any(holds_secret(option, value) or _RESOLVE in value for option, value in options.items()):
-        live.pop("airflow_configuration_options", None)
-    if "logging_configuration" in live:
-        live["logging_configuration"] = {
-            log: setting
-            for log, setting in live["logging_configuration"].items()
-            if log in wanted["logging_configuration"]
-        }
-    live["tags"] = {key: value for key, value in live.get("tags", {}).items() if not key.startswith("aws:")}
-    live["subnet_ids"] = environment["NetworkConfiguration"]["SubnetIds"]  # in their order, which a template compares
-    partition = environment["Arn"].split(":")[1]
-    properties = {"Name": environment["Name"], **settings.request(live, partition=partition, create=True)}
-    return {
-        "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": f"Amazon MWAA environment {environment['Name']}, as it was found by mwaa.migration",
-        "Resources": {LOGICAL_ID: _resource(properties, deletion_policy)},
-    }
-
-
-def _resource(properties: dict[str, Any], deletion_policy: str) -> dict[str, Any]:
-    return {
-        "Type": TYPE,
-        "DeletionPolicy": deletion_policy,
-        "UpdateReplacePolicy": "Delete" if deletion_policy == "Delete" else "Retain",
-        "Properties": properties,
-    }
 
 
 def _import(name: str) -> dict[str, Any]:
