@@ -19,7 +19,8 @@ from typing import Any
 PINNED = "1.5.33"
 
 _NAMES = {
-    "ministack.app": ("app", "_get_module"),
+    "ministack.app": ("app", "_get_module", "SERVICE_HANDLERS"),
+    "ministack.core.router": ("SERVICE_PATTERNS",),
     "ministack.core.responses": (
         "get_account_id",
         "get_region",
@@ -28,8 +29,26 @@ _NAMES = {
         "error_response_json",
         "_account_from_sts_session",
     ),
-    "ministack.core.iam_evaluator": ("find_iam_access_key_account", "_gather_role_policies", "_gather_user_policies"),
-    "ministack.services.iam": ("_access_keys", "_roles", "_policies"),
+    "ministack.core.iam_evaluator": (
+        "EvalContext",
+        "_gather_role_policies",
+        "_gather_user_policies",
+        "_permissions_boundary",
+        "evaluate",
+        "find_iam_access_key_account",
+        "validate_policy_document",
+    ),
+    "ministack.services.iam": (
+        "_IAM_HANDLERS",
+        "_access_keys",
+        "_create_service_linked_role",
+        "_error",
+        "_p",
+        "_policies",
+        "_roles",
+        "_users",
+        "_xml",
+    ),
     "ministack.services.sts": ("_sessions",),
     "ministack.services.secretsmanager": (
         "_secrets",

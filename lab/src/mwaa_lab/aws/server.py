@@ -114,7 +114,7 @@ async def serve(options: argparse.Namespace) -> None:
     prepare_ministack(options)
     from hypercorn.asyncio import serve as hypercorn
 
-    from mwaa_lab.aws import cloudformation, ec2, hooks
+    from mwaa_lab.aws import account, cloudformation, ec2, hooks
     from mwaa_lab.aws.faults import Faults
     from mwaa_lab.aws.front import Front
     from mwaa_lab.aws.iam import Authority
@@ -139,6 +139,7 @@ async def serve(options: argparse.Namespace) -> None:
     control = ControlPlane(engine, aws, webserver, as_of=options.as_of)
     cloudformation.install(control)
     ec2.install()
+    account.install()
     journal, faults, rates = Journal(options.dir / "journal.jsonl"), Faults(), Rates()
     authority = Authority(journal, options.enforce_iam)
     authority.guard_stacks()
