@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ ACCOUNT = "000000000000"
 SECRET_KEY = "lab+only/no-secret+at-all"
 REGION = "us-east-1"
 DEFAULT_DIR = ".lab"
+DENIALS = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 # What a shell may hold for the real AWS, and what would turn calls or signatures away from the lab.
 FOREIGN = re.compile(
     r"AWS_(DEFAULT_PROFILE|PROFILE|SESSION_TOKEN|SECURITY_TOKEN|IGNORE_CONFIGURED_ENDPOINT_URLS|ENDPOINT_URL_\w+)"
@@ -62,7 +64,8 @@ def up(lab: LabDir, asked: dict[str, Any]) -> None:
         known = lab.read()
         if known.get("ready") and not _dead(lab):
             if known["asked"] != asked:
-                was = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in known["asked"].items() if v is not None)
+                given = {f"--{key.replace('_', '-')}": value for key, value in known["asked"].items() if value}
+                was = " ".join(key if value is True else f"{key} {value}" for key, value in given.items())
                 raise LabError(f"The lab in {lab.path} is up with {was}: take it down first, or use another --dir.")
             say(f"the lab in {lab.path} is already up")
             return
@@ -116,6 +119,7 @@ def _start_aws(lab: LabDir, asked: dict[str, Any], say: Progress) -> dict[str, A
             ACCOUNT,
         ]
         argv += ["--as-of", asked["as_of"]] if asked["as_of"] else []
+        argv += ["--enforce-iam"] if asked.get("enforce_iam") else []
         argv += ["--http-port", str(processes.free_port()), "--tls-port", str(processes.free_port())]
         environ = {**install.installer_environment(), **lab.environment()}
         server = processes.spawn(lab, SERVER, argv, environ, log)
@@ -398,6 +402,32 @@ def journal(lab: LabDir, as_json: bool) -> None:
             print(f"{moment}  {what}  {keys}  ({call['caller']}){outcome}")
 
 
+def taken(lines: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """By principal: every IAM action that its calls took, and the resources; so much a policy has to allow.
+
+    Of users and roles outside, and of CloudFormation in their name; without what was denied.
+    """
+    found: dict[str, dict[str, set[str]]] = {}
+    for line in lines:
+        call = json.loads(line)
+        if call["caller"] in ("user", "cloudformation") and call["error"] not in DENIALS:
+            for action, resources in (call.get("action") or {}).items():
+                found.setdefault(call["principal"], {}).setdefault(action, set()).update(resources)
+    return {who: {name: sorted(on) for name, on in sorted(all_of.items())} for who, all_of in sorted(found.items())}
+
+
+def actions(lab: LabDir, as_json: bool) -> None:
+    path = Path(endpoints(lab)["journal"])
+    shown = taken(path.read_text(encoding="utf-8").splitlines() if path.exists() else [])
+    if as_json:
+        print(json.dumps(shown, indent=1))
+        return
+    for principal, all_of in shown.items():
+        print(principal)
+        for action, resources in all_of.items():
+            print(f"  {action}", *resources, sep="\n    ")
+
+
 # --- down -------------------------------------------------------------------------------------------------------------
 
 
@@ -472,9 +502,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--source-python-host", metavar="X.Y", help="what python3 is on the source's hosts (the machine's)"
     )
     one.add_argument("--as-of", type=_day, metavar="YYYY-MM-DD", help="the day whose versions AWS offers (today)")
+    one.add_argument("--enforce-iam", action="store_true", help="hold callers to their IAM policies (not by default)")
     command("env", 'print exports for a shell: eval "$(mwaa-lab env)"')
     command("status", "show what is where").add_argument("--json", action="store_true")
-    command("journal", "show every AWS call").add_argument("--json", action="store_true")
+    one = command("journal", "show every AWS call")
+    one.add_argument("--json", action="store_true")
+    one.add_argument("--actions", action="store_true", help="the IAM actions that the calls took, and on what")
     last = command("down", "stop everything that the lab started, and remove it")
     last.add_argument("--keep", action="store_true", help="keep the folder, to look at the logs")
     command("install", "install Airflows ahead of time").add_argument("versions", nargs="*", metavar="VERSION")
@@ -507,7 +540,7 @@ def main(argv: list[str] | None = None) -> None:
             known = status(lab)
             print(json.dumps(known, indent=1)) if options.json else print_status(known, lab)
         elif options.command == "journal":
-            journal(lab, options.json)
+            (actions if options.actions else journal)(lab, options.json)
         else:
             down(lab, keep=options.keep)
         sys.stdout.flush()

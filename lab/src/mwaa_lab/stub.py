@@ -25,6 +25,8 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import unquote
 
+from botocore.exceptions import ClientError
+
 from mwaa_lab import stub_agent
 from mwaa_lab.aws.limits import version_tuple
 from mwaa_lab.engine import EngineError, EngineSettings, EnvSpec
@@ -229,6 +231,11 @@ class StubEngine:
             airflow = self._airflow(env)
             if airflow is None:
                 return DagBag({}, {})
+            with contextlib.suppress(ClientError):  # the execution role may not read it: there are no DAGs
+                return look(airflow)
+            return DagBag({}, {})
+
+        def look(airflow: Airflow) -> DagBag:
             s3, bucket, prefix = self._aws.s3(env), _bucket(env), env["DagS3Path"].strip("/") + "/"
             found: dict[str, str] = {}
             ignored: dict[str, list[str]] = {}  # by the folder that the .airflowignore stands in
