@@ -136,14 +136,13 @@ def vpc_dns(s: Snapshot, vpc: Any, vpc_dns: Any) -> Iterator[Found]:
 )
 def route_to_internet_gateway(s: Snapshot, subnets: Any, route_tables: Any) -> Iterator[Found]:
     """No subnet has a route to an internet gateway."""
-    for subnet in subnets:
-        table = table_of(subnet, route_tables)
+    for table, theirs in _by_table(subnets, route_tables):
         for route in _routes(table):
             if str(route.get("GatewayId", "")).startswith("igw-"):
                 yield Found(
-                    subnet["SubnetId"],
-                    f"its route table {table['RouteTableId']} sends {_destination(route)} to {route['GatewayId']}",
-                    "give the subnet a route table without this route (with a NAT gateway, or with VPC endpoints)",
+                    _ids(theirs),
+                    f"the route table {table['RouteTableId']} sends {_destination(route)} to {route['GatewayId']}",
+                    "give the subnets a route table without this route (with a NAT gateway, or with VPC endpoints)",
                 )
 
 
@@ -156,18 +155,14 @@ def route_to_internet_gateway(s: Snapshot, subnets: Any, route_tables: Any) -> I
 )
 def route_blackhole(s: Snapshot, subnets: Any, route_tables: Any) -> Iterator[Found]:
     """No route leads to something that is gone."""
-    seen = set()
-    for subnet in subnets:
-        table = table_of(subnet, route_tables)
+    for table, _theirs in _by_table(subnets, route_tables):
         for route in _routes(table):
-            if route.get("State") == "blackhole" and (table["RouteTableId"], _destination(route)) not in seen:
-                seen.add((table["RouteTableId"], _destination(route)))
-                default = _destination(route) in ANYWHERE
+            if route.get("State") == "blackhole":
                 yield Found(
                     table["RouteTableId"],
                     f"its route of {_destination(route)} leads to {_target(route)}, which is gone",
                     "remove the route, or let it lead to something that is there",
-                    severity="error" if default else None,
+                    severity="error" if _destination(route) in ANYWHERE else None,
                 )
 
 
@@ -437,27 +432,28 @@ def security_group_outbound(s: Snapshot, subnets: Any, groups: Any, route_tables
 @rule("network-acl", AREA, why="what an ACL stops is lost without a trace", source="UG vpc-security; verify_env")
 def network_acl(s: Snapshot, subnets: Any, network_acls: Any, route_tables: Any) -> Iterator[Found]:
     """Network ACLs let through port 443 and 5432 between the subnets, and the way out; both ways."""
+    world, peers = ipaddress.ip_network(ANYWHERE[0]), _networks(subnets)
+    by_acl: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
     for subnet in subnets:
         acl = _acl_of(subnet, network_acls)
-        if acl is None:
-            continue
-        peers = _networks(subnets)
-        stopped = []
-        for outbound in (True, False):
-            where = "outbound" if outbound else "inbound"
-            for ports, name in (((HTTPS,) * 2, "443"), ((DATABASE,) * 2, "5432"), (EPHEMERAL, "1024-65535 (answers)")):
-                if not all(_acl_allows(acl, outbound, ports, peer) for peer in peers):
-                    stopped.append(f"{where} {name}")
-        if not isolated([subnet], route_tables):
-            world = ipaddress.ip_network(ANYWHERE[0])
+        if acl is not None:
+            by_acl.setdefault(acl["NetworkAclId"], (acl, []))[1].append(subnet)
+    for identity, (acl, theirs) in by_acl.items():
+        stopped = [
+            f"{'outbound' if outbound else 'inbound'} {name}"
+            for outbound in (True, False)
+            for ports, name in (((HTTPS,) * 2, "443"), ((DATABASE,) * 2, "5432"), (EPHEMERAL, "1024-65535 (answers)"))
+            if not all(_acl_allows(acl, outbound, ports, peer) for peer in peers)
+        ]
+        if not isolated(theirs, route_tables):
             if "outbound 443" not in stopped and not _acl_allows(acl, True, (HTTPS, HTTPS), world):
                 stopped.append("outbound 443 to the internet")
             if "inbound 1024-65535 (answers)" not in stopped and not _acl_allows(acl, False, EPHEMERAL, world):
                 stopped.append("inbound 1024-65535 (answers) from the internet")
         if stopped:
             yield Found(
-                subnet["SubnetId"],
-                f"its network ACL {acl['NetworkAclId']} stops {', '.join(stopped)}",
+                identity,
+                f"the network ACL of {_ids(theirs)} stops {', '.join(stopped)}",
                 "allow all traffic both ways in it and filter by security groups, or allow these ports",
             )
 
@@ -475,6 +471,15 @@ def table_of(subnet: dict[str, Any], tables: Iterable[dict[str, Any]]) -> dict[s
             if association.get("Main") and table.get("VpcId") == subnet.get("VpcId"):
                 main = table
     return main
+
+
+def _by_table(subnets: Any, tables: Any) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Route tables with those of the subnets that use them."""
+    found: dict[Any, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+    for subnet in subnets:
+        table = table_of(subnet, tables)
+        found.setdefault(table.get("RouteTableId"), (table, []))[1].append(subnet)
+    return list(found.values())
 
 
 def way_out(subnet: dict[str, Any], tables: Iterable[dict[str, Any]]) -> bool:

@@ -500,18 +500,15 @@ def key_policy_logs(s: Snapshot, key: Any, key_policy: Any) -> Iterator[Found]:
     why="where the key's policy does not speak of the account, no policy of a role helps",
     source="KMS developer guide, default key policy",
 )
-def key_policy_role(s: Snapshot, key: Any, key_policy: Any) -> Iterator[Found]:
+def key_policy_role(s: Snapshot, key: Any, key_policy: Any, role: Any) -> Iterator[Found]:
     """The key's policy lets the account's policies decide, or names the execution role."""
-    role = s["execution_role_arn"]
-    if not role:
-        return
-    about = [one for one in policy.statements(key_policy, "Allow") if policy.covers_principal(one, role)]
+    about = [one for one in policy.statements(key_policy, "Allow") if policy.covers_principal(one, role["Arn"])]
     missing = [use for use in KEY_USES if not any(policy.covers_action(one, use) for one in about)]
     if missing:
         yield Found(
             key["Arn"],
             f"its policy gives neither the account nor the execution role {' and '.join(missing)}",
-            f"allow arn:{s.partition}:iam::{s.account}:root kms:*, or {role} these actions",
+            f"allow arn:{s.partition}:iam::{s.account}:root kms:*, or {role['Arn']} these actions",
         )
 
 
