@@ -57,6 +57,7 @@ SEALED = {
     "pools": {},
 }
 DEFAULT_POOL = "default_pool"
+NO_ID = "(NULL)"  # what a row without an id is called
 # MWAA looks this one up itself, in every task: an import never removes it
 KEPT_CONNECTIONS = ("aws_default",)
 
@@ -786,7 +787,8 @@ class Database(object):
         return self.table(kind).c[{"variables": "key", "connections": "conn_id", "pools": "pool"}[kind]]
 
     def ids(self, kind):
-        return sorted(row[0] for row in self.session.query(self.key_column(kind).label("x_id")))
+        key = self.key_column(kind)
+        return sorted(row[0] for row in self.session.query(key.label("x_id")).filter(key.isnot(None)))
 
     def rows(self, kind):
         """Every row as a dict of column -> stored value, plus "#id" (the name) and "#row" (the primary key), in order
@@ -966,6 +968,9 @@ def read_state(kinds=KINDS, database=None, cipher=None):
             state[kind] = {}
             for row in database.rows(kind):
                 identifier = row["#id"]
+                if identifier is None:  # most columns of names allow it, and nothing can ask for such a row
+                    faults.append(_fault(kind, NO_ID, "has no id (NULL), so nothing can use it"))
+                    continue
                 if identifier in state[kind]:
                     # 1.10 allows several connections of one id and picks one at random
                     faults.append(
@@ -1203,7 +1208,8 @@ def fits_execution_api(identifier):
 
 
 def import_state(request):
-    """Write variables, connections and pools in one transaction: all of it or nothing.
+    """Write variables, connections and pools in one transaction: all of it or nothing, but for single items that this
+    Airflow's tables cannot hold (status "refused", with the reason).
 
     request: variables, connections, pools (each optional, as in the bundle); on_conflict overwrite|keep|fail; prune
     (true, or a list of the ids that may go; only kinds that were given; default_pool, aws_default and the ids in
@@ -1224,21 +1230,23 @@ def import_state(request):
             for identifier, reason in _invalid(kind, request[kind], database.table(kind)):
                 found = reasons.setdefault(kind, {})
                 found[identifier] = "; ".join([found[identifier], reason] if identifier in found else [reason])
-        if reasons:
-            return _refused(reasons)
+        unfit = {kind: set(reasons.get(kind) or ()) for kind in given}
         stored, cipher, faults = read_state(given, database, cipher)
         if cipher.status == "invalid":
             raise AgentError("fernet_invalid", cipher.sentence())
         exists = {kind: set(stored[kind]) for kind in given}
         for fault in faults:
             kind = fault["kind"] + "s"
-            exists[kind].add(fault["id"])  # an unreadable row is there all the same: it counts as different
-        results = {}
+            if fault["id"] != NO_ID:
+                exists[kind].add(fault["id"])  # an unreadable row is there all the same: it counts as different
+        results, conflicts = {}, {}
         for kind in given:
             results[kind] = {}
             for identifier in sorted(request[kind]):
                 wanted = canonical(kind, request[kind][identifier])
-                if identifier not in exists[kind]:
+                if identifier in unfit[kind]:
+                    results[kind][identifier] = "refused"
+                elif identifier not in exists[kind]:
                     results[kind][identifier] = "created"
                 elif stored[kind].get(identifier) == _known_columns(
                     kind, wanted, database.table(kind), stored[kind].get(identifier)
@@ -1250,7 +1258,7 @@ def import_state(request):
                     results[kind][identifier] = "kept"
                     reasons.setdefault(kind, {})[identifier] = "exists with another content"
                 else:
-                    reasons.setdefault(kind, {})[identifier] = "exists with another content (on_conflict is fail)"
+                    conflicts.setdefault(kind, {})[identifier] = "exists with another content (on_conflict is fail)"
             if request.get("prune"):
                 gone = exists[kind] - set(request[kind]) - set(request.get("spared") or ())
                 if isinstance(request["prune"], list):
@@ -1261,8 +1269,8 @@ def import_state(request):
                     ):
                         continue
                     results[kind][identifier] = "deleted"
-        if conflict == "fail" and reasons:
-            return _refused(reasons)
+        if conflicts:
+            return _refused(conflicts)
         _write(database, cipher, request, results)
         digests = {}
         if request.get("digest_key"):
@@ -1343,7 +1351,7 @@ def _invalid(kind, items, table):
         values = canonical(kind, items[identifier])
         if not identifier:
             yield identifier, "the id is empty"
-        longest = getattr(table.c[key].type, "length", None)
+        longest = _limit(table.c[key])
         if longest and len(identifier) > longest:
             yield identifier, "the id has %d characters, %d fit" % (len(identifier), longest)
         for field in FIELDS[kind]:
@@ -1354,21 +1362,35 @@ def _invalid(kind, items, table):
                 if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
                     yield identifier, "%s is no integer that fits" % field
             elif field != "include_deferred":
-                limit = None if field in SEALED[kind] else getattr(table.c[column].type, "length", None)
+                limit = _limit(table.c[column])
                 if not isinstance(value, str):
                     yield identifier, "%s is no string" % field
                 elif "\0" in value:
                     yield identifier, "%s contains a NUL character" % field
                 elif any(0xD800 <= ord(character) <= 0xDFFF for character in value):
                     yield identifier, "%s contains a lone surrogate" % field
-                elif limit and len(value) > limit:
-                    yield identifier, "%s has %d characters, %d fit" % (field, len(value), limit)
+                elif limit and (_sealed_length(value) if field in SEALED[kind] else len(value)) > limit:
+                    sealed = ", encrypted" if field in SEALED[kind] else ""
+                    yield identifier, "%s has %d characters, %d fit%s" % (field, len(value), limit, sealed)
         if kind == "variables" and values["value"] is None:
             yield identifier, "value is missing"
         if kind == "connections" and not values["conn_type"]:
             yield identifier, "conn_type is missing"
         if kind == "pools" and values["slots"] is None:
             yield identifier, "slots is missing"
+
+
+def _limit(column):
+    """The characters that a column holds, None where there is no end: PostgreSQL's TEXT has none, whatever is said."""
+    from sqlalchemy import Text
+
+    return None if isinstance(column.type, Text) else getattr(column.type, "length", None)
+
+
+def _sealed_length(value):
+    """The characters of a Fernet token: version, time, vector and digest, and the padded text, in base64."""
+    size = 57 + 16 * (len(value.encode("utf-8")) // 16 + 1)
+    return (size + 2) // 3 * 4
 
 
 def _write(database, cipher, request, results):

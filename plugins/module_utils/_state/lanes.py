@@ -430,7 +430,11 @@ class ByAgent(Lane):
         for identifier, status in statuses.items():  # what REST did not show when it was compared
             outcomes.append(self.outcome(Change(identifier, index.get(identifier), None, status)))
         for outcome in outcomes:
-            self._check_arrival(outcome, digests.get(outcome.change.id))
+            if outcome.action == "refused":  # this Airflow's tables are narrower than those of today
+                work.list(outcome.change.id, outcome.reason or "the agent did not say why")
+            else:
+                self._check_arrival(outcome, digests.get(outcome.change.id))
+        outcomes[:] = [outcome for outcome in outcomes if outcome.action != "refused"]
 
     def _check_arrival(self, outcome: Outcome, digests: dict[str, str] | None) -> None:
         item, knowledge = outcome.change.item, self.work.knowledge

@@ -41,6 +41,7 @@ SPELLED = st.sampled_from(
     ]
 )
 LONG = st.sampled_from(["x" * 65536, "ü" * 40000, '{"a":"' + "x" * 65500 + '"}'])
+WIDE = st.sampled_from(["x" * 600, "ü" * 6000])  # beyond the columns of old Airflows
 ANY = TEXT | CONTROL | JSON | SPELLED
 MAYBE = st.none() | ANY
 IDS = st.text(string.ascii_letters + string.digits + "_.- /é%?#", min_size=1, max_size=70).filter(
@@ -55,10 +56,10 @@ connections = st.builds(
     Connection,
     id=IDS,
     conn_type=TEXT.filter(bool) | st.sampled_from(["http", "google_cloud_platform", "postgresql", "my-type", "S3"]),
-    description=MAYBE,
+    description=MAYBE | WIDE,
     host=MAYBE | st.sampled_from(["Host.Internal", "https://h/x", "[::1]", "h:1@x"]),
-    login=MAYBE,
-    password=MAYBE,
+    login=MAYBE | WIDE,
+    password=MAYBE | WIDE,
     schema=MAYBE,
     port=st.none() | st.integers(0, 65535),
     extra=EXTRA,
