@@ -21,9 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mwaa_lab import callers, hosts, processes
+from mwaa_lab import hosts, processes
 from mwaa_lab.airflow import install, versions
 from mwaa_lab.aws import limits
+from mwaa_lab.base import make_base
 from mwaa_lab.labdir import LabDir, LabError, write_json
 
 SERVER = "server"
@@ -127,7 +128,7 @@ def _start_aws(lab: LabDir, asked: dict[str, Any], say: Progress) -> dict[str, A
         while server.poll() is None and time.monotonic() < deadline:
             if server_file.exists():
                 say("AWS answers")
-                base = _make_base(lab)
+                base = make_base(lab, with_source=asked["source"] != "none")
                 say("account prepared: VPC, role, key, buckets")
                 return base
             time.sleep(0.05)
@@ -201,96 +202,6 @@ def foreign() -> list[str]:
     return sorted(filter(FOREIGN.fullmatch, os.environ))
 
 
-def _make_base(lab: LabDir) -> dict[str, Any]:
-    """What an MWAA environment stands on, as a user would have made it."""
-    import boto3
-    from botocore.config import Config
-
-    endpoint = endpoints(lab)["aws"]
-
-    def client(service: str) -> Any:
-        return boto3.session.Session().client(
-            service,
-            endpoint_url=endpoint,
-            region_name=REGION,
-            aws_access_key_id=ACCOUNT,
-            aws_secret_access_key=SECRET_KEY,
-            config=Config(s3={"addressing_style": "path"}, retries={"mode": "standard", "max_attempts": 5}),
-        )
-
-    ec2, s3, iam, kms = client("ec2"), client("s3"), client("iam"), client("kms")
-    vpc = ec2.create_vpc(CidrBlock="10.192.0.0/16")["Vpc"]["VpcId"]
-    subnets = [
-        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.192.{20 + n}.0/24", AvailabilityZone=f"{REGION}{zone}")["Subnet"][
-            "SubnetId"
-        ]
-        for n, zone in enumerate("ab")
-    ]
-    group = ec2.create_security_group(GroupName="mwaa-lab", Description="MWAA environment", VpcId=vpc)["GroupId"]
-    itself = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
-    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[itself])
-    key = kms.create_key(Description="mwaa-lab bundles")["KeyMetadata"]["Arn"]
-    buckets = ["mwaa-lab-environment", "mwaa-lab-bundle"]
-    for bucket in buckets:
-        s3.create_bucket(Bucket=bucket)
-        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-        block = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-        s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(block, True))
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": ["airflow.amazonaws.com", "airflow-env.amazonaws.com"]},
-                "Action": "sts:AssumeRole",
-            }
-        ],
-    }
-    role = iam.create_role(RoleName="mwaa-lab-execution", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
-    policy = json.dumps(_execution_policy(buckets[0], key))
-    iam.put_role_policy(RoleName="mwaa-lab-execution", PolicyName="execution", PolicyDocument=policy)
-    callers.make(iam, ACCOUNT)
-    return {
-        "bucket": buckets[0],
-        "bundle_bucket": buckets[1],
-        "role_arn": role,
-        "subnet_ids": subnets,
-        "security_group_ids": [group],
-        "kms_key_id": key,
-    }
-
-
-def _execution_policy(bucket: str, key: str) -> dict[str, Any]:
-    """What AWS documents for an execution role (user guide, mwaa-create-role), and the bundle's key."""
-
-    def allow(actions: list[str], resource: str | list[str]) -> dict[str, Any]:
-        return {"Effect": "Allow", "Action": actions, "Resource": resource}
-
-    logs = ["CreateLogStream", "CreateLogGroup", "PutLogEvents", "GetLogEvents", "GetLogRecord", "GetLogGroupFields"]
-    logs += ["GetQueryResults", "DescribeLogStreams"]
-    queue = [
-        "ChangeMessageVisibility",
-        "DeleteMessage",
-        "GetQueueAttributes",
-        "GetQueueUrl",
-        "ReceiveMessage",
-        "SendMessage",
-    ]
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            allow(["airflow:PublishMetrics"], f"arn:aws:airflow:{REGION}:{ACCOUNT}:environment/*"),
-            allow(
-                ["s3:GetObject*", "s3:GetBucket*", "s3:List*"], [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
-            ),
-            allow([f"logs:{action}" for action in logs], f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:airflow-*"),
-            allow(["logs:DescribeLogGroups", "s3:GetAccountPublicAccessBlock", "cloudwatch:PutMetricData"], "*"),
-            allow([f"sqs:{action}" for action in queue], f"arn:aws:sqs:{REGION}:*:airflow-celery-*"),
-            allow(["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey*", "kms:Encrypt"], key),
-        ],
-    }
-
-
 # --- env, status, journal ---------------------------------------------------------------------------------------------
 
 
@@ -309,6 +220,7 @@ def env(lab: LabDir) -> dict[str, str]:
         "MWAA_LAB_SUBNET_IDS": ",".join(base["subnet_ids"]),
         "MWAA_LAB_SECURITY_GROUP_IDS": ",".join(base["security_group_ids"]),
         "MWAA_LAB_KMS_KEY_ID": base["kms_key_id"],
+        "MWAA_LAB_VPC_ID": base["vpc_id"],
     }
     door = known["ssh"]
     values |= {f"MWAA_LAB_SSH_{name.upper()}": str(door[name]) for name in ("host", "port", "key")}
@@ -318,6 +230,7 @@ def env(lab: LabDir) -> dict[str, str]:
         }
         if lab.read()["asked"].get("source_python_host"):
             values["MWAA_LAB_HOST_PYTHON"] = str(lab.path / "hosts" / "bin" / "everywhere" / "python3")
+        values["MWAA_LAB_SOURCE_INSTANCE_ID"] = base["instance_id"]
         values |= {"MWAA_LAB_SOURCE_HOME": source["airflow_home"], "MWAA_LAB_SOURCE_PYTHON": source["python"]}
     return values
 

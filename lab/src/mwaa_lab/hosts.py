@@ -137,6 +137,22 @@ class Login:
     environ: dict[str, str]
 
 
+def give_instance(lab: LabDir, identifier: str) -> None:
+    """Let the source's host be this EC2 instance: cloud-init writes down which, and the SSH server knows where."""
+    place = _cloud(lab) / "data" / "instance-id"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(f"{identifier}\n")
+
+
+def _cloud(lab: LabDir) -> Path:
+    return lab.path / "hosts" / "cloud"
+
+
+def command_on(lab: LabDir, user: str, command: str) -> str:
+    """A command as a host runs it: what the source's host has under /var/lib/cloud is in the lab's folder."""
+    return command.replace("/var/lib/cloud", str(_cloud(lab))) if user in (SOURCE, OPS) else command
+
+
 def give_python(lab: LabDir, version: str) -> None:
     """Let python3 be X.Y on all hosts of the source. :raises LabError: there is none."""
     _link(_bin(lab, "everywhere") / "python3", install.find_python(version, "mwaa-lab up --source-python-host"))

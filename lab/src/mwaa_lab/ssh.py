@@ -98,9 +98,8 @@ class _Server(asyncssh.SSHServer):
         return self.connection.forward_connection(*place)
 
 
-async def _run(process: asyncssh.SSHServerProcess, home: Path, environ: dict[str, str]) -> None:
+async def _run(process: asyncssh.SSHServerProcess, command: str | None, home: Path, environ: dict[str, str]) -> None:
     """One command, or the shell that reads commands from standard input."""
-    command = process.command
     child = await asyncio.create_subprocess_exec(
         *(["/bin/sh", "-c", command] if command is not None else ["/bin/sh", "-s"]),
         env=environ,
@@ -180,8 +179,9 @@ async def listen(lab: LabDir, port: int, logins: dict[str, Login]) -> asyncssh.S
     make_keys(lab)
 
     async def handle(process: asyncssh.SSHServerProcess) -> None:
-        login = logins[process.get_extra_info("username")]
-        await _run(process, login.home, login.environ)
+        user = process.get_extra_info("username")
+        command = process.command and hosts.command_on(lab, user, process.command)
+        await _run(process, command, logins[user].home, logins[user].environ)
 
     def sftp(channel: asyncssh.SSHServerChannel) -> asyncssh.SFTPServer:
         return _Sftp(channel, logins[channel.get_extra_info("username")].home)

@@ -60,6 +60,13 @@ def test_every_host_has_a_home_of_its_own(logins):
     }
 
 
+@pytest.mark.parametrize(("user", "answer"), [("airflow", "i-0abc\n"), ("ops", "i-0abc\n"), ("bastion", "")])
+def test_the_sources_host_knows_which_instance_it_is(logins, lab, user, answer):
+    hosts.give_instance(lab, "i-0abc")
+    command = hosts.command_on(lab, user, "cat /var/lib/cloud/data/instance-id")
+    assert run(logins[user], command).stdout == answer
+
+
 def test_sudo_as_ansible_calls_it(logins, lab):
     done = run(
         logins["ops"], "sudo -H -S -n -u airflow /bin/sh -c 'echo BECOME-SUCCESS-abc ; echo $HOME $USER; cat'", "in"
