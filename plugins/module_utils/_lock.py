@@ -96,6 +96,16 @@ def breaks_lock(task_vars: dict[str, Any] | None) -> bool:
     return str((task_vars or {}).get("migration_break_lock", "")).lower() in ("true", "yes", "1", "on")
 
 
+def stop_if_left_behind(run: Run | None = None) -> None:
+    """What a killed ansible-playbook leaves behind must not write beside the run that replaces it: MigrationError then.
+
+    run: the one that started this module, which is found out where it is not given.
+    """
+    run = run or this_run()
+    if not run.passing and run.is_dead(run):
+        raise MigrationError(f"the run of {run} has ended, so its task stops before it writes", code="Locked")
+
+
 class Lock:
     """The lock of an environment, or EXPORT. What it does raises MigrationError (code Locked) where another has it."""
 
@@ -116,7 +126,7 @@ class Lock:
 
     def take(self) -> None:
         """Before the first write; from then on it is kept fresh until stop()."""
-        self._alive()
+        stop_if_left_behind(self.run)
         self._take()
         if self._thread is None:
             self._thread = threading.Thread(target=self._keep, daemon=True)
@@ -162,13 +172,8 @@ class Lock:
                 if error.code == "Locked":
                     self._lost = error
 
-    def _alive(self) -> None:
-        """What a killed ansible-playbook leaves behind must not write beside the run that replaces it."""
-        if not self.run.passing and self.run.is_dead(self.run):
-            raise MigrationError(f"the run of {self.run} has ended, so its task stops before it writes", code="Locked")
-
     def check(self) -> None:
-        self._alive()
+        stop_if_left_behind(self.run)
         if self._lost is not None:
             raise MigrationError(f"the lock was taken away while this ran: {self._lost.message}", code="Locked")
 

@@ -266,16 +266,25 @@ def classify(options: list[dict[str, Any]], source_version: str, target_version:
 def moved(options: dict[str, str], source_version: str, target_version: str) -> dict[str, Any]:
     """An environment's own options as another version of Airflow in MWAA knows them. Secrets stay in them.
 
-    Unlike what a host had set (`classify`), all of it was set for MWAA: what no Airflow knows is the user's own code's and stays.
-    Returns {"options": {name: value}, "renamed": {old: new}, "rewritten": [name], "dropped": [{"name", "reason"}],
-    "added": {name: value}, "findings": [sentence]}.
+    Unlike what a host had set (`classify`), all of it was set for MWAA: what no Airflow knows is the user's own code's and stays. So does
+    what the target knows no more, because it does no harm, and its value may be nowhere else; `unknown` lists it.
+    Returns {"options": {name: value}, "renamed": {old: new}, "rewritten": [name], "unknown": [{"name", "reason"}],
+    "dropped": [{"name", "reason"}], "added": {name: value}, "findings": [sentence]}.
     """
     known, before = known_options(target_version), known_options(source_version)
     majors = (int(source_version.split(".")[0]), int(target_version.split(".")[0]))
-    result: dict[str, Any] = {"options": {}, "renamed": {}, "rewritten": [], "dropped": [], "added": {}, "findings": []}
+    result: dict[str, Any] = {
+        "options": {},
+        "renamed": {},
+        "rewritten": [],
+        "unknown": [],
+        "dropped": [],
+        "added": {},
+        "findings": [],
+    }
 
-    def drop(name: str, reason: str) -> None:
-        result["dropped"].append({"name": name, "reason": reason})
+    def put(where: str, name: str, reason: str) -> None:
+        result[where].append({"name": name, "reason": reason})
 
     for old, value in sorted(options.items(), key=lambda pair: (pair[0] not in known, pair[0])):
         new = _renamed(old, known)
@@ -284,21 +293,23 @@ def moved(options: dict[str, str], source_version: str, target_version: str) -> 
                 (one for one in sorted(renamed()) if one in known and old in _names(one) and one not in NOT_THE_SAME),
                 old,
             )
+        if old in REFUSED and _versions.at_least(target_version, "3.2"):
+            put("dropped", old, "MWAA refuses it")
+            continue
         if old in NOT_THE_SAME and old not in known:
-            drop(old, NOT_THE_SAME[old])
-        elif old in REFUSED and _versions.at_least(target_version, "3.2"):
-            drop(old, "MWAA refuses it")
+            put("unknown", old, NOT_THE_SAME[old])
+            new = old
         elif new not in known and old in before:
-            drop(old, f"Airflow {target_version} has no such option")
+            put("unknown", old, f"Airflow {target_version} has no such option")
         elif new in result["options"]:
             if result["options"][new] != value:
-                drop(old, f"{new} is set already, by its new name")
-        else:
-            result["options"][new] = rewritten = _rewritten(value, majors[1])
-            if new != old:
-                result["renamed"][old] = new
-            if rewritten != value:
-                result["rewritten"].append(new)
+                put("dropped", old, f"{new} is set already, by its new name")
+            continue
+        result["options"][new] = rewritten = _rewritten(value, majors[1])
+        if new != old:
+            result["renamed"][old] = new
+        if rewritten != value:
+            result["rewritten"].append(new)
     if majors[0] < 3 <= majors[1]:
         for name, value in {**dict.fromkeys(DATA_INTERVALS, "True"), IGNORE_SYNTAX: "regexp"}.items():
             if name not in result["options"] and name in known:

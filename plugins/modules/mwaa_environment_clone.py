@@ -15,7 +15,7 @@ description:
   - What CreateEnvironment takes of what GetEnvironment shows is read from botocore's model of the API. Log groups,
     empty tags and tags of AWS (C(aws:)) are left out.
   - Airflow's options are carried as the new version knows them. Renamed ones take their new name, backends of Airflow
-    1.10 their new path, and what the new version does not have is listed. C(core.dags_are_paused_at_creation) is
+    1.10 their new path, and what the new version does not know is listed. C(core.dags_are_paused_at_creation) is
     C(True), unless O(airflow_configuration_options) says otherwise, because the source's DAGs go on running.
   - C(requirements.txt) is pinned anew for another version. DAGs, plugins, requirements and the startup script are
     copied to the new environment's bucket where that is another one, and their object versions are pinned. DAG files
@@ -213,14 +213,22 @@ options:
       elements: str
       returned: always
       sample: [secrets.backend]
-    dropped:
-      description: Options that the new environment does not have, with the C(name) and the C(reason).
+    unknown:
+      description: Options that the new version knows no more, with the C(name) and the C(reason). They are carried.
       type: list
       elements: dict
       returned: always
       sample:
         - name: webserver.rbac
           reason: Airflow 2.11.2 has no such option
+    dropped:
+      description: Options that are not carried, with the C(name) and the C(reason).
+      type: list
+      elements: dict
+      returned: always
+      sample:
+        - name: core.dag_concurrency
+          reason: core.max_active_tasks_per_dag is set already, by its new name
     added:
       description: Options that the source does not have, and without which the clone would not do the same.
       type: list

@@ -141,7 +141,9 @@ hops:
       type: bool
       returned: always
     options:
-      description: What becomes of Airflow's options, C(renamed), C(rewritten), C(dropped) and C(added).
+      description:
+        - What becomes of Airflow's options, C(renamed), C(rewritten), C(dropped) and C(added). What is C(unknown) to
+          the version stays, and does nothing.
       type: dict
       returned: always
     requirements:

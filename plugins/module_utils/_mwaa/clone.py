@@ -28,6 +28,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     error_code,
     is_aws_error,
 )
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import stop_if_left_behind
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment, limits, rescope, settings
 from ansible_collections.mwaa.migration.plugins.module_utils._options import IGNORE_SYNTAX, PAUSED, known_options, moved
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress
@@ -184,6 +185,7 @@ def clone(ctx: Any) -> dict[str, Any]:
     result["diff"] = _diff(plan)
     if ctx.check_mode:
         return {**result, "environment": None}
+    stop_if_left_behind()
     made = environment.create(
         ctx.aws.client("mwaa"),
         plan.fields,
@@ -243,7 +245,9 @@ def _plan(ctx: Any, source_aws: Any, source: dict[str, Any], wanted: dict[str, A
     if params["kms_key"] == "":
         fields.pop("KmsKey", None)
     options = moved(fields.get("AirflowConfigurationOptions") or {}, source["AirflowVersion"], version)
-    findings = list(options["findings"])
+    findings = [f"option {one['name']} is not carried: {one['reason']}" for one in options["dropped"]]
+    findings += [f"option {one['name']} does nothing any more: {one['reason']}" for one in options["unknown"]]
+    findings += options["findings"]
     own = {**wanted.get("airflow_configuration_options", {}), **wanted.get("secret_configuration_options", {})}
     full = {**options["options"], **own}
     own_objects = {settings.PLAIN[name] for name in settings.PINNED if name in wanted}
@@ -329,7 +333,7 @@ def _already_there(ctx: Any, source_aws: Any, plan: _Plan, existing: dict[str, A
 def _result(plan: _Plan) -> dict[str, Any]:
     return {
         "source": environment.shown(plan.source, plan.secret),
-        "options": {key: plan.options[key] for key in ("renamed", "rewritten", "dropped")}
+        "options": {key: plan.options[key] for key in ("renamed", "rewritten", "unknown", "dropped")}
         | {"added": sorted(plan.options["added"])},
         "requirements": plan.repinned,
         "findings": plan.findings,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults, MigrationError, aws_errors
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import stop_if_left_behind
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import clone, environment, limits, settings
 from ansible_collections.mwaa.migration.plugins.module_utils._options import moved
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, span
@@ -88,7 +89,7 @@ class Hop:
         return {
             "from": self.source,
             "to": self.target,
-            "options": {key: self.notes[key] for key in ("renamed", "rewritten", "dropped")}
+            "options": {key: self.notes[key] for key in ("renamed", "rewritten", "unknown", "dropped")}
             | {"added": sorted(self.notes["added"])},
             "requirements": self.repinned,
             "findings": self.findings,
@@ -106,8 +107,8 @@ def route(
             notes = moved(options, current, version)
             made = repin(requirements, current, version) if requirements is not None else None
         else:
-            notes = {"options": options, "renamed": {}, "rewritten": [], "dropped": [], "added": {}, "findings": []}
-            notes["findings"] = [f"Airflow {version} is newer than this collection: options and requirements stay"]
+            newer = f"Airflow {version} is newer than this collection: options and requirements stay"
+            notes = {**moved({}, current, version), "options": options, "findings": [newer]}
             made = None
         hop = Hop(current, version, notes["options"], options, notes)
         if version == versions[-1]:
@@ -143,6 +144,9 @@ def outlook(shown: dict[str, Any], way: list[Hop]) -> list[str]:
         ]
         said += [f"{hop.target}: option {old} becomes {new}" for old, new in sorted(hop.notes["renamed"].items())]
         said += [f"{hop.target}: option {one['name']} goes: {one['reason']}" for one in hop.notes["dropped"]]
+        said += [
+            f"{hop.target}: option {one['name']} does nothing any more: {one['reason']}" for one in hop.notes["unknown"]
+        ]
         said += [f"{hop.target}: option {name} is added" for name in sorted(hop.notes["added"])]
         said += [f"{hop.target}: {finding}" for finding in hop.findings]
     last = way[-1].target
@@ -200,6 +204,7 @@ def upgrade(ctx: Any) -> dict[str, Any]:
     }
     if not ctx.check_mode:
         for number, hop in enumerate(way, 1):
+            stop_if_left_behind()
             progress(f"environment {name}: Airflow {hop.source} to {hop.target} ({number} of {len(way)})")
             shown = _go(ctx, client, shown, hop, way, timeout, last=number == len(way))
     return {

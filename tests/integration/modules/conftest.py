@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ lab, base, mwaa = _lab_conftest.lab, _lab_conftest.base, _lab_conftest.mwaa
 _no_faults_left = _lab_conftest._no_faults_left
 
 REGION = "us-east-1"
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -50,6 +55,43 @@ def run_module(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> A
         with patch_module_args(arguments), pytest.raises(SystemExit):
             module.main()
         return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def play(lab: Any) -> Any:
+    """play("clone.yml", "--check", clone_source=…) -> (return code, what ansible-playbook said)."""
+
+    def run(playbook: str, *words: str, kill_at: str | None = None, **variables: Any) -> tuple[int, str]:
+        """kill_at: kill -9 it and all that it started as soon as it says this."""
+        process = subprocess.Popen(
+            [
+                Path(sys.executable).parent / "ansible-playbook",
+                *("-i", "localhost,", "-c", "local", ROOT / "playbooks" / playbook, *words),
+                *("-e", json.dumps(variables)),
+            ],
+            env={
+                **os.environ,
+                **lab.environment,
+                "PATH": os.environ["PATH"],
+                "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"),
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+                "PYTHONUNBUFFERED": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout
+        output = ""
+        for line in process.stdout:
+            output += line
+            if kill_at and kill_at in line:
+                os.killpg(process.pid, signal.SIGKILL)
+        return process.wait(), output
 
     return run
 

@@ -355,3 +355,16 @@ def test_a_role_that_the_new_environment_cannot_assume(lab: Any, base: Any, clon
     )
     assert "role/nobody does not exist" in result["msg"] and "bucket gone-xyz does not exist" in result["msg"]
     assert writes(lab, start) == []
+
+
+def test_the_playbook_takes_a_few_words(lab: Any, play: Any, source: str, name: str) -> None:
+    given = {"clone_source": source, "clone_name": name, "clone_airflow_version": "2.11.2"}
+    start = time.time()
+    code, said = play("clone.yml", "--check", "--diff", **given)
+    assert code == 0 and writes(lab, start) == [], said
+    assert '+    "airflow_version": "2.11.2"' in said and f"+++ after: environment {name}" in said
+    code, said = play("clone.yml", "-vvv", "--diff", **given)
+    assert code == 0 and "changed=1" in said and f"environment {name}: CREATING" in said, said
+    assert "both environments run the DAGs of" in said and "CANARY" not in said
+    code, said = play("clone.yml", **given)
+    assert code == 0 and "changed=0" in said, said

@@ -84,7 +84,7 @@ def test_the_ladder_to_airflow_3(lab: Any, base: Any, upgrade: Any, environment:
     text = requirements(lab, base, environment)
     assert CONSTRAINTS.format("3.2.1", "3.12") in text and "providers-amazon==9.25.0" in text and "mine==1.0" in text
     now = shown(lab, environment)["AirflowConfigurationOptions"]
-    assert now["api.expose_config"] == "True" and "core.check_slas" not in now
+    assert now["api.expose_config"] == "True" and "webserver.expose_config" not in now
     assert now["scheduler.create_cron_data_intervals"] == now["scheduler.create_delta_data_intervals"] == "True"
     assert now["core.dag_ignore_file_syntax"] == "regexp"
 
@@ -185,3 +185,33 @@ def test_an_environment_of_a_stack_is_named_with_its_stack(lab: Any, base: Any, 
     assert "to 2.11.2, then 3.2.1" in result["msg"] and writes(lab, start) == []
     assert not upgrade(name=name, airflow_version="2.10.3")["changed"]
     cloudformation.delete_stack(StackName=f"{name}-stack")
+
+
+def test_the_playbook_says_what_happens_and_does_it_once_confirmed(lab: Any, play: Any, environment: str) -> None:
+    given = {"upgrade_environment": environment, "upgrade_airflow_version": "3.2.1"}
+    start = time.time()
+    code, said = play("upgrade.yml", "--check", "--diff", **given)
+    assert code == 0 and "changed=1" in said, said
+    assert "2.10.3 to 2.11.2 to 3.2.1" in said and "all its running tasks end" in said
+    code, said = play("upgrade.yml", **given)
+    assert code == 2 and f"run again with -e upgrade_confirm={environment}" in said and "2.11.2 to 3.2.1" in said
+    assert writes(lab, start) == []
+    code, said = play("upgrade.yml", "-vvv", **given, upgrade_confirm=environment)
+    assert code == 0 and "changed=1" in said, said
+    for part in ("2.10.3 to 2.11.2 (1 of 2)", "UPDATING", "2.11.2 to 3.2.1 (2 of 2)"):
+        assert f"[localhost] environment {environment}: " in said and part in said, part
+    assert "CANARY" not in said
+    code, said = play("upgrade.yml", **given)
+    assert code == 0 and "changed=0" in said and "has Airflow 3.2.1 already" in said, said
+
+
+def test_killed_on_the_way_the_next_run_goes_on(lab: Any, play: Any, environment: str) -> None:
+    lab.admin("POST", "stub", {"update_seconds": 3})
+    given = {"upgrade_environment": environment, "upgrade_airflow_version": "3.2.1", "upgrade_confirm": environment}
+    code, said = play("upgrade.yml", kill_at="UPDATING (0 s)", **given)
+    assert code == -9, said
+    start = time.time()
+    code, said = play("upgrade.yml", **given)
+    assert code == 0 and shown(lab, environment)["AirflowVersion"] == "3.2.1", said
+    assert "2.11.2 to 3.2.1 (1 of 1)" in said
+    assert writes(lab, start) == ["PutObject", "UpdateEnvironment"]
