@@ -663,6 +663,8 @@ class _Adoption:
         template = own.template or {
             "AWSTemplateFormatVersion": "2010-09-09",
             "Description": f"What the Amazon MWAA environment {self.environment} stands on. Adopted: it outlives this",
+            # a subnet's zone is what it is
+            "Metadata": {"cfn-lint": {"config": {"ignore_checks": ["W3010"]}}},
             "Resources": {},
         }
         imports = _take_in(template, own, found, self.aws.account_id)
@@ -860,7 +862,7 @@ def _encryption(answer: dict[str, Any]) -> dict[str, Any]:
 def _tags(tags: list[dict[str, str]] | None) -> dict[str, Any]:
     """The property Tags; none where there are none. What AWS itself tagged is AWS's."""
     own = [{"Key": tag["Key"], "Value": tag["Value"]} for tag in tags or [] if not tag["Key"].startswith("aws:")]
-    return {"Tags": sorted(own, key=lambda tag: tag["Key"])} if own else {}
+    return {"Tags": own} if own else {}
 
 
 def _routes(tables: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
