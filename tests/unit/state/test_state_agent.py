@@ -338,7 +338,14 @@ def test_a_task_of_airflow_3_reads_a_portion_and_the_answers_are_one(
     monkeypatch.setattr(airflow_agent, "handle", handle)
     ids = {"variables": [f"v{number}" for number in range(450)], "connections": ["c1", "c2"]}
     result = world.make(AirflowVersion="3.2.1").run({"op": "digest_state", "ids": ids}, 60)
-    assert [len(names) for request in world.requests for names in request["ids"].values()] == [100, 100, 100, 100, 50, 2]
+    assert [len(names) for request in world.requests for names in request["ids"].values()] == [
+        100,
+        100,
+        100,
+        100,
+        50,
+        2,
+    ]
     assert {kind: list(found) for kind, found in result["digests"].items()} == ids
     assert result["notes"] == ["no descriptions"]
 
