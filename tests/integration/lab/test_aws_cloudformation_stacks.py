@@ -386,3 +386,215 @@ def test_a_stack_in_review_is_there_before_its_change_set_runs(stack):
     with pytest.raises(ClientError, match="already exists and cannot be created again"):
         made.change_set("CREATE", resources)
     made.delete()
+
+
+# --- changes ---------------------------------------------------------------------------------------------------------
+
+
+def details(change_set: dict[str, Any], logical_id: str) -> dict[str, Any]:
+    return next(
+        one["ResourceChange"]
+        for one in change_set["Changes"]
+        if one["ResourceChange"]["LogicalResourceId"] == logical_id
+    )
+
+
+def test_what_a_change_would_do_to_an_environment(lab, base, stack):
+    made, name = stack(), f"env-{uuid.uuid4().hex[:8]}"
+    settings = base.settings(Name=name, MaxWorkers=5)
+    assert made.run("CREATE", {"Env": kept("AWS::MWAA::Environment", settings)}) == "CREATE_COMPLETE"
+
+    in_place = made.change_set("UPDATE", {"Env": kept("AWS::MWAA::Environment", {**settings, "MaxWorkers": 6})})
+    change = details(in_place, "Env")
+    assert (change["Action"], change["Replacement"], change["Scope"]) == ("Modify", "False", ["Properties"])
+    assert change["Details"][0]["Target"] == {
+        "Attribute": "Properties",
+        "Name": "MaxWorkers",
+        "RequiresRecreation": "Never",
+    }
+
+    replaced = made.change_set("UPDATE", {"Env": kept("AWS::MWAA::Environment", {**settings, "Name": f"{name}-2"})})
+    change = details(replaced, "Env")
+    assert (change["Replacement"], change["PolicyAction"]) == ("True", "ReplaceAndRetain")
+
+    network = {**settings["NetworkConfiguration"], "SubnetIds": settings["NetworkConfiguration"]["SubnetIds"][::-1]}
+    perhaps = made.change_set(
+        "UPDATE", {"Env": kept("AWS::MWAA::Environment", {**settings, "NetworkConfiguration": network})}
+    )
+    assert details(perhaps, "Env")["Replacement"] == "Conditional"
+    removed = made.change_set("UPDATE", {"Logs": kept("AWS::Logs::LogGroup", {})})
+    assert [one["ResourceChange"]["Action"] for one in removed["Changes"]] == ["Remove", "Add"]
+
+
+def test_a_failed_update_leaves_the_environment_as_it_was(lab, base, mwaa, stack):
+    made, name = stack(), f"env-{uuid.uuid4().hex[:8]}"
+    settings = base.settings(Name=name, MaxWorkers=5)
+    group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": f"/lab/{name}"}}
+    assert made.run("CREATE", {"Env": kept("AWS::MWAA::Environment", settings)}) == "CREATE_COMPLETE"
+    lab.client("logs").create_log_group(logGroupName=f"/lab/{name}")  # so that the stack's cannot be made
+    changed = {
+        "Env": kept("AWS::MWAA::Environment", {**settings, "MaxWorkers": 7}),
+        "Logs": {**group, "DependsOn": "Env"},
+    }
+    assert made.run("UPDATE", changed) == "UPDATE_ROLLBACK_COMPLETE"
+    assert base.settled(name)["MaxWorkers"] == 5
+    events = made.cfn.describe_stack_events(StackName=made.name)["StackEvents"]
+    failed = [one for one in events if one["ResourceStatus"].endswith("_FAILED")]
+    assert (failed[-1]["LogicalResourceId"], "already exists" in failed[-1]["ResourceStatusReason"]) == ("Logs", True)
+
+
+def test_what_is_retained_stays_when_it_leaves_the_template_or_is_replaced(lab, stack):
+    made, logs, name = stack(), lab.client("logs"), f"/lab/{uuid.uuid4().hex[:8]}"
+
+    def group(number: int, **policies: str) -> dict[str, Any]:
+        return {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": f"{name}-{number}"}, **policies}
+
+    def there() -> list[str]:
+        found = logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+        return [one["logGroupName"].rpartition("-")[2] for one in found]
+
+    resources = {
+        "Kept": group(1, DeletionPolicy="Retain", UpdateReplacePolicy="Retain"),
+        "Lost": group(2),
+        "AsLongAsMade": group(3, DeletionPolicy="RetainExceptOnCreate"),
+        "Replaced": group(4, UpdateReplacePolicy="Retain"),
+    }
+    assert made.run("CREATE", resources) == "CREATE_COMPLETE"
+    assert made.run("UPDATE", {"Replaced": group(5)}) == "UPDATE_COMPLETE"
+    assert there() == ["1", "3", "5"]
+    assert made.run("UPDATE", {"Replaced": group(6, UpdateReplacePolicy="Retain")}) == "UPDATE_COMPLETE"
+    made.delete()
+    assert there() == ["1", "3", "5"]
+
+
+def test_a_failed_creation_leaves_nothing_but_the_stack(lab, stack):
+    made = stack()
+    resources = {
+        "Vpc": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.8.0.0/16"}},
+        "Subnet": {"Type": "AWS::EC2::Subnet", "Properties": {"VpcId": {"Ref": "Vpc"}, "CidrBlock": "10.9.0.0/24"}},
+    }
+    assert made.run("CREATE", resources) == "ROLLBACK_COMPLETE"
+    vpcs = lab.client("ec2").describe_vpcs(Filters=[{"Name": "cidr", "Values": ["10.8.0.0/16"]}])["Vpcs"]
+    assert vpcs == []
+    with pytest.raises(ClientError, match=r"is in ROLLBACK_COMPLETE state and can not be updated"):
+        made.change_set("UPDATE", resources)
+    made.delete()
+
+
+def test_an_export_that_is_imported_holds_its_stack(stack):
+    base, user = stack("base"), stack("user")
+    name = f"{base.name}-VpcId"
+    vpc = {"Vpc": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.6.0.0/16"}}}
+    outputs = {"Outputs": {"Id": {"Value": {"Ref": "Vpc"}, "Export": {"Name": {"Fn::Sub": "${AWS::StackName}-VpcId"}}}}}
+    assert base.run("CREATE", vpc, template=outputs) == "CREATE_COMPLETE"
+    subnet = {"VpcId": {"Fn::ImportValue": {"Fn::Sub": "${Base}-VpcId"}}, "CidrBlock": "10.6.0.0/24"}
+    parameters = {"Parameters": {"Base": {"Type": "String", "Default": base.name}}}
+    resources = {"Subnet": {"Type": "AWS::EC2::Subnet", "Properties": subnet}}
+    assert user.run("CREATE", resources, template=parameters) == "CREATE_COMPLETE"
+    assert base.cfn.list_imports(ExportName=name)["Imports"] == [user.name]
+    with pytest.raises(ClientError, match=f"Export {name} is imported by stack {user.name}"):
+        base.cfn.delete_stack(StackName=base.name)
+    user.delete()
+    base.delete()
+
+
+def test_a_secret_is_resolved_at_deployment_and_shown_nowhere(lab, base, mwaa, stack):
+    made, canary, name = stack(), f"CANARY-option-{uuid.uuid4().hex[:8]}", f"env-{uuid.uuid4().hex[:8]}"
+    lab.client("secretsmanager").create_secret(Name=name, SecretString=json.dumps({"dsn": canary}))
+    lab.client("ssm").put_parameter(Name=f"/lab/{name}", Value="3", Type="String")
+    options = {
+        "sentry.sentry_dsn": f"{{{{resolve:secretsmanager:{name}:SecretString:dsn}}}}",
+        "core.default_task_retries": f"{{{{resolve:ssm:/lab/{name}}}}}",
+    }
+    settings = base.settings(Name=name, AirflowConfigurationOptions=options)
+    assert made.run("CREATE", {"Env": kept("AWS::MWAA::Environment", settings)}) == "CREATE_COMPLETE"
+    assert mwaa.get_environment(Name=name)["Environment"]["AirflowConfigurationOptions"] == {
+        "sentry.sentry_dsn": canary,
+        "core.default_task_retries": "3",
+    }
+    shown = [
+        made.cfn.get_template(StackName=made.name, TemplateStage=stage)["TemplateBody"]
+        for stage in ("Original", "Processed")
+    ]
+    shown += [made.shown(), made.cfn.describe_stack_events(StackName=made.name)["StackEvents"]]
+    assert canary not in str(shown)
+    assert "{{resolve:secretsmanager:" in str(shown)
+
+
+def test_a_stack_keeps_the_role_that_it_was_given(lab, stack):
+    iam, made, name = lab.client("iam"), stack(), f"cfn-{uuid.uuid4().hex[:8]}"
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"Service": "cloudformation.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        ],
+    }
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    resources = {"Logs": {"Type": "AWS::Logs::LogGroup", "Properties": {}}}
+    with pytest.raises(ClientError, match="is invalid or cannot be assumed"):
+        made.change_set("CREATE", resources, RoleARN=f"{role}-not")
+    assert made.run("CREATE", resources, RoleARN=role) == "CREATE_COMPLETE"
+    assert made.shown()["RoleARN"] == role
+    made.delete()
+
+
+def test_conditions_and_several_stacks_side_by_side(stack):
+    stacks = [stack() for _ in range(3)]
+    template = {
+        "Parameters": {"Logs": {"Type": "String"}},
+        "Conditions": {"HasLogs": {"Fn::Equals": [{"Ref": "Logs"}, "yes"]}},
+    }
+    resources = {
+        "Gateway": {"Type": "AWS::EC2::InternetGateway"},
+        "Logs": {"Type": "AWS::Logs::LogGroup", "Condition": "HasLogs"},
+    }
+    for made, answer in zip(stacks, ("yes", "no", "yes"), strict=True):
+        made.change_set(
+            "CREATE",
+            resources,
+            template=template,
+            Parameters=[{"ParameterKey": "Logs", "ParameterValue": answer}],
+        )
+    for made in stacks:
+        made.cfn.execute_change_set(
+            ChangeSetName=made.cfn.list_change_sets(StackName=made.name)["Summaries"][0]["ChangeSetId"]
+        )
+    assert [made.settled() for made in stacks] == ["CREATE_COMPLETE"] * 3
+    found = [made.cfn.describe_stack_resources(StackName=made.name)["StackResources"] for made in stacks]
+    assert [sorted(one["LogicalResourceId"] for one in each) for each in found] == [
+        ["Gateway", "Logs"],
+        ["Gateway"],
+        ["Gateway", "Logs"],
+    ]
+
+
+def test_a_bucket_of_a_stack(lab, stack):
+    s3, made, name = lab.client("s3"), stack(), f"made-{uuid.uuid4().hex[:8]}"
+    rules = [{"Id": "bundles", "Status": "Enabled", "Prefix": "bundles/", "ExpirationInDays": 30}]
+    properties = {
+        "BucketName": name,
+        "VersioningConfiguration": {"Status": "Enabled"},
+        "PublicAccessBlockConfiguration": {"BlockPublicAcls": True, "IgnorePublicAcls": True},
+        "BucketEncryption": {
+            "ServerSideEncryptionConfiguration": [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]
+        },
+        "LifecycleConfiguration": {"Rules": rules},
+        "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
+        "Tags": [{"Key": "team", "Value": "data"}],
+    }
+    assert made.run("CREATE", {"Bucket": {"Type": "AWS::S3::Bucket", "Properties": properties}}) == "CREATE_COMPLETE"
+    assert made.drift()["Bucket"]["StackResourceDriftStatus"] == "IN_SYNC"
+    encryption = s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"][0]
+    assert encryption["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "aws:kms"
+    assert s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"][0]["Expiration"] == {"Days": 30}
+    tags = {one["Key"]: one["Value"] for one in s3.get_bucket_tagging(Bucket=name)["TagSet"]}
+    assert (tags["team"], tags["aws:cloudformation:stack-name"]) == ("data", made.name)
+
+    s3.put_object(Bucket=name, Key="a", Body=b"a")
+    made.cfn.delete_stack(StackName=made.name)
+    assert made.settled() == "DELETE_FAILED"
+    reasons = [
+        one.get("ResourceStatusReason", "")
+        for one in made.cfn.describe_stack_events(StackName=made.name)["StackEvents"]
+    ]
+    assert any("is not empty" in reason for reason in reasons)

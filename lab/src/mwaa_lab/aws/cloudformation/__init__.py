@@ -29,6 +29,7 @@ def install(control: ControlPlane) -> None:
     environment.install(control)
     types = network.importable() | iam.importable() | s3.importable() | environment.importable(control)
     importing.install(types)
+    importing.refuse_existing(("AWS::IAM::Role", "AWS::KMS::Alias", "AWS::Logs::LogGroup"))
     drift.install({environment.TYPE: environment.reader(control)})
     stacks.install(lambda: {kind: keys for kind, (keys, _problem) in changesets._IMPORT_LOOKUPS.items()})
     provisioners._STACK_TAG_PROPERTY.update(

@@ -54,6 +54,26 @@ def install(types: dict[str, Importable]) -> None:
     changesets._import_resources_async = adopt
 
 
+def refuse_existing(kinds: tuple[str, ...]) -> None:
+    """What is there under its name cannot be made; ministack would take it over, with what is in it."""
+    from ministack.services.cloudformation import changesets, provisioners
+
+    def refusing(kind: str, make: Callable[..., Found]) -> Callable[..., Found]:
+        (key,), problem = changesets._IMPORT_LOOKUPS[kind]
+
+        def create(logical_id: str, properties: dict[str, Any], stack: str) -> Found:
+            name = properties.get(key)
+            if name and problem(name) is None:
+                raise ValueError(f"Resource of type '{kind}' with identifier '{name}' already exists.")
+            return make(logical_id, properties, stack)
+
+        return create
+
+    for kind in kinds:
+        handlers = provisioners._RESOURCE_HANDLERS[kind]
+        handlers["create"] = refusing(kind, handlers["create"])
+
+
 def _look(types: dict[str, Importable], entry: dict[str, Any]) -> Found | None:
     importable, identifier = types[entry["ResourceType"]], entry["ResourceIdentifier"]
     if any(key not in identifier for key in importable.keys):
