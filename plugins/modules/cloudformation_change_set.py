@@ -167,6 +167,13 @@ attributes:
         Dynamic references are not resolved.
   idempotent:
     support: full
+notes:
+  - Of CloudFormation it calls C(DescribeStacks), C(GetTemplateSummary), C(GetTemplate), C(ListStackResources),
+    C(ListChangeSets), C(CreateChangeSet), C(DescribeChangeSet), C(ExecuteChangeSet), C(DeleteChangeSet) and
+    C(DescribeStackEvents). After a failure also C(DescribeEvents), for the empty stack that a failed creation left
+    C(DeleteStack), for drift C(DetectStackDrift), C(DescribeStackDriftDetectionStatus) and
+    C(DescribeStackResourceDrifts). What is done to the stack's resources is done with the caller's rights, or with
+    those of O(role_arn).
 seealso:
   - module: amazon.aws.cloudformation
   - module: amazon.aws.cloudformation_info
@@ -276,7 +283,7 @@ changes:
   description:
     - What changes, a resource an entry. In check mode what a comparison of two templates shows, when both are JSON or
       dictionaries.
-  returned: always
+  returned: success
   type: list
   elements: dict
   contains:

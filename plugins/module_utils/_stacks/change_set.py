@@ -61,7 +61,12 @@ def absent(ctx: Any) -> dict[str, Any]:
     client = ctx.aws.client("cloudformation")
     stack = stacks.describe(client, stack_name)
     found = [one for one in _listed(client, stack_name) if one["ChangeSetName"] == name] if stack else []
-    result = {"changes": [], "drift": [], "change_set": None, "operation": "delete" if found else "none"}
+    result: dict[str, Any] = {
+        "changes": [],
+        "drift": [],
+        "change_set": None,
+        "operation": "delete" if found else "none",
+    }
     if found and found[0].get("ExecutionStatus") == "EXECUTE_IN_PROGRESS":
         raise MigrationError(f"change set {name} of stack {stack_name} is being executed and cannot be deleted now")
     if found and not ctx.check_mode:
@@ -83,7 +88,8 @@ class Wanted:
         self.stack_name: str = params["stack_name"]
         self.type: str = params["type"]
         self.url: str | None = params["template_url"]
-        self.text = template.written(params["template_body"]) if params["template_body"] else None
+        body = params["template_body"]
+        self.text = template.written(body) if isinstance(body, (dict, str)) and body else None
         self.document = template.read(self.text)
         self.parameters = params["parameters"] or {}
         self.tags: dict[str, str] | None = (
@@ -101,6 +107,8 @@ class Wanted:
             faults.add("stack_name is a letter and then letters, digits and hyphens, 128 characters at most")
         if self.name and not NAME.fullmatch(self.name):
             faults.add("change_set_name is a letter and then letters, digits and hyphens, 128 characters at most")
+        if not (self.text or self.url):
+            faults.add("template_body is neither a dictionary nor a text, or is empty")
         size = len(self.text.encode()) if self.text else 0
         if size > template.INLINE_LIMIT:
             faults.add(
@@ -215,7 +223,7 @@ class Run:
         """Wait for what goes on with the stack, perhaps begun by a run of ours that was killed."""
         if stack is None or not stacks.busy(stack):
             return stack
-        if self.ctx.check_mode:
+        if not self.writes:
             self.ctx.warn(f"stack {self.name} is {stack['StackStatus']}: this compares with what it is changing to")
             return stack
         self.waited = True
@@ -419,9 +427,8 @@ class Run:
             if execute:
                 self._forget(stack_id, name)
             raise MigrationError(
-                f"stack {self.name}: nothing was changed, because {', '.join(lost)}: set allow_replacement: true if"
-                " that is wanted, or take the change back",
-                changes=changes,
+                f"stack {self.name}: nothing was changed, because {' and '.join(lost)}; set allow_replacement: true if"
+                " that is wanted, or take the change back"
             )
         shown = {"name": name, "id": described["ChangeSetId"], "type": kind.lower()}
         if not execute:
@@ -442,8 +449,7 @@ class Run:
         mark = self._fingerprint(request)
         name = self.wanted.name or PREFIX + ("preview-" if purpose == TO_LOOK else "") + mark
         found = self._swept(stack, name, mark)
-        made = found is None
-        if made:
+        if found is None:
             description = f"{MARK} {mark}: {purpose}"
             try:
                 identity = client.create_change_set(ChangeSetName=name, Description=description, **request)["Id"]
@@ -456,12 +462,12 @@ class Run:
             progress(f"stack {self.name}: goes on with change set {name}")
         described = self._ready(identity, name)
         if described["Status"] != "FAILED":
-            return described, made
+            return described, found is None
         reason = described.get("StatusReason") or "CloudFormation gives no reason"
         reason = stacks.validated(client, reason, ChangeSetName=described["ChangeSetId"]) or reason
         self._forget(described["StackId"], name)
         if any(words in reason for words in NO_CHANGES):
-            return None, made
+            return None, False
         raise MigrationError(f"stack {self.name}: the change set failed: {self._explained(stacks.plain(reason), kind)}")
 
     def _fingerprint(self, request: dict[str, Any]) -> str:
@@ -517,7 +523,7 @@ class Run:
 
     def _executed(self, described: dict[str, Any]) -> dict[str, Any]:
         """Execute and wait. Raises MigrationError with the first cause when the operation fails."""
-        client, stack_id, name = self.client, described["StackId"], described["ChangeSetName"]
+        client, stack_id = self.client, described["StackId"]
         before = stacks.describe(client, stack_id)
         if before is None:
             raise MigrationError(f"stack {self.name} disappeared before its change set was executed: run again")
@@ -526,7 +532,9 @@ class Run:
             events.skip()
         try:
             client.execute_change_set(
-                ChangeSetName=described["ChangeSetId"], StackName=stack_id, ClientRequestToken=name[:128]
+                ChangeSetName=described["ChangeSetId"],
+                StackName=stack_id,
+                ClientRequestToken=described["ChangeSetId"].rpartition("/")[2],
             )
         except Exception as exception:
             if not is_aws_error(exception):

@@ -105,7 +105,8 @@ class Events:
 
     def rewind(self) -> None:
         """Take in what the operation in progress has done so far, back to its beginning."""
-        found, token = [], {}
+        found: list[dict[str, Any]] = []
+        token: dict[str, str] = {}
         while True:
             events, token = self._page(token)
             for event in events:
@@ -120,7 +121,8 @@ class Events:
 
     def news(self) -> list[dict[str, Any]]:
         """What happened since the last look."""
-        found, token = [], {}
+        found: list[dict[str, Any]] = []
+        token: dict[str, str] = {}
         while True:
             events, token = self._page(token)
             for event in events:
@@ -157,9 +159,8 @@ def tell(name: str, event: dict[str, Any]) -> None:
         return  # what is in work stands in the line of the wait
     what = "" if _is_stack(event) else f" {event['LogicalResourceId']} ({event['ResourceType']})"
     reason = event.get("ResourceStatusReason") or ""
-    why = f": {plain(reason)}" if reason and (status.endswith("_FAILED") or _is_stack(event)) else ""
-    if why.endswith(": User Initiated"):
-        why = ""
+    telling = status.endswith("_FAILED") or (_is_stack(event) and not _CONSEQUENCE.search(reason))
+    why = f": {plain(reason)}" if reason and telling else ""
     progress(f"stack {name}:{what} {status}{why}")
 
 
@@ -239,10 +240,11 @@ def wait(
 
 # reasons that only say that something else has failed
 _CONSEQUENCE = re.compile(
-    r"cancelled|The following resource\(s\)|^User Initiated$|^$|Rollback requested", re.IGNORECASE
+    r"cancelled|^The following resource\(s\)|^User Initiated$|^$|^Rollback (requested|complete)", re.IGNORECASE
 )
 _HANDLER = re.compile(
-    r'Resource handler returned message: "(?P<message>.*)" \(RequestToken: [^,)]+, HandlerErrorCode: (?P<code>\w+)\)',
+    r'Resource handler returned message: "(?P<message>.*)"'
+    r" \((RequestToken: [^,)]+, )?HandlerErrorCode: (?P<code>\w+)\)",
     re.DOTALL,
 )
 
@@ -250,7 +252,8 @@ _HANDLER = re.compile(
 def plain(reason: str) -> str:
     """CloudFormation's reason without what nobody can use (tokens, proxies)."""
     reason = _HANDLER.sub(lambda found: f"{found['message'].rstrip('.')} ({found['code']})", reason)
-    return " ".join(re.sub(r"; Proxy: null", "", reason).split()).rstrip(".")
+    reason = re.sub(r"; Proxy: null|\.? Rollback requested by user\.?", "", reason)
+    return " ".join(reason.split()).rstrip(".")
 
 
 def root_cause(client: Any, events: list[dict[str, Any]], depth: int = 3) -> dict[str, Any] | None:
@@ -260,9 +263,7 @@ def root_cause(client: Any, events: list[dict[str, Any]], depth: int = 3) -> dic
     """
     failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED") and not _is_stack(event)]
     own = [event for event in failed if not _CONSEQUENCE.search(event.get("ResourceStatusReason") or "")]
-    for event in own or [
-        event for event in failed if event.get("ResourceType") == STACK and "cancelled" not in _reason(event)
-    ]:
+    for event in own:
         nested = event.get("PhysicalResourceId") or ""
         if event.get("ResourceType") == STACK and nested.startswith("arn:") and depth:
             inside = Events(client, nested)
