@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mwaa_lab import cli
+from mwaa_lab import base, cli
 from mwaa_lab.labdir import LabDir, write_json
 
 
@@ -50,7 +50,7 @@ def test_a_dead_lab_is_called_dead(tmp_path: Path) -> None:
 
 
 def test_the_execution_role_names_bucket_and_key() -> None:
-    policy = cli._execution_policy("b", "arn:key")
+    policy = base._execution_policy("b", "arn:key", "us-east-1", "000000000000")
 
     allowed = {action: statement["Resource"] for statement in policy["Statement"] for action in statement["Action"]}
     assert allowed["s3:GetObject*"] == ["arn:aws:s3:::b", "arn:aws:s3:::b/*"]
