@@ -275,7 +275,7 @@ def _go(
 def _failed(client: Any, name: str, hop: Hop, way: list[Hop], error: MigrationError) -> MigrationError:
     """What a night operator has to know: why, which version runs now, whether it can be used, what to do."""
     now = environment.describe(client, name) or {"Name": name, "Status": "DELETED", "AirflowVersion": "?"}
-    if now["Status"] == "UPDATE_FAILED":
+    if now["Status"] == "UPDATE_FAILED" and error.code is None:  # and AWS had taken the update
         reason = (now.get("LastUpdate") or {}).get("Error") or {}
         why = f"{reason.get('ErrorCode', 'no code')}: {str(reason.get('ErrorMessage', '')).rstrip('.')}"
         text = (
