@@ -42,6 +42,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import bundles_of, describe
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
+from ansible_collections.mwaa.migration.plugins.module_utils._stacks.base import temporary_policy_name
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import (
     DAG_FILE,
     AgentLane,
@@ -58,6 +59,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "bundles": {"type": "list", "elements": "str"},
     "keep_bundle_days": {"type": "int"},
     "kms_key_id": {"type": "str", "no_log": False},
+    "source_environment": {"type": "str"},
     "api_host": {"type": "str"},
     "wait_timeout": {"type": "int", "default": 1200},
 }
@@ -149,6 +151,8 @@ class _Cleanup:
         if inside:
             inside.refuse_while_serving()
             steps += inside.steps()
+        policies = _Policies(self.aws, self.name, environment, self.params["source_environment"])
+        steps.append(policies.step())
         steps += [self._bundle(source.store) for source in self.sources if self._goes(source)]
         removed = []
         for step in steps:
@@ -161,7 +165,7 @@ class _Cleanup:
         result: dict[str, Any] = {
             "changed": bool(removed),
             "removed": removed,
-            "remains": inside.remains if inside else [],
+            "remains": [*(inside.remains if inside else []), *policies.remains],
             "retire": [step for source in self.sources for step in self._retire(source)],
         }
         if self.ctx.diff_mode:
@@ -203,6 +207,49 @@ class _Cleanup:
             keep = f"Keep the bundle {bundle.store.url} until you are sure, then remove it with keep_bundle_days: 0"
             steps.append(keep)
         return steps
+
+
+class _Policies:
+    """The rights that roles were given for as long as the migration lasts (roles/mwaa_stack, iam)."""
+
+    def __init__(self, aws: Any, name: str, environment: dict[str, Any] | None, source: str | None):
+        """source: the MWAA environment that was left, by name."""
+        self.iam: Any = aws.client("iam") if environment or source else None
+        self.policy = temporary_policy_name(name)
+        self.remains: list[dict[str, str]] = []
+        environments = [environment]
+        if source:
+            left = describe(aws.client("mwaa"), source)
+            environments.append(left)
+            if left is None:
+                why = f"environment {source} does not exist any more, so that its role is not known"
+                self.remains.append(_rest_of(f"policy {self.policy}", "a role", why))
+        roles = {one["ExecutionRoleArn"].rpartition("/")[2] for one in environments if one}
+        self.roles = sorted(role for role in roles if self._has(role))
+
+    def step(self) -> Step:
+        return Step("temporary policies", f"of {', '.join(self.roles)}", len(self.roles), self._remove)
+
+    def _has(self, role: str) -> bool:
+        try:
+            self.iam.get_role_policy(RoleName=role, PolicyName=self.policy)
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            if error_code(exception) in DENIED:
+                why = "iam:GetRolePolicy is not allowed, so it could not be looked for"
+                self.remains.append(_rest_of(f"policy {self.policy}", f"role {role}", why))
+                return False
+            if error_code(exception) == "NoSuchEntity":
+                return False
+            with aws_errors(f"read policies of role {role}"):
+                raise
+        return True
+
+    def _remove(self) -> None:
+        for role in self.roles:
+            with aws_errors(f"remove policy {self.policy} of role {role}"):
+                self.iam.delete_role_policy(RoleName=role, PolicyName=self.policy)
 
 
 class _Inside:

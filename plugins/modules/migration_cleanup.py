@@ -10,7 +10,8 @@ short_description: Remove what a migration brought into an MWAA environment for 
 version_added: 0.1.0
 description:
   - Removes the agent, its DAGs with all their rows in Airflow's database, its requests and answers, the index of what
-    was published, KMS grants that a killed run left, and the migration's lock. In buckets, all versions of these go.
+    was published, KMS grants that a killed run left, rights that roles were given while it lasted, and the migration's
+    lock. In buckets, all versions of these go.
   - What was migrated stays as it is; so do DAG files, plugins, requirements, variables, connections and pools.
   - On Airflow 2, no row is left that names the agent. On Airflow 3, rows of the audit log and names of
     permissions stay, and are listed.
@@ -33,6 +34,11 @@ options:
     type: int
   kms_key_id:
     description: The KMS key of requests, where it is not the bundle's.
+    type: str
+  source_environment:
+    description:
+      - The MWAA environment that was left, if it was one. Its role loses what it was given for the migration, the
+        policy C(mwaa-migration-temporary-) and the name of O(environment). So does the environment's own role.
     type: str
   wait_timeout:
     description: Seconds to wait for Airflow to see that the agent is gone. MWAA may take five minutes.

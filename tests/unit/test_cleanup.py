@@ -105,6 +105,7 @@ class World(Clock):
             {"Name": "somebody's", "GrantId": "g3", "GranteePrincipal": ROLE, "Constraints": of("demo")},
             {"GrantId": "g4", "GranteePrincipal": ROLE},
         ]
+        self.policies = {("execution", "own"), ("execution", "mwaa-migration-temporary-other")}
         for key in (*AGENT, AGENT[1], "mwaa-migration/demo/requests/r1.json", *THEIRS):
             self.s3.put_object("bucket", key, b"{}")
         self.log.clear()
@@ -129,9 +130,17 @@ class World(Clock):
             self.s3.put_object("bucket", "mwaa-migration/demo/cleanup.json", json.dumps({"rows": rows}).encode())
 
     def get_environment(self, Name: str) -> dict[str, Any]:
-        if not self.environment:
+        if not self.environment or Name not in ("demo", "old"):
             raise aws_failure("ResourceNotFoundException", status=404)
-        return {"Environment": self.environment}
+        return {"Environment": {**self.environment, **({"ExecutionRoleArn": f"{ROLE}-old"} if Name == "old" else {})}}
+
+    def get_role_policy(self, RoleName: str, PolicyName: str) -> dict[str, Any]:
+        if (RoleName, PolicyName) not in self.policies:
+            raise aws_failure("NoSuchEntity", status=404)
+        return {}
+
+    def delete_role_policy(self, RoleName: str, PolicyName: str) -> None:
+        self.policies.remove((RoleName, PolicyName))
 
     def get_paginator(self, name: str) -> Any:
         assert name == "list_grants"
@@ -282,6 +291,31 @@ def test_grants_that_may_not_be_listed_are_said(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(world, "get_paginator", lambda _name: SimpleNamespace(paginate=denied))
     [rest] = world.clean()["remains"]
     assert rest["what"] == "KMS grants" and "kms:ListGrants is not allowed" in rest["reason"]
+
+
+def test_rights_that_were_given_for_the_migration_go_and_no_others() -> None:
+    world = World()
+    before = set(world.policies)
+    for role in ("execution", "execution-old"):
+        world.policies.add((role, "mwaa-migration-temporary-demo"))
+    assert not world.clean(check=True, source_environment="old")["remains"]
+    done = world.clean(source_environment="old")
+    assert {"what": "temporary policies", "where": "of execution, execution-old", "count": 2} in done["removed"]
+    assert world.policies == before
+    assert not world.clean(source_environment="old")["changed"]
+
+
+def test_rights_that_cannot_be_looked_for_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    [gone] = world.clean(source_environment="older")["remains"]
+    assert gone["what"] == "policy mwaa-migration-temporary-demo" and "older does not exist any more" in gone["reason"]
+
+    def denied(**_all: str) -> Any:
+        raise aws_failure("AccessDenied", operation="GetRolePolicy")
+
+    monkeypatch.setattr(world, "get_role_policy", denied)
+    [rest] = world.clean()["remains"]
+    assert rest["where"] == "role execution" and "iam:GetRolePolicy is not allowed" in rest["reason"]
 
 
 @pytest.fixture
