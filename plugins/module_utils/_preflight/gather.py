@@ -33,7 +33,7 @@ OBJECTS = 20_000  # of the DAG folder that are listed at most
 TEXT = 1024 * 1024  # bytes of requirements.txt and of a startup script that are read at most
 ARCHIVE_READ = 512 * 1024  # bytes of one read from plugins.zip
 LOG_HOUR = 3600  # seconds of logs that are looked through
-LOG_PATTERN = '?ERROR ?CRITICAL ?Traceback ?"Task timed out"'
+LOG_PATTERN = "?ERROR ?CRITICAL ?Traceback"  # one of these
 
 FACTS: dict[str, Callable[[Any], Any]] = {}
 
@@ -328,12 +328,12 @@ class Reader:
         return found
 
     def _head(self, key: str, version: str | None) -> Any:
-        more = {"VersionId": version} if version else {}
+        more: dict[str, Any] = {"VersionId": version} if version else {}
         missing = ("404", "NoSuchKey", "NoSuchVersion", "400", "InvalidArgument", "405", "MethodNotAllowed")
         return self._s3("GetObjectVersion" if version else "GetObject", "head_object", missing, Key=key, **more)
 
     def _text(self, key: str, version: str | None) -> str:
-        more = {"VersionId": version} if version else {}
+        more: dict[str, Any] = {"VersionId": version} if version else {}
         answer = self._s3("GetObject", "get_object", Key=key, Range=f"bytes=0-{TEXT - 1}", **more)
         with _reading("s3:GetObject"):
             return answer["Body"].read().decode("utf-8", "replace")
@@ -362,7 +362,7 @@ class Reader:
         version = self.s["plugins_s3_object_version"]
 
         def read(start: int, end: int) -> bytes:
-            more = {"VersionId": version} if version else {}
+            more: dict[str, Any] = {"VersionId": version} if version else {}
             answer = self._s3("GetObject", "get_object", Key=one["key"], Range=f"bytes={start}-{end - 1}", **more)
             with _reading("s3:GetObject"):
                 return answer["Body"].read()

@@ -92,8 +92,8 @@ def role_trust_condition(s: Snapshot, role: Any) -> Iterator[Found]:
             )
             return
     for statement in policy.statements(trust, "Deny"):
-        about = policy.covers_action(statement, "sts:AssumeRole") and not statement.get("Condition")
-        if about and {"*", *SERVICES} & set(policy.principals(statement, "Service")):
+        always = policy.covers_action(statement, "sts:AssumeRole") and not statement.get("Condition")
+        if always and {"*", *SERVICES} & set(policy.principals(statement, "Service")):
             yield Found(role["Arn"], "its trust policy denies MWAA to assume it", "take that statement away")
 
 
@@ -181,7 +181,7 @@ def _listed(principal: str, denied: list[Any], begins: str) -> Iterator[Found]:
     for need, action, _how in denied:
         by_resource.setdefault(need.resource, []).append(action)
     what = "; ".join(f"{', '.join(actions)} on {resource}" for resource, actions in by_resource.items())
-    ways = dict.fromkeys(_HOW.get(how, "allow it in a policy of it") for _need, _action, how in denied)
+    ways = dict.fromkeys(_HOW.get(how, "allow it in its policies") for _need, _action, how in denied)
     contexts = {key: value for need, _action, _how in denied for key, value in need.context.items()}
     under = f" (with {', '.join(f'{key} {value}' for key, value in contexts.items())})" if contexts else ""
     yield Found(principal, f"{begins} {what}{under}", "; ".join(ways))

@@ -55,9 +55,7 @@ USES = {
 def subnet_exists(s: Snapshot, found_subnets: Any) -> Iterator[Found]:
     """The subnets exist in this account and region."""
     there = {subnet["SubnetId"] for subnet in found_subnets}
-    for subnet in s["subnet_ids"]:
-        if subnet not in there:
-            yield Found(subnet, f"does not exist in {s.region}", "give the id of a private subnet of this region")
+    yield from _gone(s, [one for one in s["subnet_ids"] if one not in there], "private subnets of this region")
 
 
 @rule("subnet-zones", AREA, why="MWAA spreads over two zones and refuses a single one", source="UG networking-about")
@@ -370,9 +368,8 @@ def access_mode_internet(s: Snapshot, subnets: Any, route_tables: Any) -> Iterat
 def security_group_exists(s: Snapshot, found_groups: Any) -> Iterator[Found]:
     """The security groups exist."""
     there = {group["GroupId"] for group in found_groups}
-    for group in s["security_group_ids"]:
-        if group not in there:
-            yield Found(group, f"does not exist in {s.region}", "give the id of a security group of the subnets' VPC")
+    gone = [one for one in s["security_group_ids"] if one not in there]
+    yield from _gone(s, gone, "security groups of the subnets' VPC")
 
 
 @rule("security-group-vpc", AREA, why="a security group works in its own VPC alone", source="UG vpc-security")
@@ -461,6 +458,13 @@ def network_acl(s: Snapshot, subnets: Any, network_acls: Any, route_tables: Any)
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
 
+def _gone(s: Snapshot, ids: list[str], give: str) -> Iterator[Found]:
+    if ids:
+        yield Found(
+            ", ".join(ids), f"{'they do' if len(ids) > 1 else 'it does'} not exist in {s.region}", f"give {give}"
+        )
+
+
 def table_of(subnet: dict[str, Any], tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The subnet's own route table, or else the main one of its VPC; {} where neither is known."""
     main: dict[str, Any] = {}
@@ -525,7 +529,7 @@ def _nats(subnets: Any, tables: Any, gateways: Any) -> Iterator[dict[str, Any]]:
         route["NatGatewayId"]
         for subnet in subnets
         for route in _routes(table_of(subnet, tables))
-        if route.get("NatGatewayId")
+        if route.get("NatGatewayId") and route.get("State") != "blackhole"
     }
     for gateway in gateways:
         if gateway["NatGatewayId"] in used:

@@ -1,11 +1,12 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an account's own services lack in ministack: Service Quotas, and IAM's simulation."""
+"""What an account's own services lack in ministack: Service Quotas, IAM's simulation, alternatives in log filters."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 from xml.sax.saxutils import escape
@@ -17,11 +18,25 @@ Answer = tuple[int, dict[str, str], bytes]
 def install() -> None:
     from ministack import app
     from ministack.core import router
-    from ministack.services import iam
+    from ministack.services import cloudwatch_logs, iam
 
+    _alternatives(cloudwatch_logs)
     iam._IAM_HANDLERS["SimulatePrincipalPolicy"] = simulate_principal
     app.SERVICE_HANDLERS["servicequotas"] = service_quotas
     router.SERVICE_PATTERNS["servicequotas"] = {"target_prefixes": ["ServiceQuotasV20190624"]}
+
+
+def _alternatives(logs: Any) -> None:
+    """Let FilterLogEvents know "?one ?other": events with one of the terms."""
+    original = logs._compile_filter_pattern
+
+    def compiled(pattern: str) -> Any:
+        terms = re.findall(r'\?("[^"]+"|\S+)', pattern or "")
+        if not terms or not pattern.lstrip().startswith("?"):
+            return original(pattern)
+        return lambda message: any(term.strip('"') in message for term in terms)
+
+    logs._compile_filter_pattern = compiled
 
 
 # --- IAM -------------------------------------------------------------------------------------------------------------

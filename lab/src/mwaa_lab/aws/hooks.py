@@ -109,7 +109,12 @@ _NAMES = {
     "ministack.services.cloudformation.engine": ("_parse_template",),
     "ministack.services.cloudformation.handlers": ("_ACTION_HANDLERS", "_capabilities_enforced", "_resolve_stack"),
     "ministack.services.cloudformation.helpers": ("_error", "_p", "_resolve_template"),
-    "ministack.services.cloudwatch_logs": ("_put_log_events", "_log_groups", "json_response"),
+    "ministack.services.cloudwatch_logs": (
+        "_compile_filter_pattern",
+        "_log_groups",
+        "_put_log_events",
+        "json_response",
+    ),
     "ministack.services.cloudformation.provisioners": (
         "_RESOURCE_HANDLERS",
         "_CONDITIONALLY_REPLACING_PROPERTIES",

@@ -1,14 +1,15 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What EC2 lacks in ministack: what it refuses, its filters, and how gateways, endpoints and instances look.
+"""What EC2 lacks in ministack: what it refuses, its filters, how gateways, endpoints and instances look,
+and how full subnets are.
 
 ``hooks.check()`` has seen that all that is taken hold of here is there.
 """
 
 from __future__ import annotations
 
-from mwaa_lab.aws.ec2 import endpoints, filters, gateways, instances, strict
+from mwaa_lab.aws.ec2 import endpoints, filters, gateways, instances, strict, subnets
 
 
 def install() -> None:
@@ -18,5 +19,6 @@ def install() -> None:
     endpoints.install(actions)
     gateways.install(actions)
     instances.install(actions)
+    subnets.install(actions)
     filters.install(actions)
     strict.install(actions)
