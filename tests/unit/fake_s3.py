@@ -45,7 +45,8 @@ class FakeS3:
 
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
         self.calls.append(("get", Key))
-        return {"Body": io.BytesIO(self._object(Key, "GetObject")[0])}
+        content, etag, _version, _checksum = self._object(Key, "GetObject")
+        return {"Body": io.BytesIO(content), "ETag": f'"{etag}"'}
 
     def head_object(self, Bucket: str, Key: str, ChecksumMode: str) -> dict[str, Any]:
         self.calls.append(("head", Key))
@@ -74,10 +75,22 @@ class FakeS3:
             }
         ]
 
-    def put_object(self, Bucket: str, Key: str, Body: bytes, ContentLength: int, ChecksumSHA256: str) -> dict[str, Any]:
+    def put_object(
+        self,
+        Bucket: str,
+        Key: str,
+        Body: bytes,
+        ContentLength: int,
+        ChecksumSHA256: str,
+        IfMatch: str | None = None,
+        IfNoneMatch: str | None = None,
+    ) -> dict[str, Any]:
         self.calls.append(("put", Key))
         if Key in self.refuse:
             raise _error(self.refuse[Key], "PutObject")
+        there = f'"{self.objects[Key][1]}"' if Key in self.objects else None
+        if (IfMatch and there != IfMatch) or (IfNoneMatch and there):
+            raise _error("PreconditionFailed" if there else "NoSuchKey", "PutObject")
         assert ContentLength == len(Body)
         assert base64.b64decode(ChecksumSHA256) == hashlib.sha256(Body).digest()
         return self._store(Key, Body, hashlib.md5(Body).hexdigest(), ChecksumSHA256)

@@ -72,6 +72,38 @@ def test_everything_once_then_nothing(folder: Path) -> None:
     assert second["requirements_s3_object_version"] == first["requirements_s3_object_version"]
 
 
+def test_two_at_one_moment_neither_forgets_what_the_other_published(folder: Path) -> None:
+    """The second to end would write an index that knows nothing of the first one's files."""
+    s3, index = FakeS3(), "mwaa-migration/published/dags.json"
+    meanwhile = b'{"version": 2, "objects": {}, "facts": {"theirs": {}}}'
+    put = s3.put_object
+
+    def another_ends_first(Key: str, **given: Any) -> dict[str, Any]:
+        if Key == "dags/calm.py" and index not in s3.objects:
+            s3._store(index, meanwhile, "theirs", "")
+        return put(Key=Key, **given)
+
+    s3.put_object = another_ends_first  # type: ignore[method-assign]
+    with pytest.raises(MigrationError, match="somebody else published to s3://bucket/dags/ at the same moment.*again"):
+        run(s3, folder)
+    assert s3.objects[index][0] == meanwhile
+    assert not run(s3, folder)["changed"]  # what lies there is compared, and is its own from now on
+    assert json.loads(s3.objects[index][0])["objects"].keys() >= {"dags/calm.py", "requirements.txt"}
+
+
+def test_the_answer_to_an_index_that_was_written_is_lost_and_all_is_well(folder: Path) -> None:
+    s3, put = FakeS3(), FakeS3.put_object
+
+    def repeated(Key: str, **given: Any) -> dict[str, Any]:
+        """As botocore does it: the second call meets what the first one wrote."""
+        put(s3, Key=Key, **given)
+        return put(s3, Key=Key, **given)
+
+    s3.put_object = repeated  # type: ignore[method-assign]
+    assert run(s3, folder)["changed"]
+    assert not run(s3, folder)["changed"]
+
+
 def test_check_mode_says_the_same_and_writes_nothing(folder: Path) -> None:
     s3 = FakeS3()
     check = run(s3, folder, check=True)

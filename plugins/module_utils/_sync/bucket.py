@@ -34,6 +34,8 @@ PART = 8 << 20  # bytes; what is larger goes up in parts of this size, as the AW
 PARTS_LIMIT = 10_000  # [S3 multipart upload limits]
 IN_FLIGHT = 96 << 20  # bytes of content in memory while objects are written
 
+# somebody else was faster, is at it, or has taken the object away
+OVERTAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409"}
 HOPELESS = EXPIRED | BAD_CREDENTIALS | DENIED | {"NoSuchBucket"}
 NOT_TRIED = "not tried, because of the error above"
 
@@ -107,12 +109,31 @@ class Bucket:
         )
 
     def get(self, key: str) -> bytes | None:
+        return self.get_tagged(key)[0]
+
+    def get_tagged(self, key: str) -> tuple[bytes | None, str | None]:
+        """(content, the tag that this content has); None, None where there is none."""
         try:
-            return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+            answer = self.client.get_object(Bucket=self.name, Key=key)
+            return answer["Body"].read(), answer["ETag"]
         except Exception as exception:
             if is_aws_error(exception) and is_missing(exception):
-                return None
+                return None, None
             raise
+
+    def put_if(self, key: str, content: bytes, tag: str | None) -> bool:
+        """put(), but only while the object has this tag (None: while there is none); whether it is there now."""
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        try:
+            self.client.put_object(
+                Bucket=self.name, Key=key, Body=content, ContentLength=len(content), ChecksumSHA256=_sha256(content),
+                **condition,
+            )  # fmt: skip
+        except Exception as exception:
+            if not is_aws_error(exception) or error_code(exception) not in OVERTAKEN:
+                raise
+            return self.get(key) == content  # it may have been this very call, repeated because its answer was lost
+        return True
 
     def stream(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
         """The content of one version of an object, the newest where none is named."""

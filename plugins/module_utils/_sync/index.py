@@ -35,9 +35,11 @@ class Index:
     facts: by content, see `_dags.Facts`.
     """
 
-    def __init__(self, raw: bytes | None):
+    def __init__(self, raw: bytes | None, tag: str | None = None):
+        """raw, tag: its object as it was read, and what S3 calls this content; None where there is none."""
         self.objects: dict[str, dict[str, Any]] = {}
         self.facts: dict[str, Facts] = {}
+        self.tag = tag
         self._raw = raw
         try:
             stored = json.loads(raw) if raw else {}

@@ -124,7 +124,7 @@ def publish(
             raise MigrationError(
                 f"the bucket {target.bucket} does not exist; create it (versioned, private) and run again"
             )
-        index = Index(None if present is None else bucket.get(index_key(target.dag_s3_path)))
+        index = Index(*((None, None) if present is None else bucket.get_tagged(index_key(target.dag_s3_path))))
     here = None if present is None else bucket
     present = present or {}
     if delete and not any(source.dags.files for source in sources):
@@ -501,8 +501,13 @@ def _remember(
             for key, known in index.objects.items()
             if key in keep or (known.get("kind") != "dag" and known.get("kind") not in kinds)
         }
-        if index.changed:
-            bucket.put(index_key(target.dag_s3_path), index.encode())
+        # two runs at one moment: the later one would forget what the other has published, and whose it is
+        if index.changed and not bucket.put_if(index_key(target.dag_s3_path), index.encode(), index.tag) and not failed:
+            raise MigrationError(
+                f"somebody else published to s3://{bucket.name}/{target.dag_s3_path}/ at the same moment, so that what"
+                " this run wrote is not known to be its own: wait for the other one to end, and run again",
+                changed=bool(written),
+            )
     except Exception as exception:
         if not is_aws_error(exception):
             raise
