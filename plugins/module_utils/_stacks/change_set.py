@@ -30,14 +30,15 @@ from ansible_collections.mwaa.migration.plugins.module_utils._stacks import stac
 PREFIX = "mwaa-migration-"
 MARK = "mwaa.migration"
 TO_EXECUTE, TO_REVIEW, TO_LOOK = "to be executed", "to be reviewed", "a preview, to be removed"
-ATTEMPTS = 3  # when somebody else's operation begins between our look and our call
+ATTEMPTS = 3  # when somebody else changes something between our look and our call
+GONE = ("ChangeSetNotFound", "ChangeSetNotFoundException")
 NO_CHANGES = ("The submitted information didn't contain changes", "No updates are to be performed")
 NAME = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{0,127}")
 MASKABLE = 4  # characters; masking shorter texts would mangle whatever is shown
 
 
 class Overtaken(Exception):
-    """Somebody else's operation on the stack began after we looked."""
+    """Somebody else changed the stack or the change set after we looked, perhaps the module of a killed playbook."""
 
 
 def present(ctx: Any) -> dict[str, Any]:
@@ -50,8 +51,8 @@ def present(ctx: Any) -> dict[str, Any]:
         except Overtaken:
             continue
     raise MigrationError(
-        f"stack {wanted.stack_name}: other operations began again and again while this one was prepared: find out who"
-        " works on it, and run again"
+        f"stack {wanted.stack_name}: it was changed again and again while this was prepared: find out who else works on"
+        " it, and run again"
     )
 
 
@@ -543,6 +544,8 @@ class Run:
             status = _described(client, self.name, described["ChangeSetId"], must=False).get("ExecutionStatus")
             if status not in ("EXECUTE_IN_PROGRESS", "EXECUTE_COMPLETE", "EXECUTE_FAILED"):
                 raise self._refused(exception, "") from exception
+            with aws_errors(f"read the events of stack {self.name}"):
+                events.rewind()
         ended = stacks.wait(client, before, events, self.deadline, started=True)
         if ended is None or ended["StackStatus"] not in stacks.SUCCESS:
             raise stacks.failure(client, self.name, ended, events)
@@ -554,7 +557,8 @@ class Run:
         _without_empty(self.client, stacks.describe(self.client, stack_id), self.deadline)
 
     def _refused(self, exception: BaseException, kind: str) -> BaseException:
-        if error_code(exception) == "ValidationError" and re.search(r"is in \w+_IN_PROGRESS state", str(exception)):
+        began = error_code(exception) == "ValidationError" and re.search(r"is in \w+_IN_PROGRESS state", str(exception))
+        if began or error_code(exception) in (*GONE, "AlreadyExistsException"):
             return Overtaken()
         error = aws_error(exception, f"change stack {self.name}")
         error.message = self._explained(error.message, kind)
@@ -662,11 +666,8 @@ def _described(client: Any, stack_name: str, identity: str, *, must: bool = True
                 raise
             if not must:
                 return {}
-            if error_code(exception) in ("ChangeSetNotFound", "ChangeSetNotFoundException"):
-                raise MigrationError(
-                    f"stack {stack_name}: the change set disappeared, somebody else deleted it or executed another"
-                    " one: run again"
-                ) from None
+            if error_code(exception) in GONE:
+                raise Overtaken from exception
             raise aws_error(exception, f"read a change set of stack {stack_name}") from exception
         whole = whole or page
         changes += page.get("Changes") or []
@@ -682,8 +683,7 @@ def _delete(client: Any, stack_name: str, name: str) -> None:
     except Exception as exception:
         if not is_aws_error(exception):
             raise
-        gone = error_code(exception) in ("ChangeSetNotFound", "ChangeSetNotFoundException")
-        if not gone and not stacks.says_missing(exception):
+        if error_code(exception) not in GONE and not stacks.says_missing(exception):
             raise aws_error(exception, f"delete change set {name} of stack {stack_name}") from exception
 
 

@@ -6,14 +6,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -187,3 +193,78 @@ def test_made_to_be_reviewed_and_then_executed(lab: Any, ensure: Any, stack_name
     assert ensure(state="absent", change_set_name=left)["changed"]
     assert not ensure(state="absent", change_set_name=left)["changed"]
     assert change_sets(lab, stack_name) == []
+
+
+def test_an_environment_that_cannot_be_made_is_explained_in_mwaas_words(lab: Any, ensure: Any, base: Any) -> None:
+    name = f"cs-{uuid.uuid4().hex[:8]}"
+    properties = {
+        "Name": name,
+        "DagS3Path": "dags",
+        "SourceBucketArn": "arn:aws:s3:::no-such-bucket-here",
+        "ExecutionRoleArn": base.role,
+        "NetworkConfiguration": {"SubnetIds": base.subnets, "SecurityGroupIds": [base.group]},
+    }
+    failed = ensure(
+        template_body={"Resources": {"Airflow": {"Type": "AWS::MWAA::Environment", "Properties": properties}}}
+    )
+    assert "Airflow (AWS::MWAA::Environment) failed: " in failed["msg"] and "no-such-bucket-here" in failed["msg"]
+    assert "RequestToken" not in failed["msg"] and "(ROLLBACK_COMPLETE): mend the cause" in failed["msg"]
+
+
+def test_throttled_and_broken_calls_do_not_end_a_wait(lab: Any, ensure: Any, stack_name: str) -> None:
+    lab.admin(
+        "POST",
+        "faults",
+        [
+            {"service": "cloudformation", "operation": "DescribeStackEvents", "error": "Throttling", "times": 4},
+            {
+                "service": "cloudformation",
+                "operation": "DescribeStacks",
+                "error": "InternalFailure",
+                "status": 500,
+                "times": 2,
+            },
+            {"service": "cloudformation", "operation": "CreateChangeSet", "error": "Throttling", "times": 2},
+        ],
+    )
+    assert ensure(template_body=log_group(stack_name, 3))["stack"]["status"] == "CREATE_COMPLETE"
+
+
+@pytest.mark.parametrize(
+    "said", ["change set mwaa-migration-", "CREATE_IN_PROGRESS", "Group (AWS::Logs::LogGroup) CREATE_COMPLETE"]
+)
+def test_kill_9_of_ansible_playbook(lab: Any, ensure: Any, stack_name: str, tmp_path: Path, said: str) -> None:
+    """The module's process outlives the playbook: the next run meets it."""
+    task = {"stack_name": stack_name, "template_body": log_group(stack_name, 3)}
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "tasks": [{"mwaa.migration.cloudformation_change_set": task}],
+    }
+    (tmp_path / "play.json").write_text(json.dumps([play]))
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "ansible-playbook", "-i", "localhost,", "-c", "local", tmp_path / "play.json"],
+        env={
+            **os.environ,
+            **lab.environment,
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"),
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+            "PYTHONUNBUFFERED": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    output = []
+    for line in process.stdout:
+        output.append(line)
+        if f"stack {stack_name}: {said}" in line:
+            process.kill()
+            break
+    assert said in output[-1], "".join(output)
+    process.wait()
+    assert ensure(template_body=log_group(stack_name, 3))["stack"]["status"] == "CREATE_COMPLETE"
+    assert not ensure(template_body=log_group(stack_name, 3))["changed"] and change_sets(lab, stack_name) == []
+    process.stdout.close()

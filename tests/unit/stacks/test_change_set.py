@@ -381,6 +381,28 @@ def test_an_operation_that_begins_after_the_look_is_waited_for(ensure: Any, clou
     assert ensure(template_body=group(5))["changed"]
 
 
+@pytest.mark.parametrize("point", ["CreateChangeSet", "DescribeChangeSet", "ExecuteChangeSet"])
+def test_the_module_of_a_killed_playbook_that_still_runs_is_no_trouble(
+    ensure: Any, cloud: FakeCloudFormation, clock: Clock, point: str
+) -> None:
+    """kill -9 of ansible-playbook leaves the module's process: at some point it does the same as ours."""
+    method = {"CreateChangeSet": "create_change_set", "DescribeChangeSet": "describe_change_set"}.get(
+        point, "execute_change_set"
+    )
+    real = getattr(cloud, method)
+
+    def first(**params: Any) -> dict[str, Any]:
+        delattr(cloud, method)
+        assert ensure(template_body=group())["changed"]
+        return real(**params)
+
+    setattr(cloud, method, first)
+    start = clock.now
+    mine = ensure(template_body=group())
+    assert clock.now - start < 30
+    assert mine["stack"]["status"] == "CREATE_COMPLETE" and cloud.names(NAME) == []
+
+
 def test_an_execution_whose_answer_was_lost_is_not_taken_for_a_failure(ensure: Any, cloud: FakeCloudFormation) -> None:
     real = cloud._do_execute_change_set
 
