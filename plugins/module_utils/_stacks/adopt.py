@@ -111,6 +111,7 @@ class Stack:
     name: str
     template: dict[str, Any]
     logical_ids: dict[tuple[str, str], str]  # by type and physical id: a role may be named as a bucket
+    outputs: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, cfn: Any, name: str) -> Stack:
@@ -141,7 +142,8 @@ class Stack:
             for row in rows
             if row.get("PhysicalResourceId") and row.get("ResourceStatus") not in GONE
         }
-        return cls(name, json.loads(json.dumps(body)), logical_ids)
+        exported = {row["OutputKey"]: row["OutputValue"] for row in found[0].get("Outputs") or []}
+        return cls(name, json.loads(json.dumps(body)), logical_ids, exported)
 
 
 def adopt(ctx: Any) -> dict[str, Any]:
@@ -157,13 +159,13 @@ class _Adoption:
         self.chosen: dict[str, str] = {}  # option -> where its value was found
 
     def run(self) -> dict[str, Any]:
-        wanted = self._wanted()
         self.place = Place(_partition(self.aws.caller["Arn"]), self.aws.region, self.aws.account_id)
+        cfn = self.aws.client("cloudformation")
+        own = Stack.read(cfn, self.ctx.params["stack_name"])
+        wanted = self._wanted(own)
         found = self._read(wanted)
         self._check(found)
         self.faults.raise_if_any()
-        cfn = self.aws.client("cloudformation")
-        own = Stack.read(cfn, self.ctx.params["stack_name"])
         for one in found:
             one.stack = self._owner(cfn, one)
         by_kind = {kind: [one for one in found if one.kind == kind] for kind in {one.kind for one in found}}
@@ -197,8 +199,11 @@ class _Adoption:
 
     # ------------------------------------------------------------------------------------------------ what is wanted
 
-    def _wanted(self) -> dict[str, Any]:
-        """Each option as given, else of the parameter document, else of the environment, else of the instance."""
+    def _wanted(self, own: Stack) -> dict[str, Any]:
+        """Each option as given, else of the parameter document, else of the environment, else of the instance.
+
+        What an instance once led to is exported: another time it might lead to other subnets, or be gone.
+        """
         given = {key: self.ctx.params[key] for key in (*PARAMETERS.values(), "bundle_bucket", "log_groups")}
         wanted: dict[str, Any] = {}
         for where, values in (
@@ -208,7 +213,12 @@ class _Adoption:
         ):
             self._take(wanted, where, values)
         if self.ctx.params["instance_id"] or self.ctx.params["instance_address"]:
-            self._of_the_instance(wanted)
+            network = {"vpc_id": "VpcId", "subnet_ids": "SubnetIds", "security_group_ids": "SecurityGroupIds"}
+            known = {key: own.outputs[name] for key, name in network.items() if own.outputs.get(name)}
+            lists = {key: value.split(",") if key != "vpc_id" else value for key, value in known.items()}
+            self._take(wanted, f"stack {own.name}", lists)
+            if not all(wanted.get(key) for key in network):
+                self._of_the_instance(wanted)
         if wanted.get("subnet_ids") and not wanted.get("vpc_id"):
             wanted["vpc_id"] = self._vpc_of(wanted["subnet_ids"])
         names = {
