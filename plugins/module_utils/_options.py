@@ -310,12 +310,16 @@ def moved(options: dict[str, str], source_version: str, target_version: str) -> 
             result["renamed"][old] = new
         if rewritten != value:
             result["rewritten"].append(new)
+    needed: dict[str, str] = {}
     if majors[0] < 3 <= majors[1]:
-        for name, value in {**dict.fromkeys(DATA_INTERVALS, "True"), IGNORE_SYNTAX: "regexp"}.items():
-            if name not in result["options"] and name in known:
-                result["options"][name] = result["added"][name] = value
+        needed = {**dict.fromkeys(DATA_INTERVALS, "True"), IGNORE_SYNTAX: "regexp"}
         if CATCHUP not in options:
             result["findings"].append(CATCHES_UP)
+    elif majors[1] < 3 <= majors[0]:
+        needed = {IGNORE_SYNTAX: "glob"}
+    for name, value in needed.items():
+        if name not in result["options"] and name in known:
+            result["options"][name] = result["added"][name] = value
     return result
 
 

@@ -182,7 +182,7 @@ class FakeS3:
         return self.versions[int(version[1:]) - 1] if version else self.versions[-1]
 
     def get_object(self, Bucket: str, Key: str, VersionId: str | None = None) -> dict[str, Any]:  # noqa: N803
-        return {"Body": _Body(self._which(VersionId))}
+        return {"Body": _Body(self._which(VersionId)), "ETag": '"x"'}
 
     def head_object(self, Bucket: str, Key: str, ChecksumMode: str) -> dict[str, Any]:  # noqa: N803
         return {"ContentLength": len(self.versions[-1]), "ETag": '"x"', "VersionId": f"v{len(self.versions)}"}

@@ -154,12 +154,11 @@ def clone(ctx: Any) -> dict[str, Any]:
     """The module's body: checks everything first, names all faults at once, and makes the environment."""
     params = ctx.params
     name = params["name"]
-    source_aws = ctx.aws.elsewhere(
-        region=params["source_region"], profile=params["source_profile"], role_arn=params["source_role_arn"]
-    )
+    source_aws = ctx.aws.elsewhere(region=params["source_region"], profile=params["source_profile"])
     faults = Faults(f"environment {params['source']} cannot be cloned as {name}")
     wanted = _checked_input(ctx, source_aws, faults)
     faults.raise_if_any()
+    source_aws = source_aws.elsewhere(role_arn=params["source_role_arn"])
 
     source = environment.describe(source_aws.client("mwaa"), params["source"])
     if source is None or source["Status"] in ("DELETED", "DELETING", "CREATE_FAILED"):
@@ -210,6 +209,8 @@ def _checked_input(ctx: Any, source_aws: Any, faults: Faults) -> dict[str, Any]:
     fault = refused(params["airflow_version"]) if params["airflow_version"] else None
     if fault:
         faults.add(fault)
+    if params["source_role_arn"] and not limits.ROLE_ARN.fullmatch(params["source_role_arn"]):
+        faults.add(f"source_role_arn {params['source_role_arn']!r} is not the ARN of an IAM role")
     for aws in dict.fromkeys((ctx.aws, source_aws)):
         with faults.collecting():
             aws.region  # noqa: B018 - region and profile are checked when it is read
@@ -570,6 +571,5 @@ def _carry_dags(ctx: Any, source: Bucket, plan: _Plan) -> dict[str, Any]:
         ),
         check_mode=ctx.check_mode,
     )
-    plan.fields.setdefault("AirflowConfigurationOptions", {}).update(result["airflow_configuration_options"])
     plan.findings += [f"{one['where']}: {one['what']}; {one['mend']}" for one in result["findings"]]
     return {name: result[name] for name in ("counts", "not_carried", "held_back") if name in result}
