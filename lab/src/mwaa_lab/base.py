@@ -118,6 +118,7 @@ def _execution_policy(bucket: str, key: str, region: str, account: str) -> dict[
 
     logs = ["CreateLogStream", "CreateLogGroup", "PutLogEvents", "GetLogEvents", "GetLogRecord", "GetLogGroupFields"]
     logs += ["GetQueryResults", "DescribeLogStreams"]
+    use = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey*", "kms:Encrypt"]
     queue = [
         "ChangeMessageVisibility",
         "DeleteMessage",
@@ -136,6 +137,12 @@ def _execution_policy(bucket: str, key: str, region: str, account: str) -> dict[
             allow([f"logs:{action}" for action in logs], f"arn:aws:logs:{region}:{account}:log-group:airflow-*"),
             allow(["logs:DescribeLogGroups", "s3:GetAccountPublicAccessBlock", "cloudwatch:PutMetricData"], "*"),
             allow([f"sqs:{action}" for action in queue], f"arn:aws:sqs:{region}:*:airflow-celery-*"),
-            allow(["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey*", "kms:Encrypt"], key),
+            allow(use, key),
+            {  # of the queue, which is not the account's
+                "Effect": "Allow",
+                "Action": use,
+                "NotResource": f"arn:aws:kms:*:{account}:key/*",
+                "Condition": {"StringLike": {"kms:ViaService": [f"sqs.{region}.amazonaws.com"]}},
+            },
         ],
     }

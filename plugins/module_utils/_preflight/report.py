@@ -118,13 +118,14 @@ def render(
 
     page.blank()
     kind = "as it is" if found["exists"] else "before it is created"
-    page.pair(f"Preflight of {found['environment']}, {kind}", f"{found['region']}, account {found['account']}")
+    page.pair(f"Preflight of {found['environment']}, {kind}", f"{found['region']}, {found['account']}")
     page.rule(blank_before=False)
     take()
     marks = {"error": (page.bad, "bad"), "warning": ("!", "open"), "info": ("i", None)}
     for finding in found["findings"]:
         mark, state = marks[finding["severity"]]
         page.blank()
+        take()
         page.pair(f"{mark} {finding['id']}", finding["resource"])
         take(state)
         page.paragraph(finding["what"], indent=4, hang=0)

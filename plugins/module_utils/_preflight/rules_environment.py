@@ -176,7 +176,7 @@ def class_counts(s: Snapshot) -> Iterator[Found]:
             yield Found(
                 name,
                 f"{name} is {s[name]}, and {s['environment_class'] or 'the class'} has {words}",
-                f"set {name} to {words}",
+                f"give {words}",
             )
 
 
@@ -284,7 +284,7 @@ def option_refused(s: Snapshot) -> Iterator[Found]:
 @rule(
     "option-ignored",
     OPTIONS,
-    why="MWAA sets it itself and ignores yours without a word",
+    why="it looks set and is not, and nobody says so",
     source="image, setup_environment.py; UG configuring-env-variables",
     severity="warning",
 )
