@@ -80,10 +80,11 @@ test: setup ## everything CI runs: the tests that mostly wait beside the checks 
 versions: setup
 	@python -c 'import sys, ansible.release as core, botocore, importlib.metadata as m; print("Python", sys.version.split()[0], "ansible", m.version("ansible"), "core", core.__version__, "amazon.aws of that bundle, botocore", botocore.__version__)'
 
-lint: versions ## ruff, mypy, ansible-lint (production), documentation
+lint: versions ## ruff, mypy, ansible-lint (production), cfn-lint, documentation
 	@ruff check . && ruff format --check .
 	mypy plugins/module_utils lab/src
 	ansible-lint --offline --profile production
+	cfn-lint roles/*/files/*.yaml
 	tests/sanity/docs-lint
 
 unit: versions ## milliseconds each
