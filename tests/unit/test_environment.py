@@ -152,7 +152,7 @@ class FakeS3:
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
         if Key != "mwaa-migration/published/dags.json" or not self.index.objects:
             raise aws_failure("NoSuchKey", operation="GetObject", status=404)
-        return {"Body": io.BytesIO(self.index.encode())}
+        return {"Body": io.BytesIO(self.index.encode()), "ETag": '"index"'}
 
     def head_bucket(self, **_params: Any) -> dict[str, Any]:
         if self.missing:
