@@ -23,6 +23,8 @@ SOURCE ?= 2.10.3
 TARGET ?= 2.11.2
 SEED ?= small
 SOURCE_DATABASE ?= postgresql
+# how the environment comes into being: stacks, or direct
+DEPLOY ?= stacks
 
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_COLLECTIONS_PATH := $(CACHE)/collections
@@ -57,7 +59,7 @@ $(COLLECTION)/galaxy.yml:
 	ln -sfn $(CURDIR) $(COLLECTION)
 
 rehearse: SOURCES = $(or $(INVENTORY),$(HOSTS:%=inventories/lab-hosts/%.yml))
-rehearse: setup ## the main job in the lab: SOURCE=2.10.3 TARGET=2.11.2 [SEED=small|large|none] [SOURCE_DATABASE=sqlite] [LANE=…] [HOSTS=become|old-python|compose|workers|drifted] [INVENTORY=your own source]
+rehearse: setup ## the main job in the lab: SOURCE=2.10.3 TARGET=2.11.2 [SEED=small|large|none] [SOURCE_DATABASE=sqlite] [DEPLOY=direct] [LANE=…] [HOSTS=become|old-python|compose|workers|drifted] [INVENTORY=your own source]
 	@trap 'mwaa-lab down --dir $(REHEARSAL)' EXIT
 	as_of=$$(mwaa-lab as-of $(TARGET))
 	[ -z "$$as_of" ] || echo "AWS ended Airflow $(TARGET) on $$as_of and creates no environment with it any more: the lab stands on that day"
@@ -65,7 +67,7 @@ rehearse: setup ## the main job in the lab: SOURCE=2.10.3 TARGET=2.11.2 [SEED=sm
 	  --seed-data $(SEED) $${as_of:+--as-of $$as_of} $(if $(filter old-python,$(HOSTS)),--source-python-host 3.6)
 	eval "$$(mwaa-lab env --dir $(REHEARSAL))"
 	ansible-playbook $(if $(SOURCES),$(SOURCES:%=-i %) -i inventories/lab/target.yml -i inventories/lab/inside.yml -e @inventories/lab/group_vars/all.yml,-i inventories/lab) \
-	  -e migration_airflow_version=$(TARGET) $(if $(LANE),-e migration_lane=$(LANE)) playbooks/rehearse.yml
+	  -e migration_airflow_version=$(TARGET) -e migration_deploy=$(DEPLOY) $(if $(LANE),-e migration_lane=$(LANE)) playbooks/rehearse.yml
 
 lab: setup ## a lab to play with: then . .venv/bin/activate; eval "$(mwaa-lab env)"
 	@mwaa-lab up --dir $(LAB) --source $(SOURCE) --seed-data $(SEED)
