@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -41,6 +43,7 @@ def install(importable: Callable[[], dict[str, tuple[str, ...]]]) -> None:
         ("DeleteStack", _delete_stack),
         ("CreateChangeSet", _create_change_set),
         ("DescribeChangeSet", _describe_change_set),
+        ("ListChangeSets", _list_change_sets),
         ("ExecuteChangeSet", _execute_change_set),
         ("DescribeStacks", _describe_stacks),
         ("DescribeStackResources", _describe_stack_resources),
@@ -77,8 +80,6 @@ def _given(parameters: Parameters, key: str) -> str:
 
 def _role_problem(arn: str) -> str | None:
     """CloudFormation assumes the role at once."""
-    import json
-
     from ministack.services import iam
 
     role = iam._roles.get(arn.rpartition("/")[2])
@@ -243,16 +244,34 @@ def _found(parameters: Parameters) -> dict[str, Any] | None:
 def _describe_change_set(original: Handler) -> Handler:
     def handle(parameters: Parameters) -> Answer:
         change_set = _found(parameters)
-        if change_set is None or not _settling(change_set):
+        with _unfinished([change_set] if change_set else []):
             return original(parameters)
-        shown = {key: change_set[key] for key in ("Status", "ExecutionStatus", "StatusReason", "Changes")}
-        try:
-            change_set.update(Status="CREATE_IN_PROGRESS", ExecutionStatus="UNAVAILABLE", StatusReason="", Changes=[])
-            return original(parameters)
-        finally:
-            change_set.update(shown)
 
     return handle
+
+
+def _list_change_sets(original: Handler) -> Handler:
+    def handle(parameters: Parameters) -> Answer:
+        from ministack.services import cloudformation
+
+        with _unfinished(list(cloudformation._change_sets.values())):
+            return original(parameters)
+
+    return handle
+
+
+@contextlib.contextmanager
+def _unfinished(change_sets: list[dict[str, Any]]) -> Iterator[None]:
+    """Show those as being made that are new."""
+    made = {"Status": "CREATE_IN_PROGRESS", "ExecutionStatus": "UNAVAILABLE", "StatusReason": "", "Changes": []}
+    shown = [(one, {key: one[key] for key in made}) for one in change_sets if _settling(one)]
+    try:
+        for one, _ in shown:
+            one.update(made)
+        yield
+    finally:
+        for one, before in shown:
+            one.update(before)
 
 
 def _execute_change_set(original: Handler) -> Handler:
