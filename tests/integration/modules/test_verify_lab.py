@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils import _verify
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import canonical, digest
+from mwaa_lab.cli import SECRET_KEY
 
 pytestmark = pytest.mark.lab
 
@@ -269,3 +273,31 @@ def test_one_source_in_a_folder(base: Any, run_module: Any, make_bundle: Any, mo
     told = {"bundle": given["source"], **{option: given[option] for option in ("into", "exclude", "select")}}
     result = run_module("mwaa_verify", environment=name, **told)
     assert result["equal"] is True and result["parity"]["dags"]["equal"] == 1 and "sources" not in result
+
+
+PLAYBOOK = """
+- hosts: localhost
+  gather_facts: false
+  module_defaults:
+    group/mwaa.migration.aws: {secret_key: "{{ lookup('ansible.builtin.env', 'LAB_SECRET_KEY') }}"}
+  roles: [mwaa.migration.verify]
+"""
+
+
+def test_the_role_shows_a_page_also_where_it_fails(
+    base: Any, make_bundle: Any, play: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_SECRET_KEY", SECRET_KEY)
+    (tmp_path / "verify.yml").write_text(PLAYBOOK)
+    code, output = play(
+        tmp_path / "verify.yml",
+        migration_environment=base.environment(AirflowVersion="2.11.2"),
+        migration_bundle=make_bundle({}, variables={"plain": "1e5"}),
+        migration_kms_key_id="",
+        verify_report=str(tmp_path / "report.json"),
+        verify_wait_timeout=60,
+    )
+    assert code == 2 and "variable plain (is missing" in output, output
+    assert re.search(r"\n Variables +1 +0 +0 ", output) and "\x1b" not in output, output
+    parity = json.loads((tmp_path / "report.json").read_text())["parity"]
+    assert parity["variables"] == {"source": 1, "target": 0, "equal": 0}
