@@ -706,7 +706,8 @@ def _without_empty(client: Any, stack: dict[str, Any] | None, deadline: stacks.D
     """Delete the stack if it only was made to hold a change set, and holds none any more."""
     if stack is None or stack["StackStatus"] != stacks.REVIEW:
         return stack
-    if _listed(client, stack["StackId"]) or stacks.resources(client, stack["StackId"]):
+    left = [one for one in _listed(client, stack["StackId"]) if not one["Status"].startswith("DELETE_")]
+    if left or stacks.resources(client, stack["StackId"]):
         return stack
     _delete_stack(client, stack, deadline)
     return None

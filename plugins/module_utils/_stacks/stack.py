@@ -218,8 +218,8 @@ def wait(
                 return {}
             raise aws_error(exception, f"read stack {name}") from exception
         seen["status"] = now["StackStatus"]
+        seen["begun"] |= busy(now) or now["StackStatus"] != stack["StackStatus"]
         if busy(now):
-            seen["begun"] = True
             return None
         of_the_stack = [event["ResourceStatus"] for event in events.all if _is_stack(event)]
         ended = seen["begun"] or of_the_stack[-1:] == [seen["status"]]

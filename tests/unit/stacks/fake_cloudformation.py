@@ -44,6 +44,7 @@ class FakeCloudFormation:
         self.fail: dict[str, str] = {}
         self.kill: int | str | None = None
         self.count = 0
+        self._leaving: list[dict[str, Any]] = []  # deleted change sets are listed once more
         self.refuse: dict[str, list[Exception]] = {}
         self.elsewhere: set[str] = set()  # physical ids that another stack holds
         self.drifts: list[dict[str, Any]] = []
@@ -140,8 +141,11 @@ class FakeCloudFormation:
 
     def _do_list_change_sets(self, StackName: str, NextToken: str = "") -> dict[str, Any]:
         stack = self._stack(StackName, "ListChangeSets")
-        found = [one for one in self.change_sets.values() if one["StackId"] == stack["StackId"]]
-        return self._page([self._public(one) for one in found], NextToken, "Summaries", 1)
+        found = [one for one in [*self._leaving, *self.change_sets.values()] if one["StackId"] == stack["StackId"]]
+        page = self._page([self._public(one) for one in found], NextToken, "Summaries", 1)
+        if "NextToken" not in page:
+            self._leaving = [one for one in self._leaving if one not in found]
+        return page
 
     def _do_create_change_set(self, StackName: str, ChangeSetName: str, **params: Any) -> dict[str, Any]:
         kind = params["ChangeSetType"]
@@ -209,6 +213,7 @@ class FakeCloudFormation:
             same_stack = not StackName or StackName in (one["StackName"], one["StackId"])
             if identity == ChangeSetName or (one["ChangeSetName"] == ChangeSetName and same_stack):
                 del self.change_sets[identity]
+                self._leaving.append({**one, "Status": "DELETE_IN_PROGRESS", "ExecutionStatus": "UNAVAILABLE"})
         return {}
 
     def _do_delete_stack(self, StackName: str) -> dict[str, Any]:
