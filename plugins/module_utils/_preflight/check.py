@@ -55,13 +55,13 @@ def run(ctx: Any) -> dict[str, Any]:
             report.write_json(ctx.params["json_path"], document)
         if ctx.params["junit_path"]:
             report.write_junit(ctx.params["junit_path"], snapshot, result)
-    grave = [finding for finding in result.findings if _grave(finding.severity, ctx.params["fail_on"])]
+    grave = [finding for finding in result.findings if is_grave(finding.severity, ctx.params["fail_on"])]
     if grave:
         raise MigrationError(_sentence(snapshot, result, ctx), **document)
     return {"changed": False, **document}
 
 
-def _grave(severity: str, fail_on: str) -> bool:
+def is_grave(severity: str, fail_on: str) -> bool:
     return fail_on != "never" and SEVERITIES.index(severity) <= SEVERITIES.index(fail_on)
 
 
