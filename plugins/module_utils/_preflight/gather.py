@@ -419,8 +419,15 @@ class Reader:
             return [one.get("GranteePrincipal") or "" for page in pages for one in page["Grants"]]
 
     def _key_arn(self) -> str | None:
-        key = self._of("found_key")
-        return key.get("Arn") if key else None
+        """Of the environment's key, also where it may not be described."""
+        name = self.s["kms_key"]
+        if not name:
+            return None
+        found = self._settle("found_key")
+        if isinstance(found, dict) and found.get("Arn"):
+            return str(found["Arn"])
+        own = f"arn:{self.s.partition}:kms:{self.s.region}:{self.s.account}:key/"
+        return name if name.startswith("arn:") else own + name.rpartition("/")[2]
 
     # --- roles --------------------------------------------------------------------------------------------------
 
@@ -514,7 +521,8 @@ class Reader:
         creator = self._of("creator")
         if not creator:
             return {}
-        needs = permissions.of_caller(self.s, self._key_arn(), self._of("vpc"))
+        vpc = self._settle("vpc")  # where it is not known, the rule about it says so
+        needs = permissions.of_caller(self.s, self._key_arn(), vpc if isinstance(vpc, str) else None)
         flat = [(identity, need) for identity, several in needs.items() for need in several]
         denied = self._all_simulated(creator, [need for _identity, need in flat])
         return {

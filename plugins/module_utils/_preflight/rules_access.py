@@ -124,29 +124,42 @@ def role_lists_buckets(s: Snapshot, role: Any, lists_buckets: Any) -> Iterator[F
         yield Found(role["Arn"], "it may s3:ListAllMyBuckets", "deny it, if DAGs do not need it")
 
 
-def _caller_rule(identity: str, about: str, *, why: str = WHY_CALLER, severity: str = "error") -> None:
-    """A rule for one of permissions.of_caller's sets."""
-
-    def judge(s: Snapshot, creator: Any, denied_to_creator: Any, key_policy: Any = None) -> Iterator[Found]:
-        denied = [
-            one for one in denied_to_creator.get(identity) or [] if not _by_resource(one, creator, None, key_policy)
-        ]
-        yield from _listed(creator, denied, "it may not")
-
-    judge.__doc__ = about
-    rule(identity, CALLER, why=why, source=ASKED, severity=severity)(judge)
+def _denied(identity: str, creator: str, denied: Any, key_policy: Any = None) -> Iterator[Found]:
+    """What one of permissions.of_caller's sets came to."""
+    left = [one for one in denied.get(identity) or [] if not _by_resource(one, creator, None, key_policy)]
+    yield from _listed(creator, left, "it may not")
 
 
-_caller_rule("caller-environment", "Whoever creates the environment may create, or update, it.")
-_caller_rule("caller-pass-role", "Whoever creates the environment may pass the execution role to MWAA.")
-_caller_rule("caller-network", "Whoever creates the environment may make endpoints and interfaces in its VPC.")
-_caller_rule("caller-key", "Whoever creates the environment may use its key and grant it.")
-_caller_rule(
-    "caller-rest-api",
-    "Whoever creates the environment may call its REST API as Admin.",
-    why="what enters by Airflow's REST API does not enter",
-    severity="warning",
+@rule("caller-environment", CALLER, why=WHY_CALLER, source=ASKED)
+def caller_environment(s: Snapshot, creator: Any, denied_to_creator: Any) -> Iterator[Found]:
+    """Whoever creates the environment may create, or update, it."""
+    yield from _denied("caller-environment", creator, denied_to_creator)
+
+
+@rule("caller-pass-role", CALLER, why=WHY_CALLER, source=ASKED)
+def caller_pass_role(s: Snapshot, creator: Any, denied_to_creator: Any) -> Iterator[Found]:
+    """Whoever creates the environment may pass the execution role to MWAA."""
+    yield from _denied("caller-pass-role", creator, denied_to_creator)
+
+
+@rule("caller-network", CALLER, why=WHY_CALLER, source=ASKED)
+def caller_network(s: Snapshot, creator: Any, denied_to_creator: Any, vpc: Any) -> Iterator[Found]:
+    """Whoever creates the environment may make endpoints and interfaces in its VPC."""
+    yield from _denied("caller-network", creator, denied_to_creator)
+
+
+@rule("caller-key", CALLER, why=WHY_CALLER, source=ASKED)
+def caller_key(s: Snapshot, creator: Any, denied_to_creator: Any, key: Any, key_policy: Any = None) -> Iterator[Found]:
+    """Whoever creates the environment may use its key and grant it."""
+    yield from _denied("caller-key", creator, denied_to_creator, key_policy)
+
+
+@rule(
+    "caller-rest-api", CALLER, why="what enters by Airflow's REST API does not enter", source=ASKED, severity="warning"
 )
+def caller_rest_api(s: Snapshot, creator: Any, denied_to_creator: Any) -> Iterator[Found]:
+    """Whoever creates the environment may call its REST API as Admin."""
+    yield from _denied("caller-rest-api", creator, denied_to_creator)
 
 
 @rule(
