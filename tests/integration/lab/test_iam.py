@@ -107,6 +107,15 @@ def test_s3_says_it_in_xml(enforced, base):
     assert refused(s3.head_object, Bucket=base.bucket, Key="other")[0] == "403"
 
 
+def test_who_may_not_list_is_not_told_what_is_missing(enforced, base):
+    user = User(enforced, allow("s3:GetObject", f"arn:aws:s3:::{base.bucket}/*"))
+    s3 = user.client("s3")
+    code, message = refused(s3.get_object, Bucket=base.bucket, Key="nothing")
+    assert (code, message) == ("AccessDenied", no(user, "s3:ListBucket", f"arn:aws:s3:::{base.bucket}", '"'))
+    user.may(allow(["s3:GetObject", "s3:ListBucket"]))
+    assert refused(s3.get_object, Bucket=base.bucket, Key="nothing")[0] == "NoSuchKey"
+
+
 def test_a_list_is_allowed_by_prefix(enforced, base):
     user = User(enforced, allow("s3:ListBucket", f"arn:aws:s3:::{base.bucket}", StringLike={"s3:prefix": "dags/*"}))
     s3 = user.client("s3")

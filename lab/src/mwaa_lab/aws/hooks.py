@@ -301,6 +301,7 @@ def s3_needs(
 ) -> list[tuple[str, str, dict[str, Any]]]:
     """Actions, resources and condition keys of an S3 request."""
     from ministack.core import iam_actions
+    from ministack.services import s3
 
     name = iam_actions._s3_action(method, path, query)
     if name is None:
@@ -310,7 +311,12 @@ def s3_needs(
     context = iam_actions.s3_service_context(action, query, path, headers)
     more = iam_actions.s3_additional_checks(method, path, headers, body, query)
     lower = {key.lower(): value for key, value in context.items()}
-    return [(action, resource, lower), *((other, arn, {}) for other, arn in more)]
+    found = [(action, resource, lower), *((other, arn, {}) for other, arn in more)]
+    bucket, _, key = resource.rpartition(":::")[2].partition("/")
+    stored = s3._buckets.get(bucket)
+    if action == "s3:GetObject" and stored is not None and key not in stored["objects"]:
+        found.append(("s3:ListBucket", f"arn:aws:s3:::{bucket}", {}))  # only who may list is told that it is not there
+    return found
 
 
 def s3_key(action: str, resource: str, headers: dict[str, str]) -> str:

@@ -161,6 +161,8 @@ def _ec2(request: Request) -> list[Need]:
         resources.append(request.arn(f"{made}/*"))
     for name, values in sorted(form.items()):
         plain = re.sub(r"\.\d+$", "", name)
+        if request.operation.endswith("Route") and plain != "RouteTableId":
+            continue  # where it leads to is not asked about
         if plain in _EC2_TYPES:
             resources.append(request.arn(f"{_EC2_TYPES[plain]}/{values[0]}"))
         elif plain == "ResourceId":
@@ -176,7 +178,8 @@ def _ec2(request: Request) -> list[Need]:
 
 def role_arn(account: str, name: str) -> str:
     """Of a role by its name; one that exists may have a path."""
-    return hooks.role_arn(name) or f"arn:aws:iam::{account}:role/{name}"
+    path = SERVICE_LINKED_ROLE if name == SERVICE_LINKED_ROLE.rpartition("/")[2] else name
+    return hooks.role_arn(name) or f"arn:aws:iam::{account}:role/{path}"
 
 
 def _iam(request: Request) -> list[Need]:
