@@ -19,29 +19,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._cleanup import ARGUMENT_SPEC, cleanup
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane, versions
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from cryptography.fernet import Fernet
 from mwaa_lab.seeds import state as seeds
-from test_state_lanes import LAB, Environment
+from test_state_lanes import Environment
 
 pytestmark = pytest.mark.e2e
 
 WAIT = 240
 ANOTHER = "r" + "5" * 32
 STATE = ("variable", "connection", "slot_pool")
-
-
-class OnItsDay(Environment):
-    """Also of a version that AWS has ended."""
-
-    def _lab(self, *words: str) -> str:
-        if words[0] == "up":
-            day = subprocess.run([str(LAB), "as-of", self.version], capture_output=True, text=True, check=True).stdout
-            words += ("--as-of", day.strip()) if day.strip() else ()
-        return super()._lab(*words)
 
 
 class Served:
@@ -76,6 +70,16 @@ class Served:
         """What any Airflow's tasks may: digests of what is, or is not, there."""
         request = {"op": "digest_state", "ids": {"variables": ["nothing"]}, "digest_key": self.write["digest_key"]}
         return (lane.get("lane") or self.lane).run(request, WAIT)
+
+    def assumed(self, role: str) -> Callable[[str], Any]:
+        """client(service) of who is only this in Airflow."""
+        arn = f"arn:aws:iam::000000000000:role/mwaa-lab-{role.lower()}"
+        key = self.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="somebody")["Credentials"]
+        names = {"aws_access_key_id": "AccessKeyId", "aws_secret_access_key": "SecretAccessKey"}
+        names["aws_session_token"] = "SessionToken"
+        session = boto3.session.Session(**{name: key[field] for name, field in names.items()}, region_name="us-east-1")
+        config = Config(inject_host_prefix=False, retries={"total_max_attempts": 1})
+        return lambda service: session.client(service, endpoint_url=os.environ["AWS_ENDPOINT_URL"], config=config)
 
     def rest(self, method: str, path: str, body: Any = None) -> Any:
         call = {"Name": self.running.name, "Method": method, "Path": path}
@@ -124,7 +128,7 @@ class Served:
 @pytest.fixture(scope="module", params=["2.11.2", "3.2.1", "2.2.2"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     before = dict(os.environ)
-    running = OnItsDay(tmp_path_factory.mktemp("trust") / "lab", request.param)
+    running = Environment(tmp_path_factory.mktemp("trust") / "lab", request.param)
     try:
         yield Served(running)
     finally:
@@ -150,21 +154,11 @@ def altered(envelope: dict[str, Any]) -> dict[str, Any]:
 
 def test_requests_that_are_not_the_keys_holders_do_nothing(served: Served) -> None:
     before = served.dump(*STATE)
-    kms, lane = served.aws.client("kms"), served.lane
-    foreign = kms.create_key()["KeyMetadata"]["KeyId"]
+    lane = served.lane
 
     def strangers_key(envelope: dict[str, Any]) -> dict[str, Any]:
-        context = {"mwaa-migration": "agent-request", "request": envelope["id"], "environment": lane.env_name}
-        key = kms.generate_data_key(KeyId=foreign, NumberOfBytes=32, EncryptionContext=context)
-        from cryptography.fernet import Fernet
-
-        forged = {
-            **served.write, "id": envelope["id"], "environment": lane.env_name, "answer_url": "http://127.0.0.1:9/",
-            "expires_at": time.time() + 900,
-        }  # fmt: skip
-        sealed = Fernet(base64.urlsafe_b64encode(key["Plaintext"])).encrypt(json.dumps(forged).encode())
-        wrapped = base64.b64encode(key["CiphertextBlob"]).decode()
-        return {**envelope, "wrapped_key": wrapped, "sealed": sealed.decode()}
+        forged = strangers_request(served, lane, served.aws.client("kms"), envelope["id"])
+        return {**envelope, "wrapped_key": forged["wrapped_key"], "sealed": forged["sealed"]}
 
     def anothers(envelope: dict[str, Any]) -> dict[str, Any]:
         genuine, _key = lane_seal(SimpleNamespace(identifier=ANOTHER, answer_key="x", revoke=None), served.write, 60)
@@ -237,6 +231,48 @@ def test_a_request_is_served_once_whoever_asks_again(served: Served) -> None:
         if f"{envelope['id']}." in line
     }
     assert codes == {"replayed"}
+
+
+@pytest.mark.parametrize("role", ["Op", "User", "Viewer"])
+def test_who_is_no_admin_cannot_make_it_do_anything(served: Served, role: str) -> None:
+    """As such a caller of MWAA, and even with the bucket open to them: a run without a request of the key's holder."""
+    as_role = served.assumed(role)
+    mwaa, before = as_role("mwaa"), served.dump(*STATE)
+    with pytest.raises(ClientError) as denied:
+        mwaa.create_cli_token(Name=served.running.name)
+    assert denied.value.response["Error"]["Code"] == "AccessDeniedException"
+    lane = served.make()
+    forged = strangers_request(served, lane, as_role("kms"))
+    key = f"{lane.requests}{forged['id']}.json"
+    as_role("s3").put_object(Bucket=lane.bucket, Key=key, Body=json.dumps(forged).encode())
+    try:
+        for run_id in (forged["id"], f"{role}-asks"):
+            body = {"dag_run_id": run_id, "conf": {"request": forged["id"], "op": "import_state"}}
+            body |= {"logical_date": None} if served.version.startswith("3") else {}
+            call = {"Name": served.running.name, "Method": "POST", "Path": "/dags/mwaa_agent/dagRuns", "Body": body}
+            try:
+                mwaa.invoke_rest_api(**call)
+            except ClientError as error:
+                assert served.version == "2.2.2" or error.response.get("RestApiStatusCode") == 403, error
+                continue  # there is no REST API, or Airflow refuses this role
+            assert role != "Viewer" and served.ended(run_id) == "failed"
+    finally:
+        served.aws.client("s3").delete_object(Bucket=lane.bucket, Key=key)
+    assert served.dump(*STATE) == before and served.secret not in served.dump()
+    assert not [key for key in served.objects() if key.endswith(".answer")]
+
+
+def strangers_request(served: Served, lane: AgentLane, kms: Any, identifier: str = "") -> dict[str, Any]:
+    """A request that is right in all but its key, which the maker has the use of."""
+    identifier = identifier or "r" + os.urandom(16).hex()
+    context = {"mwaa-migration": "agent-request", "request": identifier, "environment": lane.env_name}
+    foreign = kms.create_key()["KeyMetadata"]["KeyId"]
+    key = kms.generate_data_key(KeyId=foreign, NumberOfBytes=32, EncryptionContext=context)
+    identity = {"id": identifier, "environment": lane.env_name, "expires_at": int(time.time()) + 900}
+    request = {**served.write, **identity, "answer_url": "http://127.0.0.1:9/"}
+    sealed = Fernet(base64.urlsafe_b64encode(key["Plaintext"])).encrypt(json.dumps(request).encode())
+    wrapped = base64.b64encode(key["CiphertextBlob"]).decode()
+    return {"version": 1, **identity, "wrapped_key": wrapped, "sealed": sealed.decode()}
 
 
 def test_it_starts_by_its_schedule_where_nothing_can_be_called(served: Served) -> None:

@@ -37,7 +37,8 @@ fields = ("conn_type", "description", "host", "login", "password", "schema", "po
 print("@@" + json.dumps({
     "variables": {v.key: {"value": v.val, "description": v.description} for v in session.query(Variable)},
     "connections": {c.conn_id: {name: getattr(c, name) for name in fields} for c in session.query(Connection)},
-    "pools": {p.pool: {"slots": p.slots, "description": p.description, "include_deferred": p.include_deferred}
+    "pools": {p.pool: {"slots": p.slots, "description": p.description,
+                       "include_deferred": getattr(p, "include_deferred", False)}
               for p in session.query(Pool)},
     "log": [row.extra or "" for row in session.query(Log)],
 }))
@@ -47,7 +48,9 @@ print("@@" + json.dumps({
 class Environment:
     def __init__(self, folder: Path, version: str):
         self.folder, self.name, self.version = folder, "lanes", version
-        self._lab("up", "--engine", "airflow", "--source", "none")
+        day = subprocess.run([str(LAB), "as-of", version], capture_output=True, text=True, check=True).stdout.strip()
+        ended = ["--as-of", day] if day else []  # AWS creates none of this version any more
+        self._lab("up", "--engine", "airflow", "--source", "none", *ended)
         try:
             self._create()
         except BaseException:
@@ -95,7 +98,8 @@ class Environment:
         params = {
             "environment": self.name, "bundle": None, "lane": "auto", "on_conflict": "overwrite", "prune": False,
             "kms_key_id": self.key, "wait_timeout": 300, "include": None, "exclude": None, "rename": None,
-            "secrets_prefix": None, "secrets_kms_key_id": None, kind: json.loads(json.dumps(rows)), **options,
+            "secrets_prefix": None, "secrets_kms_key_id": None, "beside": None,
+            kind: json.loads(json.dumps(rows)), **options,
         }  # fmt: skip
         return upsert(SimpleNamespace(params=params, aws=self.aws, check_mode=False, diff_mode=True), kind)
 

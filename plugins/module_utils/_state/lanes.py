@@ -657,13 +657,21 @@ class BySecrets(Lane):
             return None
         return self.api.unreachable(Change(identifier, None, None, "deleted"))
 
+    def _leaves(self, identifier: str) -> bool:
+        """Whether a copy in the database is not ours to take out: a secret answered before it already, and what the
+        target has otherwise is to be kept.
+        """
+        held = self.held.get(identifier)
+        answered = held is not None and not held.deleted
+        return identifier in KEPT[self.work.kind] or (answered and self.work.on_conflict != "overwrite")
+
     def _moves(self, identifier: str) -> bool:
         inside = self.in_database is not None and identifier in self.in_database
-        return inside and identifier not in KEPT[self.work.kind] and self._stays(identifier) is None
+        return inside and not self._leaves(identifier) and self._stays(identifier) is None
 
     def writes(self, outcomes: list[Outcome]) -> bool:
         unseen = self.in_database is None and self._cleaner is not None  # it may find copies to take out
-        return super().writes(outcomes) or (unseen and bool(outcomes))
+        return super().writes(outcomes) or (unseen and not all(self._leaves(one.change.id) for one in outcomes))
 
     def outcome(self, change: Change) -> Outcome:
         outcome = super().outcome(change)
@@ -708,7 +716,7 @@ class BySecrets(Lane):
         """Take out of the database what Secrets Manager answers for now."""
         by_id = {outcome.change.id: outcome for outcome in arrived}
         moved = sorted(by_id if self.in_database is None else set(by_id) & self.in_database)
-        moved = [identifier for identifier in moved if identifier not in KEPT[self.work.kind]]
+        moved = [identifier for identifier in moved if not self._leaves(identifier)]
         if not moved:
             return
         left: dict[str, str] = {}

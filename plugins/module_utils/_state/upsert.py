@@ -108,7 +108,12 @@ def upsert(ctx: Any, kind: str) -> dict[str, Any]:
         others=others,
     )
     key = params["kms_key_id"] or (bundle.key["kms_key_id"] if bundle else None)
-    choice, lane, agent = _lane(ctx, work, environment, key)
+    try:
+        choice, lane, agent = _lane(ctx, work, environment, key)
+    except MigrationError as error:
+        if wanted or work.prune:
+            raise
+        return _result(ctx, work, Choice(params["lane"], f"There is nothing to carry. {error.message}"), [], renamed)
     with held_in([bundle.store] if bundle and not work.check else [], work.environment) as work.before_writing:
         outcomes = apply(work, lane)
     if agent:

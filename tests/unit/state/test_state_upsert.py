@@ -456,6 +456,29 @@ def test_what_is_scheduled_for_deletion_is_not_there(looked_up: Any, secrets: An
     assert secrets.texts() == {"airflow/variables/a": "2"}
 
 
+@pytest.mark.parametrize("conflict", ["keep", "fail"])
+def test_what_is_to_be_kept_stays_in_the_database_behind_a_secret_that_is_equal(
+    looked_up: Any, secrets: Any, target: Any, conflict: str
+) -> None:
+    rows = [{"key": "a", "value": "ours"}]
+    looked_up("variables", rows)
+    target.airflow.variables["a"] = {"value": "theirs", "description": None}
+    for access in (PUBLIC, CLOSED):
+        result = looked_up("variables", rows, access=access, on_conflict=conflict)
+        assert actions(result) == {"a": "unchanged"} and target.holds("variables")["a"]["value"] == "theirs"
+    assert actions(looked_up("variables", rows)) == {"a": "updated"} and not target.airflow.variables
+
+
+def test_where_nothing_is_to_be_carried_no_lane_is_missed(call: Any, target: Any) -> None:
+    """Pools of a private Airflow 3 have no way in; who excludes all of them needs none."""
+    given = {"access": CLOSED, "kms_key_id": None, "lane": "auto"}
+    result = call("pools", [{"name": "a", "slots": 1}], exclude=["*"], **given)
+    assert not result["changed"] and result["lane_reason"].startswith("There is nothing to carry. ")
+    assert [entry["id"] for entry in result["not_carried"]] == ["a"]
+    with pytest.raises(MigrationError):
+        call("pools", [{"name": "a", "slots": 1}], **given)
+
+
 def test_a_private_airflow_is_cleaned_by_the_agent_where_its_tasks_can(
     looked_up: Any, secrets: Any, target: Any
 ) -> None:
