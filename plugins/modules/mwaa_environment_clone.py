@@ -143,6 +143,7 @@ attributes:
 seealso:
   - module: mwaa.migration.mwaa_environment
   - module: mwaa.migration.mwaa_environment_upgrade
+  - module: mwaa.migration.mwaa_preflight
 author:
   - mwaa.migration contributors (@mwaa-migration)
 """
@@ -191,6 +192,15 @@ source:
   sample:
     name: analytics
     status: AVAILABLE
+settings:
+  description:
+    - How the new environment is, or is going to be, in words of M(mwaa.migration.mwaa_environment), so that
+      M(mwaa.migration.mwaa_preflight) can be asked about it. Values of secret Airflow options are masked.
+  returned: success
+  type: dict
+  sample:
+    airflow_version: 2.11.2
+    source_bucket: example-airflow
 operation:
   description: What was done, or would be done in check mode. V(create), V(wait) or V(none).
   returned: success

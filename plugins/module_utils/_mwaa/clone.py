@@ -334,6 +334,7 @@ def _already_there(ctx: Any, source_aws: Any, plan: _Plan, existing: dict[str, A
 def _result(plan: _Plan) -> dict[str, Any]:
     return {
         "source": environment.shown(plan.source, plan.secret),
+        "settings": settings.masked(settings.current(plan.fields), plan.secret),
         "options": {key: plan.options[key] for key in ("renamed", "rewritten", "unknown", "dropped")}
         | {"added": sorted(plan.options["added"])},
         "requirements": plan.repinned,

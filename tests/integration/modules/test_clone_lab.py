@@ -359,6 +359,10 @@ def test_a_role_that_the_new_environment_cannot_assume(lab: Any, base: Any, clon
 
 def test_the_playbook_takes_a_few_words(lab: Any, play: Any, source: str, name: str) -> None:
     given = {"clone_source": source, "clone_name": name, "clone_airflow_version": "2.11.2"}
+    code, said = play("clone.yml", **given)
+    assert code == 2 and "Look for what it would fail on" in said  # this lab's subnets lead nowhere
+    assert name not in lab.client("mwaa").list_environments()["Environments"]
+    given["clone_preflight_fail_on"] = "never"
     start = time.time()
     code, said = play("clone.yml", "--check", "--diff", **given)
     assert code == 0 and writes(lab, start) == [], said
