@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, NoReturn
 
 from ansible.module_utils.basic import env_fallback
+from ansible.module_utils.common.warnings import get_warning_messages
 from ansible_collections.amazon.aws.plugins.module_utils.botocore import (
     boto3_conn,
     get_aws_connection_info,
@@ -310,6 +311,8 @@ def run_module(
         if not is_aws_error(exception):
             raise
         failure = aws_error(exception)
+    if get_warning_messages():  # ansible-core returns them: amazon.aws would again, in a way that is deprecated
+        module._warnings = []
     # outside of the except blocks: fail_json would add the traceback, whose exceptions repeat what was sent
     if failure is not None:
         module.fail_json(**failure.as_failure())

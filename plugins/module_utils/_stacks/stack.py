@@ -152,9 +152,11 @@ def _is_stack(event: dict[str, Any]) -> bool:
     return event.get("ResourceType") == STACK and event.get("PhysicalResourceId") == event.get("StackId")
 
 
-def tell(name: str, event: dict[str, Any]) -> None:
+def tell(name: str, event: dict[str, Any], *, importing: bool = False) -> None:
     """Show an event while it is new: what has ended, and what failed with the reason."""
     status = event["ResourceStatus"]
+    if importing and status == "UPDATE_COMPLETE":
+        return  # the stack's tags, which each imported resource gets afterwards
     if status.endswith("_IN_PROGRESS") and not _is_stack(event):
         return  # what is in work stands in the line of the wait
     what = "" if _is_stack(event) else f" {event['LogicalResourceId']} ({event['ResourceType']})"
@@ -208,7 +210,9 @@ def wait(
         try:
             now = client.describe_stacks(StackName=identity)["Stacks"][0]
             for event in events.news():
-                tell(name, event)
+                tell(
+                    name, event, importing=bool(events.all and events.all[0]["ResourceStatus"] == "IMPORT_IN_PROGRESS")
+                )
         except Exception as exception:
             if not is_aws_error(exception):
                 raise

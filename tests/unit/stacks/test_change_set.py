@@ -708,3 +708,18 @@ def test_the_diff_shows_the_template_and_a_line_for_each_resource(ensure: Any, c
     assert body["before_header"] == "stack base: template" and '"RetentionInDays": 3' in body["before"]
     assert '"RetentionInDays": 5' in body["after"] and reference in body["after"]
     assert changes["prepared"] == ("stack base: changes\n  ~ Group (AWS::Logs::LogGroup) is changed: RetentionInDays\n")
+
+
+def test_a_warning_comes_without_a_deprecation_of_somebody_else(
+    ensure: Any, cloud: FakeCloudFormation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """amazon.aws hands over again what ansible-core has already, as ansible-core does not want it any more."""
+    internal = pytest.importorskip("ansible.module_utils._internal")
+    from ansible.module_utils.common import warnings
+
+    monkeypatch.setattr(internal, "is_controller", False)  # as in a module's own process
+    monkeypatch.setattr(warnings, "_global_warnings", {})
+    monkeypatch.setattr(warnings, "_global_deprecations", {})
+    cloud.has(NAME, "CREATE_COMPLETE", group())
+    result = ensure(template_url="https://bucket.s3.amazonaws.com/base.yaml", check=True)
+    assert "unknown until preview" in json.dumps(result["warnings"]) and not result.get("deprecations")
