@@ -232,3 +232,15 @@ def test_presigned_urls_carry_their_principal(lab, base):
     urlopen(Request(url, data=b"x", method="PUT")).read()
     line = lab.journal(started)[-1]
     assert (line["operation"], line["principal"]) == ("PutObject", "arn:aws:iam::000000000000:root")
+
+
+def test_a_part_of_a_version(lab):
+    s3, bucket = lab.client("s3"), f"parts-{uuid.uuid4().hex[:8]}"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    old = s3.put_object(Bucket=bucket, Key="k", Body=b"0123456789")["VersionId"]
+    s3.put_object(Bucket=bucket, Key="k", Body=b"new")
+    part = s3.get_object(Bucket=bucket, Key="k", VersionId=old, Range="bytes=2-4")
+    assert (part["Body"].read(), part["ContentRange"]) == (b"234", "bytes 2-4/10")
+    with pytest.raises(ClientError, match="InvalidRange"):
+        s3.get_object(Bucket=bucket, Key="k", VersionId=old, Range="bytes=10-12")
