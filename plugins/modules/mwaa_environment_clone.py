@@ -273,23 +273,37 @@ code:
       counts:
         created: 12
 execution_role:
-  description:
-    - The role's C(arn), and the C(policy) that it needs for the new environment. Those are the statements of the
-      source's role which name the source, made for the new environment. For another role they are all statements of the
-      source's role. C(policy_name) is the name under which it is written, and C(written) says whether it was.
-    - Empty when the environment was there before.
+  description: The role of the new environment. Empty when the environment was there before.
   returned: success
   type: dict
-  sample:
-    arn: arn:aws:iam::123456789012:role/airflow-analytics
-    policy_name: mwaa-clone-analytics-211
+  contains:
+    arn:
+      description: Its ARN.
+      type: str
+      returned: always
+      sample: arn:aws:iam::123456789012:role/airflow-analytics
     policy:
-      Version: "2012-10-17"
-      Statement:
-        - Effect: Allow
-          Action: airflow:PublishMetrics
-          Resource: arn:aws:airflow:eu-central-1:123456789012:environment/analytics-211
-    written: true
+      description:
+        - What it needs for the new environment, as a policy. These are the statements of the source's role that name
+          the source, made for the new environment. For another role they are all statements of the source's role.
+        - Null where there is nothing to add, or the caller may not read the policies.
+      type: dict
+      returned: always
+      sample:
+        Version: "2012-10-17"
+        Statement:
+          - Effect: Allow
+            Action: airflow:PublishMetrics
+            Resource: arn:aws:airflow:eu-central-1:123456789012:environment/analytics-211
+    policy_name:
+      description: The name under which the policy is written.
+      type: str
+      returned: always
+      sample: mwaa-clone-analytics-211
+    written:
+      description: Whether it was written, or would be in check mode.
+      type: bool
+      returned: with O(write_role_policy)
 findings:
   description: What is to be looked at, a sentence each.
   returned: success
