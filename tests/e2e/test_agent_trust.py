@@ -52,7 +52,6 @@ class Served:
 
     @property
     def aws(self) -> Any:
-        self.running.aws.params["aws_ca_bundle"] = os.environ["MWAA_LAB_CA"]
         return self.running.aws
 
     @property

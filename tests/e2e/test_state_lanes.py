@@ -61,7 +61,7 @@ class Environment:
         for line in self._lab("env").splitlines():
             name, _equals, value = line.removeprefix("export ").partition("=")
             os.environ[name] = value.strip("'\"")
-        self.aws = Aws.for_plugin({})
+        self.aws = Aws.for_plugin({"aws_ca_bundle": os.environ["MWAA_LAB_CA"]})  # the web server's, for the CLI
         self.key = os.environ["MWAA_LAB_KMS_KEY_ID"]
         mwaa = self.aws.client("mwaa")
         mwaa.create_environment(
