@@ -192,8 +192,8 @@ def upgrade(ctx: Any) -> dict[str, Any]:
         versions = ", then ".join(hop.target for hop in way)
         raise MigrationError(
             f"environment {name} belongs to the CloudFormation stack {stack}, and was not changed here: change"
-            f" AirflowVersion in its template, to {versions}; where the migration deployed it, that is the playbook migrate"
-            " with migration_airflow_version and --tags environment",
+            f" AirflowVersion in its template, to {versions}; where the migration deployed it, that is the"
+            " playbook migrate with migration_airflow_version and --tags environment",
             environment=environment.brief(shown),
         )
     secret = _secret(shown, way)
