@@ -234,9 +234,9 @@ class FakeIam:
 @pytest.fixture
 def clone(run_module: Any, clock: Any) -> Any:
     def run(
-        mwaa: FakeMwaa, options: dict[str, Any], iam: FakeIam | None = None, *, check: bool = False
+        mwaa: FakeMwaa, options: dict[str, Any], iam: FakeIam | None = None, *, check: bool = False, sts: Any = None
     ) -> dict[str, Any]:
-        clients = {"mwaa": mwaa, "s3": FakeS3(), "iam": iam or FakeIam()}
+        clients = {"mwaa": mwaa, "s3": FakeS3(), "iam": iam or FakeIam(), "sts": sts}
         return run_module("mwaa_environment_clone", options, clients, check=check)
 
     return run
@@ -361,3 +361,26 @@ def test_creating_fails(clone: Any) -> None:
 
 def test_the_same_name_in_the_same_place(clone: Any) -> None:
     assert "needs another name, region or account" in clone(FakeMwaa(SOURCE), {**CLONE, "name": "old"})["msg"]
+
+
+class FakeSts:
+    def __init__(self) -> None:
+        self.assumed: list[str] = []
+
+    def assume_role(self, RoleArn: str, RoleSessionName: str) -> dict[str, Any]:  # noqa: N803
+        self.assumed.append(RoleArn)
+        if "nobody" in RoleArn:
+            raise aws_failure("AccessDenied", "not authorized", operation="AssumeRole", status=403)
+        return {"Credentials": {"AccessKeyId": "k", "SecretAccessKey": "CANARY-key-11111111", "SessionToken": "t"}}
+
+    def get_caller_identity(self) -> dict[str, str]:
+        return {"Account": "123456789012"}
+
+
+def test_a_source_that_is_read_as_another_role(clone: Any) -> None:
+    sts, reader = FakeSts(), "arn:aws:iam::123456789012:role/reader"
+    result = clone(FakeMwaa(SOURCE), {**CLONE, "source_role_arn": reader}, sts=sts)
+    assert result["changed"] and sts.assumed == [reader] and "CANARY" not in json.dumps(result)
+    result = clone(FakeMwaa(SOURCE), {**CLONE, "source_role_arn": reader.replace("reader", "nobody")}, sts=sts)
+    assert "cannot assume the role arn:aws:iam::123456789012:role/nobody: AWS denied it" in result["msg"]
+    assert "is not the ARN of an IAM role" in clone(FakeMwaa(SOURCE), {**CLONE, "source_role_arn": "reader"})["msg"]
