@@ -401,7 +401,7 @@ def test_a_stack_can_what_its_caller_can(enforced):
     user.may(
         allow("cloudformation:*"),
         allow(["s3:CreateBucket", "s3:PutBucketTagging", "s3:PutBucketVersioning"], bucket),
-        allow(["s3:GetAccelerateConfiguration", "s3:DeleteBucket"], bucket),
+        allow("s3:DeleteBucket", bucket),
     )
     cloudformation.delete_stack(StackName=name)
     cloudformation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 1})

@@ -475,10 +475,12 @@ class Kind:
     regional: bool = True
     tags: str = ""
     """The action that gives tags: CloudFormation tags all that it makes."""
+    watched: bool = True
+    """The first action of reading tells when a step is done."""
 
 
-def _in_ec2(kind: str, create: str, delete: str, read: str, **more: Any) -> Kind:
-    return Kind("ec2", f"{kind}/{{id}}", (create,), (delete,), (read,), **{"tags": "CreateTags", **more})
+def _in_ec2(kind: str, create: str, delete: str, read: str, *reads: str, **more: Any) -> Kind:
+    return Kind("ec2", f"{kind}/{{id}}", (create,), (delete,), (read, *reads), **{"tags": "CreateTags", **more})
 
 
 _BUCKET_READS = (
@@ -499,6 +501,9 @@ _BUCKET_READS = (
     "GetBucketTagging",
     "GetBucketOwnershipControls",
     "GetIntelligentTieringConfiguration",
+    "GetBucketAbac",
+    "GetBucketMetadataTableConfiguration",
+    "ListTagsForResource",
     "ListBucket",
 )
 _VPC = {"VpcId": "vpc"}
@@ -511,6 +516,10 @@ KINDS: dict[str, Kind] = {
         "CreateVpc",
         "DeleteVpc",
         "DescribeVpcs",
+        "DescribeVpcAttribute",
+        "DescribeVpcEncryptionControls",
+        "DescribeSecurityGroups",
+        "DescribeNetworkAcls",
         properties=dict.fromkeys(("EnableDnsSupport", "EnableDnsHostnames"), ("ModifyVpcAttribute",)),
     ),
     "AWS::EC2::Subnet": _in_ec2(
@@ -518,6 +527,7 @@ KINDS: dict[str, Kind] = {
         "CreateSubnet",
         "DeleteSubnet",
         "DescribeSubnets",
+        "DescribeNetworkAcls",
         beside=_VPC,
         properties={"MapPublicIpOnLaunch": ("ModifySubnetAttribute",)},
     ),
@@ -574,6 +584,9 @@ KINDS: dict[str, Kind] = {
         "CreateVpcEndpoint",
         "DeleteVpcEndpoints",
         "DescribeVpcEndpoints",
+        "DescribeVpcs",
+        "DescribeSubnets",
+        "DescribeSecurityGroups",
         update=("ModifyVpcEndpoint",),
         beside={
             "VpcId": "vpc",
@@ -591,6 +604,7 @@ KINDS: dict[str, Kind] = {
         named="BucketName",
         regional=False,
         tags="PutBucketTagging",
+        watched=False,
         properties={
             "VersioningConfiguration": ("PutBucketVersioning",),
             "BucketEncryption": ("PutEncryptionConfiguration",),
@@ -647,6 +661,7 @@ KINDS: dict[str, Kind] = {
         ("DeletePolicy",),
         ("GetPolicy", "GetPolicyVersion", "ListEntitiesForPolicy"),
         named="ManagedPolicyName",
+        watched=False,
         regional=False,
         properties={"PolicyDocument": ("CreatePolicyVersion", "ListPolicyVersions", "DeletePolicyVersion")},
     ),
@@ -657,17 +672,31 @@ KINDS: dict[str, Kind] = {
         ("ScheduleKeyDeletion",),
         ("DescribeKey", "GetKeyPolicy", "GetKeyRotationStatus", "ListResourceTags"),
         tags="TagResource",
+        watched=False,
         properties={"EnableKeyRotation": ("EnableKeyRotation",), "KeyPolicy": ("PutKeyPolicy",)},
     ),
     "AWS::KMS::Alias": Kind(
-        "kms", "{id}", ("CreateAlias",), ("DeleteAlias",), ("ListAliases",), update=("UpdateAlias",), named="AliasName"
+        "kms",
+        "{id}",
+        ("CreateAlias",),
+        ("DeleteAlias",),
+        ("ListAliases",),
+        ("UpdateAlias",),
+        named="AliasName",
+        watched=False,
     ),
     "AWS::Logs::LogGroup": Kind(
         "logs",
         "log-group:{id}:*",
         ("CreateLogGroup",),
         ("DeleteLogGroup",),
-        ("DescribeLogGroups", "ListTagsForResource"),
+        (
+            "DescribeLogGroups",
+            "ListTagsForResource",
+            "DescribeIndexPolicies",
+            "DescribeResourcePolicies",
+            "GetDataProtectionPolicy",
+        ),
         named="LogGroupName",
         tags="TagResource",
         properties={"RetentionInDays": ("PutRetentionPolicy",), "KmsKeyId": ("AssociateKmsKey",)},
@@ -704,7 +733,7 @@ KINDS: dict[str, Kind] = {
     ),
 }
 _WITHOUT_RESOURCE = re.compile(
-    r"ec2:Describe|kms:(CreateKey|ListAliases)|secretsmanager:GetRandomPassword|logs:DescribeLogGroups"
+    r"ec2:Describe|kms:(CreateKey|ListAliases)|secretsmanager:GetRandomPassword|logs:Describe(LogGroups|ResourcePolicies)"
 )
 # Only an update calls these for a property: creation has it among its own arguments, or needs no more for it.
 _UPDATE_ONLY = frozenset(
@@ -757,7 +786,7 @@ def of_resource(
     if step == "update":
         touched = [key for key in about.properties if new.get(key) != old.get(key)]
     more = [action for key in touched for action in about.properties[key]]
-    first = about.read[:1]  # to see when it is done
+    first = about.read[:1] if about.watched else ()
     if step == "read":
         return needs(about.read)
     if step == "delete":
