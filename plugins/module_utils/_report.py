@@ -26,6 +26,17 @@ _TITLES = {"variables": "Variables", "connections": "Connections", "pools": "Poo
 # what is listed under these singular kinds counts beside the row of the table
 _ROW_OF = {"variable": "variables", "connection": "connections", "pool": "pools", "dag": "dags", "dag_file": "dags"}
 _IDS_SHOWN = 12
+# outputs of stacks, in words
+_HELD = {
+    "VpcId": "VPC",
+    "SubnetIds": "subnets",
+    "SecurityGroupIds": "security groups",
+    "BucketName": "bucket",
+    "RoleName": "role",
+    "KmsKeyArn": "key",
+    "BundleBucketName": "bundle's bucket",
+    "EnvironmentName": "environment",
+}
 
 
 def build(
@@ -35,17 +46,18 @@ def build(
     stages: Iterable[Mapping[str, Any]],
     verification: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The report. Keys: source, target, stages, parity, not_carried, findings.
+    """The report. Keys: source, target, stages, stacks, parity, not_carried, findings.
 
     stages: [{"name", "results": [registered results of its tasks]}], in the order they ran; one whose tasks did not run
     (left out by tags) is left out. verification: what mwaa_verify returned; None when it did not run.
     """
-    checked = verification or {}
+    stages, checked = list(stages), verification or {}
     parity = checked.get("parity") or {}
     return {
         "source": {"airflow_version": _version(source) or _version(checked.get("source"))},
         "target": {"airflow_version": _version(target) or _version(checked.get("target"))},
         "stages": [stage for stage in (_stage(given) for given in stages) if stage],
+        "stacks": _stacks(stages),
         "parity": {
             kind: {count: (parity.get(kind) or {}).get(count) for count in ("source", "target", "equal")}
             for kind in KINDS
@@ -75,6 +87,16 @@ def _stage(given: Mapping[str, Any]) -> dict[str, Any] | None:
         "seconds": round(sum(float(result.get("duration") or 0) for result in ran), 1),
         "changed": any(bool(result.get("changed")) for result in ran),
     }
+
+
+def _stacks(stages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The stacks that cloudformation_change_set returned, as they were in the end."""
+    found = {}
+    for result in (result for given in stages for result in given.get("results") or []):
+        stack = result.get("stack") if isinstance(result, Mapping) else None
+        if isinstance(stack, Mapping) and stack.get("name"):
+            found[stack["name"]] = {key: stack.get(key) for key in ("name", "status", "outputs")}
+    return list(found.values())
 
 
 def write(path: str | Path, report: Mapping[str, Any]) -> None:
@@ -136,6 +158,7 @@ def render(
     )
     _parity(page, report)
     _stages(page, report)
+    _deployed(page, report)
     _not_carried(page, report)
     _findings(page, report)
     page.rule()
@@ -178,6 +201,16 @@ def _stages(page: Page, report: Mapping[str, Any]) -> None:
         rows.append(["Together", f"{sum(stage['seconds'] for stage in report['stages']):,.1f} s", ""])
     page.blank()
     page.table(None, rows, left={2})
+
+
+def _deployed(page: Page, report: Mapping[str, Any]) -> None:
+    if not report["stacks"]:
+        return
+    page.heading("Deployed by stacks")
+    for stack in report["stacks"]:
+        outputs = stack["outputs"] or {}
+        held = ", ".join(f"{word} {outputs[name]}" for name, word in _HELD.items() if outputs.get(name))
+        page.paragraph(f"{stack['name']} ({stack['status']}): {held or 'nothing that it says'}", indent=2)
 
 
 def _not_carried(page: Page, report: Mapping[str, Any]) -> None:

@@ -101,6 +101,11 @@ report:
       type: list
       elements: dict
       sample: [{name: export, seconds: 4.2, changed: true}]
+    stacks:
+      description: The stacks that M(mwaa.migration.cloudformation_change_set) returned among them, with their outputs.
+      type: list
+      elements: dict
+      sample: [{name: analytics-environment, status: CREATE_COMPLETE, outputs: {EnvironmentName: analytics}}]
     parity:
       description: Counts of variables, connections, pools and DAGs at the source, at the target, and equal.
       type: dict

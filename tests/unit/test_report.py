@@ -60,7 +60,7 @@ def report(**changes: Any) -> dict[str, Any]:
 
 def test_the_shape_is_the_promised_one() -> None:
     made = report()
-    assert list(made) == ["source", "target", "stages", "parity", "not_carried", "findings"]
+    assert list(made) == ["source", "target", "stages", "stacks", "parity", "not_carried", "findings"]
     assert made["source"] == {"airflow_version": "2.10.3"} and made["target"] == {"airflow_version": "2.11.2"}
     assert made["parity"]["dags"] == {"source": 31, "target": 30, "equal": 30}
     assert set(made["not_carried"][0]) == {"kind", "id", "reason"}
@@ -71,6 +71,25 @@ def test_stages_add_up_their_tasks_and_those_that_did_not_run_are_left_out() -> 
         {"name": "export", "seconds": 4.2, "changed": True},
         {"name": "import", "seconds": 3.5, "changed": True},
     ]
+
+
+def test_what_was_deployed_by_which_stack_as_it_was_in_the_end() -> None:
+    def stack(name: str, status: str, **outputs: str) -> dict[str, Any]:
+        return {"changed": True, "duration": 1.0, "stack": {"name": name, "status": status, "outputs": outputs}}
+
+    base = stack("demo-base", "UPDATE_COMPLETE", VpcId="vpc-1", SubnetIds="subnet-1,subnet-2", RoleName="airflow")
+    results = [stack("demo-base", "IMPORT_COMPLETE"), base, {"stack": None}]
+    environment = stack("demo-environment", "CREATE_COMPLETE", EnvironmentName="demo", WebserverUrl="x")
+    stages = [{"name": "base", "results": results}, {"name": "environment", "results": [environment]}]
+    made = build(source={}, target={}, stages=stages, verification=None)
+    assert [(one["name"], one["status"]) for one in made["stacks"]] == [
+        ("demo-base", "UPDATE_COMPLETE"),
+        ("demo-environment", "CREATE_COMPLETE"),
+    ]
+    page = render(made)
+    assert "   demo-base (UPDATE_COMPLETE): VPC vpc-1, subnets subnet-1,subnet-2, role" in page
+    assert "   demo-environment (CREATE_COMPLETE): environment demo" in page
+    assert "stacks" not in "\n".join(render(report()))
 
 
 def test_without_a_verification_parity_is_unknown_not_zero() -> None:
