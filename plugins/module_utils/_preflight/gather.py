@@ -28,7 +28,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import settin
 from ansible_collections.mwaa.migration.plugins.module_utils._preflight import permissions
 from ansible_collections.mwaa.migration.plugins.module_utils._preflight.frame import Snapshot, Unread
 
-AT_ONCE = 16  # calls; botocore's connections allow 32
+SIMULATIONS = 4  # of one principal at once; IAM's own rate is low
 OBJECTS = 20_000  # of the DAG folder that are listed at most
 TEXT = 1024 * 1024  # bytes of requirements.txt and of a startup script that are read at most
 ARCHIVE_READ = 512 * 1024  # bytes of one read from plugins.zip
@@ -77,7 +77,7 @@ class Reader:
 
     def read_all(self) -> None:
         """Fill the snapshot's facts."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(len(FACTS)) as pool:  # many of them wait for another
             list(pool.map(self._settle, FACTS))
 
     def _settle(self, name: str) -> Any:
@@ -483,7 +483,7 @@ class Reader:
         return denied
 
     def _all_simulated(self, principal: str, needs: list[permissions.Need]) -> list[Any]:
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(SIMULATIONS) as pool:
             return [one for denied in pool.map(lambda need: self._simulated(principal, need), needs) for one in denied]
 
     @fact

@@ -85,6 +85,23 @@ def test_every_fact_is_read_once_although_many_ask_for_it() -> None:
     assert aws.calls.count("ec2.describe_subnets") == 1
 
 
+def test_independent_reads_run_side_by_side() -> None:
+    """The first of them waits until five others are under way: one after another, that would never be."""
+    under_way, enough = [0], threading.Event()
+
+    class Slow(FakeAws):
+        def _call(self, name: str, given: dict[str, Any]) -> Any:
+            with self._lock:
+                under_way[0] += 1
+                if under_way[0] == 6:
+                    enough.set()
+            assert enough.wait(30), "no other read began while this one lasted"
+            raise aws_failure("AccessDenied", status=403)
+
+    facts_of(Slow())
+    assert enough.is_set()
+
+
 def test_only_reads_are_called() -> None:
     aws = FakeAws(
         ec2__describe_subnets={"Subnets": setups.with_nat().facts["subnets"]},
