@@ -104,16 +104,16 @@ class Environment:
         self.rest("POST", "/dags/orders/dagRuns", {"dag_run_id": run_id, "logical_date": f"{day}T00:00:00+00:00"})
         self.until(lambda: self.runs()[run_id][0] == "success")
 
-    def until(self, condition: Any, seconds: float = 120.0) -> None:
+    def until(self, condition: Any, seconds: float = 120.0) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                if condition():
-                    return
+                if found := condition():
+                    return found
             except (self.mwaa.exceptions.RestApiClientException, self.mwaa.exceptions.RestApiServerException):
                 pass
             assert time.monotonic() < deadline, "it never came true"
-            time.sleep(0.5)
+            time.sleep(0.2)
 
     def secrets(self) -> tuple[str, str]:
         """A variable and a connection's password as Airflow's own Python decrypts them."""
@@ -221,3 +221,17 @@ def test_the_way_back_keeps_them_too(environment: Environment) -> None:
     assert environment.rest("GET", "/version")["version"] == "2.11.2"
     assert environment.runs() == runs
     assert environment.secrets() == ("green", PASSWORD)
+
+
+def test_where_the_way_back_is_lost_too_nothing_is_usable(environment: Environment) -> None:
+    bucket, key = environment.env["MWAA_LAB_BUCKET"], "requirements.txt"
+    version = environment.s3.put_object(Bucket=bucket, Key=key, Body=b"no-such-package-of-anyone==2.0\n")["VersionId"]
+    broken = {"RequirementsS3Path": key, "RequirementsS3ObjectVersion": version}
+    environment.mwaa.update_environment(Name=NAME, AirflowVersion="3.2.1", **broken)
+    (snapshot,) = environment.until(lambda: {name for name in environment.databases() if "snapshot" in name})
+    environment.until(lambda: environment.shown()["Status"] == "UPDATING")
+    Postgres(LabDir(environment.folder)).drop(snapshot)
+    assert environment.settled()[-1] == "UNAVAILABLE"
+    assert "no-such-package-of-anyone" in environment.shown()["LastUpdate"]["Error"]["ErrorMessage"]
+    with pytest.raises(environment.mwaa.exceptions.ResourceNotFoundException):
+        environment.mwaa.create_cli_token(Name=NAME)
