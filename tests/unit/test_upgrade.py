@@ -299,6 +299,21 @@ def test_what_is_in_progress_is_waited_for_first(upgrade: Any, status: str) -> N
     assert upgrade(mwaa, {**MOVE, "airflow_version": "2.11.2"})["changed"] and mwaa.writes == ["UpdateEnvironment"]
 
 
+def test_what_was_in_progress_and_failed_is_not_tried_again_at_once(upgrade: Any) -> None:
+    mwaa = FakeMwaa({**OLD, "Status": "ROLLING_BACK"})
+    mwaa.after, mwaa.error = ["ROLLING_BACK", "UPDATE_FAILED"], {"ErrorCode": "X", "ErrorMessage": "pip failed"}
+    result = upgrade(mwaa, MOVE)
+    assert "is UPDATE_FAILED (X: pip failed): MWAA rolled back and the environment is usable" in result["msg"]
+    assert mwaa.writes == []
+
+
+def test_nothing_left_to_do_but_to_wait(upgrade: Any) -> None:
+    mwaa = FakeMwaa({**OLD, "AirflowVersion": "3.2.1", "Status": "UPDATING"})
+    mwaa.after = ["UPDATING", "UPDATING", "AVAILABLE"]
+    result = upgrade(mwaa, MOVE)
+    assert not result["changed"] and result["operation"] == "wait" and result["environment"]["status"] == "AVAILABLE"
+
+
 def test_an_environment_that_does_not_exist(upgrade: Any) -> None:
     assert "there are demo" in upgrade(FakeMwaa(OLD), {**MOVE, "name": "dmeo"})["msg"]
 
