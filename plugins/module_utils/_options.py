@@ -173,7 +173,7 @@ MOVED_CLASSES = {
         "airflow.contrib.secrets.aws_secrets_manager.": "airflow.providers.amazon.aws.secrets.secrets_manager.",
         "airflow.contrib.secrets.aws_systems_manager.": "airflow.providers.amazon.aws.secrets.systems_manager.",
         "airflow.contrib.secrets.azure_key_vault.AzureKeyVaultBackend": "airflow.providers.microsoft.azure.secrets.key_vault.AzureKeyVaultBackend",
-        "airflow.contrib.secrets.gcp_secrets_manager.CloudSecretsManagerBackend": "airflow.providers.google.cloud.secrets.secret_manager.CloudSecretManagerBackend",
+        "airflow.contrib.secrets.gcp_secrets_manager.CloudSecretsManager": "airflow.providers.google.cloud.secrets.secret_manager.CloudSecretManager",
         "airflow.contrib.secrets.hashicorp_vault.": "airflow.providers.hashicorp.secrets.vault.",
     },
     3: {
