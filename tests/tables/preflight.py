@@ -44,7 +44,7 @@ READS = """\
 
 The caller needs to be allowed these actions, all of them reads:
 
-`airflow:GetEnvironment`, `airflow:ListEnvironments`, `cloudformation:DescribeStackResources`, `ec2:DescribeNatGateways`, `ec2:DescribeNetworkAcls`,
+`airflow:GetEnvironment`, `airflow:InvokeRestApi` (a GET, of an environment that exists), `airflow:ListEnvironments`, `cloudformation:DescribeStackResources`, `ec2:DescribeNatGateways`, `ec2:DescribeNetworkAcls`,
 `ec2:DescribeRouteTables`, `ec2:DescribeSecurityGroups`, `ec2:DescribeSubnets`, `ec2:DescribeVpcAttribute`, `ec2:DescribeVpcEndpoints`, `iam:GetRole`,
 `iam:SimulatePrincipalPolicy`, `kms:DescribeKey`, `kms:GetKeyPolicy`, `kms:ListGrants`, `logs:DescribeLogGroups`, `logs:FilterLogEvents`,
 `s3:GetAccountPublicAccessBlock`, `s3:GetBucketLocation`, `s3:GetBucketPolicy`, `s3:GetBucketPublicAccessBlock`, `s3:GetBucketVersioning`,

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
+from ansible_collections.mwaa.migration.plugins.module_utils import _versions
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     DENIED,
     MISSING,
@@ -24,7 +25,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     http_status,
     is_aws_error,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import settings
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits, settings
 from ansible_collections.mwaa.migration.plugins.module_utils._preflight import permissions
 from ansible_collections.mwaa.migration.plugins.module_utils._preflight.frame import Snapshot, Unread
 
@@ -578,6 +579,27 @@ class Reader:
             one["logGroupName"]: one
             for one in found
             if one["logGroupName"][len(prefix) :] in ("DAGProcessing", "Scheduler", "Task", "WebServer", "Worker")
+        }
+
+    @fact
+    def health(self) -> Any:
+        """{component: "healthy" or not} as its REST API tells; of a web server that answers from outside."""
+        shown = self.s.environment or {}
+        version = str(shown.get("AirflowVersion") or "")
+        if (
+            shown.get("Status") not in ("AVAILABLE", "UPDATE_FAILED")
+            or shown.get("WebserverAccessMode") == "PRIVATE_ONLY"
+        ):
+            return None
+        if _versions.numbers(version) < limits.REST_SINCE:
+            return None
+        path = "/monitor/health" if _versions.at_least(version, "3") else "/health"
+        with _reading("airflow:InvokeRestApi"):
+            said = self.aws.client("mwaa").invoke_rest_api(Name=self.s.name, Path=path, Method="GET")
+        return {
+            name: str(one.get("status"))
+            for name, one in (said.get("RestApiResponse") or {}).items()
+            if isinstance(one, dict) and one.get("status") is not None  # null: it runs no such component
         }
 
     @fact

@@ -97,6 +97,20 @@ def environment_status(s: Snapshot, existing: Any) -> Iterator[Found]:
 
 
 @rule(
+    "environment-health",
+    ENVIRONMENT,
+    why="DAGs are not read, or their tasks not started",
+    source="verify_env (health by REST)",
+    severity="warning",
+)
+def environment_health(s: Snapshot, health: Any) -> Iterator[Found]:
+    """The components of an Airflow that runs say that they are well."""
+    ill = [f"{name} is {status}" for name, status in health.items() if status != "healthy"]
+    if ill:
+        yield Found(s.name, ", ".join(ill), f"look into the log groups airflow-{s.name}-Scheduler and -DAGProcessing")
+
+
+@rule(
     "name-in-stack",
     ENVIRONMENT,
     why="the stack goes on claiming the name, and two would own the environment",

@@ -649,7 +649,9 @@ def test_there_are_thirty_broken_set_ups_at_least() -> None:
 def test_an_environment_is_looked_at_by_its_name_alone(look: Look, live: Site) -> None:
     found = look(name=live.name)
     assert found["exists"] and found["findings"] == []
-    assert {"key-grants", "log-groups", "environment-status", "subnet-zones"} <= set(found["checked"])
+    assert {"key-grants", "log-groups", "environment-status", "environment-health", "subnet-zones"} <= set(
+        found["checked"]
+    )
 
 
 def test_what_it_is_going_to_be_is_held_against_what_it_is(look: Look, live: Site, nat: Site) -> None:

@@ -185,6 +185,7 @@ def _facts() -> dict[str, Any]:
         "claiming_stack": "",
         "log_groups": {},
         "failing_logs": None,
+        "health": None,
     }
 
 
@@ -247,5 +248,6 @@ def existing() -> Snapshot:
     snapshot.facts["log_groups"] = {f"airflow-{NAME}-Task": {"logGroupName": f"airflow-{NAME}-Task"}}
     snapshot.facts["key_grants"] = [f"airflow.{REGION}.amazonaws.com"]
     snapshot.facts["failing_logs"] = {}
+    snapshot.facts["health"] = {"metadatabase": "healthy", "scheduler": "healthy"}
     snapshot.facts["claiming_stack"] = None
     return snapshot

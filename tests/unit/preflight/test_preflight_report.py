@@ -59,7 +59,7 @@ PAGE = """
 
  ------------------------------------------------------------------------------
  1 error, 2 warnings, 1 note.
- 77 rules looked, 74 of them found nothing; 1 could not look; 2 had nothing to
+ 77 rules looked, 74 of them found nothing; 1 could not look; 3 had nothing to
  look at.
  Report: preflight.json
 """.strip("\n")

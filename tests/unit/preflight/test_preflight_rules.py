@@ -147,6 +147,7 @@ BROKEN: list[tuple[str, str, Callable[[], Snapshot], Break]] = [
     ("setting-fixed", "other subnets for an environment that exists", existing, lambda s: (s.wanted.update(subnet_ids=[A, "subnet-c"]), setattr(s, "given", frozenset({"subnet_ids"})), s.facts.update(found_subnets=None, subnets=None))),
     ("environment-status", "it is being updated", existing, both(env(Status="UPDATING"), fact("key_grants", None))),
     ("environment-status", "it could not be created", existing, env(Status="CREATE_FAILED", LastUpdate={"Error": {"ErrorMessage": "No NAT."}})),
+    ("environment-health", "no heartbeat of the scheduler", existing, of("health", scheduler="unhealthy")),
     ("name-in-stack", "a stack still has an environment of this name", nat, fact("claiming_stack", "analytics-environment")),
     ("quota-environments", "ten environments", nat, fact("environments", [f"e{number}" for number in range(10)])),
     ("quota-environments", "AWS lists no quotas, the documented one counts", nat, both(fact("quotas", {}), fact("environments", ["e"] * 10))),
