@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils import _lock
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import LocalStore, S3Store, Store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._lock import Lock, held, release, run_of
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import Lock, held, held_in, release, run_of
 from ansible_collections.mwaa.migration.plugins.modules import migration_lock
 from export_fakes import FakeAws, FakeS3
 
@@ -200,6 +200,20 @@ def test_one_of_several_targets_gives_back_its_own_lock_alone(store: Store, monk
     assert migration_lock.body(context)["released"] == [f"{store.url} demo", f"{store.url} export"]
     params["environment"] = ""
     assert migration_lock.body(context)["released"] == [f"{store.url} other"]
+
+
+def test_a_bundle_whose_bucket_is_yet_to_be_made_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class ToCome(LocalStore):
+        def read_tagged(self, path: str) -> Any:
+            raise MigrationError("there is no such bucket", code="NoSuchBucket")
+
+    monkeypatch.setattr(_lock, "this_run", lambda: HERE)
+    there, to_come = LocalStore(tmp_path / "there"), ToCome(tmp_path / "to-come")
+    with held_in([to_come, there], "demo", some_to_come=True) as take:
+        take()
+    assert owner(there) == HERE.user and not (tmp_path / "to-come").exists()
+    with pytest.raises(MigrationError, match="no such bucket"), held_in([to_come], "demo"):
+        pass
 
 
 def test_after_the_end_no_refresh_brings_a_lock_back(store: Store) -> None:

@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import LocalStore
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import Lock, run_of
 from fake_cloudformation import FakeCloudFormation, Killed
 from fakes import Clock, aws_failure
 
@@ -723,3 +727,23 @@ def test_a_warning_comes_without_a_deprecation_of_somebody_else(
     cloud.has(NAME, "CREATE_COMPLETE", group())
     result = ensure(template_url="https://bucket.s3.amazonaws.com/base.yaml", check=True)
     assert "unknown until preview" in json.dumps(result["warnings"]) and not result.get("deprecations")
+
+
+# --- the lock of a migration -----------------------------------------------------------------------------------------
+
+
+def test_the_lock_of_a_migration_is_respected_before_anything_is_written(
+    ensure: Any, cloud: FakeCloudFormation, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(run_of(os.getpid()), user="ada", host="ctl-2", place="another boot", pid=4242)
+    store = LocalStore(tmp_path)
+    theirs = Lock(store, "demo", other)
+    theirs.take()
+    theirs.stop()
+    lock = {"environment": "demo", "bundles": [str(tmp_path)]}
+    refused = ensure(template_body=group(), lock=lock)
+    assert refused["failed"] and "is locked: ada on ctl-2" in refused["msg"] and cloud.writes == []
+    assert ensure(template_body=group(), lock=lock, check=True)["changed"]
+    theirs.release()
+    assert ensure(template_body=group(), lock=lock)["changed"]
+    assert store.read_tagged("locks/demo.json") is None  # given back: no run of ansible-playbook keeps it here
