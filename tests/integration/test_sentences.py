@@ -294,6 +294,7 @@ class Stage:
             "all": {
                 "vars": {
                     **common,
+                    "migration_deploy": "direct",  # a base stack would have a stage of its own
                     "import_lane": "rest",
                     "environment_wait_timeout": 5,
                     "verify_wait_timeout": 20,

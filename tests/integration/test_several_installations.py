@@ -74,7 +74,8 @@ def test_from_export_to_report(lab: Any, tmp_path: Path) -> None:
     # stub environments only read DAG files: ids that a loop makes are not found there, and nothing else is wrong
     assert play.recap["airflow_sales"]["failed"] == play.recap["airflow_finance"]["failed"] == 0, play.output
     found = json.loads(report.read_text())
-    assert [stage["name"] for stage in found["stages"]] == ["export", "publish", "environment", "import", "verify"]
+    stages = ["export", "base", "preflight", "publish", "environment", "import", "verify"]
+    assert [stage["name"] for stage in found["stages"]] == stages
     counts = found["parity"]["variables"]
     assert counts["source"] and counts["source"] % 2 == 0  # of both
     assert any(item["reason"].startswith("not selected") for item in found["not_carried"] if item["kind"] == "dag")
