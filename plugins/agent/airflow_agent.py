@@ -4,7 +4,7 @@
 """The agent: everything that runs inside an Airflow's own interpreter.
 
 Python 3.6 syntax, the standard library and what every Airflow ships; Airflow 1.10 to 3.x. It imports nothing of the
-collection.
+collection. Run history is a file of its own, airflow_history.py, that travels with this one.
 
 Two ways in:
 - on a host, `main()`: the source of this file and one JSON request come on stdin, one sealed answer goes to stdout
@@ -34,6 +34,7 @@ import shlex
 import socket
 import sys
 import time
+import types
 import zlib
 
 VERSION = 1
@@ -2140,6 +2141,27 @@ def _default(section, key):
     return None
 
 
+# ------------------------------------------------------------------------------------------------ operations: history
+
+HISTORY = []  # the module, once it was needed
+
+
+def history(request):
+    """An operation of airflow_history.py: on a host it came on stdin with this file, in MWAA it lies beside it."""
+    if not HISTORY:
+        sources = globals().get("SOURCES")
+        if sources:
+            source = sources[1]
+        else:
+            path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "airflow_history.py")
+            with io.open(path, "rb") as opened:
+                source = opened.read()
+        module = types.ModuleType("airflow_history")
+        exec(compile(source, "airflow_history.py", "exec"), module.__dict__)
+        HISTORY.append(module)
+    return HISTORY[0].operate(types.SimpleNamespace(**globals()), request)
+
+
 OPERATIONS = {
     "batch": batch,
     "inspect": inspect,
@@ -2151,8 +2173,19 @@ OPERATIONS = {
     "measure": measure,
     "digest_state": digest_state,
     "import_state": import_state,
+    "describe_history": history,
+    "plan_history": history,
+    "export_history": history,
 }
-IN_ENVIRONMENT = ("digest_state", "import_state", "inspect", "list_dags")
+IN_ENVIRONMENT = (
+    "digest_state",
+    "import_state",
+    "inspect",
+    "list_dags",
+    "describe_history",
+    "plan_history",
+    "export_history",
+)
 
 
 if __name__ == "__main__":

@@ -28,14 +28,17 @@ with contextlib.suppress(ImportError):  # ansible-core brings it
     from cryptography.fernet import Fernet, InvalidToken
 
 _FOLDER = Path(__file__).parent.parent / "agent"
-AGENT = _FOLDER / "airflow_agent.py"
+AGENT = (_FOLDER / "airflow_agent.py", _FOLDER / "airflow_history.py")
 PROBE = _FOLDER / "find_airflow.sh"
 
 #: run a command with stdin, give (exit code, stdout, stderr); the action plugin makes it from the connection
 Run = Callable[[str, bytes], "tuple[int, str, str]"]
 
-# reads the agent and runs it; the request follows on stdin
-BOOTSTRAP = "import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline())),'airflow_agent.py','exec'))"
+# reads the agent's files and runs the first, which finds the others in SOURCES; the request follows on stdin
+BOOTSTRAP = (
+    "import sys;f=sys.stdin.buffer;SOURCES=[f.read(int(n)) for n in f.readline().split()];"
+    "exec(compile(SOURCES[0],'airflow_agent.py','exec'))"
+)
 
 
 @dataclass(frozen=True)
@@ -255,7 +258,7 @@ class Agent:
 
     def __init__(self, run: Run, source: Source):
         self._run, self.source = run, source
-        self._code = AGENT.read_bytes()
+        self._files = [file.read_bytes() for file in AGENT]
 
     def call(self, request: dict[str, Any]) -> Any:
         """The result of one operation; what the agent refuses becomes a MigrationError with its code."""
@@ -275,7 +278,8 @@ class Agent:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         key = Fernet.generate_key()
         line = json.dumps({**request, "transport_key": key.decode()}).encode()
-        stdin = b"%d\n%s%s\n" % (len(self._code), self._code, line)
+        sizes = b" ".join(b"%d" % len(file) for file in self._files)
+        stdin = b"%s\n%s%s\n" % (sizes, b"".join(self._files), line)
         command = f"{shlex.quote(self.source.python)} -B -c {shlex.quote(BOOTSTRAP)}"
         code, stdout, stderr = self._run(command, stdin)
         found = re.search(r"-----BEGIN MWAA MIGRATION AGENT-----(.*?)-----END", stdout, re.DOTALL)

@@ -196,8 +196,8 @@ class FakeHost:
         self.commands.append(command)
         if command.startswith("sh -s"):
             return 0, self.PROBE, ""
-        length, _newline, rest = stdin.partition(b"\n")
-        request = json.loads(rest[int(length) :])
+        lengths, _newline, rest = stdin.partition(b"\n")
+        request = json.loads(rest[sum(map(int, lengths.split())) :])
         self.requests.append(request)
         body = zlib.compress(json.dumps(self._answer(request)).encode())
         token = base64.b64encode(Fernet(request["transport_key"]).encrypt(body)).decode()
