@@ -138,12 +138,14 @@ MISSING = {
 CLOCK = {"RequestTimeTooSkewed"}
 KEY_UNUSABLE = {"DisabledException", "KMSInvalidStateException", "KeyUnavailableException"}
 
-_BOTOCORE_PACKAGES = ("botocore.", "boto3.")
+# urllib3's get through where the answer to a refused GetObject breaks off (botocore/endpoint.py reads it unguarded)
+_SDK_PACKAGES = ("botocore.", "boto3.", "urllib3.")
+_BROKEN = {"ConnectionError", "HTTPClientError", "ResponseStreamingError", "IncompleteReadError", "ProtocolError"}
 
 
 def is_aws_error(exception: BaseException) -> bool:
-    """Whether botocore or boto3 raised it (client errors, connection errors, missing credentials, bad parameters)."""
-    return any(kind.__module__.startswith(_BOTOCORE_PACKAGES) for kind in type(exception).__mro__)
+    """Whether the AWS SDK raised it (client errors, connection errors, missing credentials, bad parameters)."""
+    return any(kind.__module__.startswith(_SDK_PACKAGES) for kind in type(exception).__mro__)
 
 
 def error_code(exception: BaseException) -> str | None:
@@ -187,10 +189,7 @@ def is_transient(exception: BaseException) -> bool:
     if error_code(exception) is not None:
         return error_code(exception) in TRANSIENT or (http_status(exception) or 0) >= 500
     names = _class_names(exception)
-    return (
-        bool(names & {"ConnectionError", "HTTPClientError", "ResponseStreamingError", "IncompleteReadError"})
-        and "SSLError" not in names
-    )
+    return bool(names & {*_BROKEN, "ReadTimeoutError"}) and "SSLError" not in names
 
 
 def never_sent(exception: BaseException) -> bool:
@@ -337,7 +336,7 @@ def _local_error(exception: BaseException) -> tuple[str, str]:
         )
     if "ReadTimeoutError" in names:
         return f"AWS did not answer in time ({text})", "run again"
-    if names & {"ConnectionError", "HTTPClientError", "ResponseStreamingError", "IncompleteReadError"}:
+    if names & _BROKEN:
         return f"the connection to AWS broke ({text})", "run again"
     if "ParamValidationError" in names:
         return f"a parameter is not what AWS takes ({_without_values(str(exception))})", ""

@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils import _aws, _progress
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import Aws
-from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults, MigrationError, aws_errors, explain
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
+    Faults,
+    MigrationError,
+    aws_errors,
+    error_code,
+    explain,
+    is_aws_error,
+    is_transient,
+)
 from botocore import exceptions as botocore_exceptions
 from botocore.awsrequest import AWSResponse
 from fakes import Clock, aws_failure
@@ -239,3 +247,11 @@ def test_before_the_first_export_check_mode_goes_on_and_a_real_run_does_not(
     looked = run_module(module, options, clients, check=True)
     assert looked["skipped"] and not looked["changed"] and "there is no bundle" in looked["msg"]
     assert run_module(module, options, clients)["failed"]
+
+
+def test_an_answer_that_breaks_off_is_a_broken_connection_also_where_botocore_reads_it_unguarded() -> None:
+    from urllib3.exceptions import IncompleteRead, ProtocolError
+
+    broken = ProtocolError("Connection broken", IncompleteRead(152, 153))
+    assert is_aws_error(broken) and is_transient(broken) and error_code(broken) is None
+    assert explain(broken, "read the lock").startswith("cannot read the lock: the connection to AWS broke (")
