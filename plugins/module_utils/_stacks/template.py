@@ -19,13 +19,17 @@ MAYBE = "Conditional"
 
 
 def written(body: dict[str, Any] | str) -> str:
-    """A template as the text that is sent: readable JSON of a dictionary, compact where it would be too long."""
+    """A template as the text that is sent: readable JSON of a dictionary, compact where it would be too long.
+
+    ASCII alone: GetTemplate makes a question mark of each other character [cloudformation-coverage-roadmap 814], and
+    what is adopted next is added to what it says.
+    """
     if isinstance(body, str):
         return body
-    readable = json.dumps(body, indent=2, ensure_ascii=False, default=str) + "\n"
+    readable = json.dumps(body, indent=2, default=str) + "\n"
     if len(readable.encode()) <= INLINE_LIMIT:
         return readable
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, default=str)
+    return json.dumps(body, separators=(",", ":"), default=str)
 
 
 def read(text: dict[str, Any] | str | None) -> dict[str, Any] | None:

@@ -41,6 +41,12 @@ def test_a_long_dictionary_is_written_without_spaces() -> None:
     assert template.same(body, template.written(body))
 
 
+def test_a_dictionary_is_written_in_ascii_because_get_template_keeps_nothing_else() -> None:
+    body = {"Resources": {"A": {"Properties": {"Tags": [{"Key": "Name", "Value": "Büro ☺"}]}}}}
+    assert template.written(body).isascii()
+    assert template.read(template.written(body)) == body
+
+
 def test_a_fingerprint_is_of_what_is_said() -> None:
     one = template.fingerprint('{"a": 1, "b": 2}', ["x"])
     assert one == template.fingerprint('{"b":2,"a":1}', ["x"]) != template.fingerprint('{"b":2,"a":1}', ["y"])
