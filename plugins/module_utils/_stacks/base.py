@@ -124,6 +124,7 @@ def execution_policy(
 ) -> dict[str, Any]:
     """What the execution role of an environment needs, and nothing else: an IAM policy document.
 
+    The guide's Deny of s3:ListAllMyBuckets is left out: it would take from an adopted role what its DAGs may have now.
     bucket: the environment's, by name. kms_key_arn: the customer's key, None for the one that AWS owns. secrets_prefix:
     what names of secrets begin with, None where the environment does not look in Secrets Manager; secrets_kms_key_arn:
     the customer's key of these.
@@ -137,7 +138,6 @@ def execution_policy(
         key, via = {"Resource": kms_key_arn}, [*via, f"s3.{region}.{place.dns_suffix}"]
     statements = [
         _allow("airflow:PublishMetrics", place.environment_arn(environment)),
-        {"Effect": "Deny", "Action": "s3:ListAllMyBuckets", "Resource": "*"},
         _allow(["s3:GetObject*", "s3:GetBucket*", "s3:List*"], objects),
         _allow("s3:GetAccountPublicAccessBlock", "*"),
         _allow(
