@@ -61,6 +61,11 @@ class Run:
     def key(self) -> tuple[str, str, int, str]:
         return self.host, self.place, self.pid, self.born
 
+    def goes_on(self) -> None:
+        """What a killed ansible-playbook leaves behind must not write beside the run that replaces it."""
+        if not self.passing and self.is_dead(self):
+            raise MigrationError(f"the run of {self} has ended, so its task stops before it writes", code="Locked")
+
     def is_dead(self, here: Run) -> bool:
         """Known to have ended. here: who asks. Only the very machine can tell, and a module may run on another one."""
         if (self.host, self.place) != (here.host, here.place) or here.place != _place():

@@ -389,7 +389,7 @@ error:
 
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import run_module
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import open_store
-from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in, this_run
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks import change_set
 
 
@@ -439,11 +439,15 @@ def body(ctx):
         return change_set.absent(ctx)
     lock = ctx.params["lock"]
     if lock is None or ctx.check_mode:
-        return change_set.present(ctx)
+        return change_set.present(ctx, this_run().goes_on)
     stores = [open_store(url, ctx.aws) for url in lock["bundles"]]
     with held_in(stores, lock["environment"], some_to_come=True) as take:
-        take()
-        return change_set.present(ctx)
+
+        def before_writing():
+            this_run().goes_on()  # also where there is no bundle yet
+            take()
+
+        return change_set.present(ctx, before_writing)
 
 
 def main():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
@@ -41,10 +42,13 @@ class Overtaken(Exception):
     """Somebody else changed the stack or the change set after we looked, perhaps the module of a killed playbook."""
 
 
-def present(ctx: Any) -> dict[str, Any]:
-    """state: present. ctx: _aws.Context of cloudformation_change_set."""
+def present(ctx: Any, before_writing: Callable[[], None]) -> dict[str, Any]:
+    """state: present. ctx: _aws.Context of cloudformation_change_set.
+
+    before_writing: raises MigrationError where this run must not write any more: it has ended, or another one works.
+    """
     wanted = Wanted(ctx.params)
-    run = Run(ctx, wanted)
+    run = Run(ctx, wanted, before_writing)
     for _attempt in range(ATTEMPTS):
         try:
             return run.present()
@@ -156,8 +160,8 @@ class Wanted:
 class Run:
     """One call of the module. Steps that need the same things are its methods."""
 
-    def __init__(self, ctx: Any, wanted: Wanted):
-        self.ctx, self.wanted = ctx, wanted
+    def __init__(self, ctx: Any, wanted: Wanted, before_writing: Callable[[], None]):
+        self.ctx, self.wanted, self.before_writing = ctx, wanted, before_writing
         self.client = ctx.aws.client("cloudformation")
         self.deadline = stacks.Deadline(ctx.params["wait_timeout"], time)
         self.name = wanted.stack_name
@@ -259,6 +263,7 @@ class Run:
                 f"stack {self.name} is ROLLBACK_COMPLETE, what a failed creation left, and a preview removes nothing:"
                 " run without preview, which removes it as it is empty"
             )
+        self.before_writing()
         _delete_stack(self.client, stack, self.deadline)
         self.cleared = True
         return None
@@ -452,6 +457,7 @@ class Run:
         found = self._swept(stack, name, mark)
         if found is None:
             description = f"{MARK} {mark}: {purpose}"
+            self.before_writing()
             try:
                 identity = client.create_change_set(ChangeSetName=name, Description=description, **request)["Id"]
             except Exception as exception:
@@ -505,6 +511,7 @@ class Run:
                 kept = pending or (usable and description.endswith(TO_REVIEW))
                 unused = ours and one["ChangeSetName"].startswith(PREFIX) and not kept
             if unused and one.get("ExecutionStatus") != "EXECUTE_IN_PROGRESS":
+                self.before_writing()
                 _delete(self.client, self.name, one["ChangeSetId"])
         return own
 
@@ -531,6 +538,7 @@ class Run:
         events = stacks.Events(client, stack_id)
         with aws_errors(f"read the events of stack {self.name}"):
             events.skip()
+        self.before_writing()
         try:
             client.execute_change_set(
                 ChangeSetName=described["ChangeSetId"],
@@ -553,6 +561,7 @@ class Run:
 
     def _forget(self, stack_id: str, name: str) -> None:
         """Delete the change set, and the stack that was only made to hold it."""
+        self.before_writing()
         _delete(self.client, stack_id, name)
         _without_empty(self.client, stacks.describe(self.client, stack_id), self.deadline)
 
