@@ -147,7 +147,7 @@ class Export:
     def rows(self, table: str) -> list[dict[str, str | None]]:
         names = [name for name, _kind in self.plan["columns"][table]]
         return [
-            dict(zip(names, map(history.unescaped, line.split("\t")))) for line in self.texts[table].splitlines(False)
+            dict(zip(names, map(history.unescaped, line.split("\t")))) for line in self.texts[table].split("\n")[:-1]
         ]
 
     def digests(self, table: str) -> dict[str, list[Any]]:

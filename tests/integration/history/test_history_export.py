@@ -1,0 +1,185 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""History out of a real PostgreSQL with each version's own tables and Python, held against the same rows in SQLite."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mwaa_lab.airflow import install
+from mwaa_lab.airflow.database import OnPostgres
+from mwaa_lab.airflow.instance import Airflow
+from mwaa_lab.airflow.postgres import Postgres
+from mwaa_lab.airflow.versions import VERSIONS
+from mwaa_lab.labdir import LabDir
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "tests" / "unit" / "history"))
+from small_airflow import KEY, SCHEMAS, Export, SmallAirflow, history, moment  # noqa: E402
+
+HISTORY = ROOT / "plugins" / "agent" / "airflow_history.py"
+SCRIPT = Path(__file__).parent / "on_postgres.py"
+
+NASTY = [
+    "",
+    "\\N",
+    "\\.",
+    "a\tb\\tc",
+    "line\nline\r\nline\r",
+    "ü漢🎉",
+    "'quoted' \"twice\" | ;",
+    "\x01\x08\x0b\x0c\x7f",
+    " ",
+]
+FLOATS = [0.0, -0.0, 0.1, 1e15, 1e14, 123456789012345.6, 1e-05, 0.0001, 5e-324, 1.7976931348623157e308, 1 / 3, 1e22]
+PICKLES: list[Any] = [{}, {"a": [1, 2.5, None, "ü\\"]}, {"t": (1, {2, 3}), "b": b"\x00\xff"}, {"n": float("inf")}, None]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabDir]:
+    from mwaa_lab import processes
+
+    lab = LabDir(tmp_path_factory.mktemp("history") / "lab")
+    lab.create({})
+    try:
+        Postgres(lab).ensure()
+        yield lab
+    finally:
+        processes.stop_all(lab)
+        lab.remove()
+
+
+class Source:
+    """The database of one version on the lab's PostgreSQL."""
+
+    def __init__(self, lab: LabDir, version: str, name: str):
+        row = VERSIONS[version]
+        server = Postgres(lab)
+        self.python = install.base(row) / "bin" / "python"
+        self.database = OnPostgres(server, name)
+        Airflow(lab, self.database, None, row, name, lab.path, self.python).create_database()  # type: ignore[arg-type]
+        if "log_template" in SCHEMAS[version]:
+            self.database.sql("delete from log_template")
+        self.connection = {"host": "127.0.0.1", "port": server.port, "user": "postgres", "dbname": name}
+
+    def export(self, folder: Path, rows: list[Any] | None = None, **request: Any) -> dict[str, Any]:
+        folder.mkdir(exist_ok=True)
+        run = subprocess.run(
+            [self.python, "-B", SCRIPT],
+            input=json.dumps(
+                {
+                    "history": str(HISTORY),
+                    "connection": self.connection,
+                    "rows": rows or [],
+                    "key": KEY.hex(),
+                    "folder": str(folder),
+                    **request,
+                }
+            ),
+            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+        return json.loads(run.stdout)
+
+
+def fill(airflow: SmallAirflow) -> None:
+    """Rows with every kind of value that has gone wrong somewhere."""
+    dice = random.Random(7)
+    for day in range(1, 21):
+        state = "success" if day % 7 else "running"
+        values = {"conf": pickle.dumps(PICKLES[day % len(PICKLES)], 2 + day % 3), "queued_at": moment(day)}
+        airflow.run("ünicode.dag" if day % 2 else "etl", day, state, **values)
+    for day in range(1, 21):
+        dag = "ünicode.dag" if day % 2 else "etl"
+        for task in ("a" * 250, "b-ü"):
+            airflow.task(
+                dag,
+                task,
+                day,
+                state=dice.choice(["success", "failed", None, "skipped", "deferred"]),
+                duration=FLOATS[day % len(FLOATS)],
+                hostname=NASTY[day % len(NASTY)],
+                operator=dice.choice([None, "", "\\N"]),
+                start_date=f"2024-01-{day:02d} 01:02:03.{dice.choice(['000000', '120000', '000001'])}",
+                next_kwargs=dice.choice([None, '{"a": "b\\n"}', "{}"]),
+                executor_config=pickle.dumps(PICKLES[day % len(PICKLES)]),
+            )
+            for number, text in enumerate(NASTY):
+                airflow.xcom(dag, task, f"k{number}", json.dumps(text).encode(), day)
+            airflow.xcom(dag, task, "bytes", bytes(range(1, 128)) + bytes(range(129, 256)), day)
+            airflow.xcom(dag, task, "pickled", pickle.dumps(["ü", 1, None, {"a": float("nan")}]), day)
+            airflow.of_task("task_fail", dag, task, day, duration=day, start_date=moment(day))
+            airflow.of_task("rendered_task_instance_fields", dag, task, day, rendered_fields=json.dumps({"x": "ü\n"}))
+            airflow.of_task(
+                "task_reschedule",
+                dag,
+                task,
+                day,
+                try_number=1,
+                duration=1,
+                **dict.fromkeys(("start_date", "end_date", "reschedule_date"), moment(day)),
+            )
+            airflow.of_task("sla_miss", dag, task, day, email_sent=1, timestamp=moment(day), description=NASTY[day % 9])
+    for number, text in enumerate(NASTY * 3):
+        day = 1 + number % 20
+        values = {"dag_id": dice.choice([None, "etl", "ünicode.dag"]), "owner": dice.choice(NASTY)}
+        airflow.insert("log", dttm=moment(day), event="e", extra=text, execution_date=moment(day), **values)
+        airflow.insert("job", dag_id="etl", state="success", hostname=text[:3], latest_heartbeat=moment(day))
+
+
+def same_rows(airflow: SmallAirflow) -> list[Any]:
+    """What SQLite holds, for PostgreSQL: parents first."""
+    rows = []
+    for table in history.tables_of(airflow.schema):
+        names = list(airflow.schema[table])
+        for row in airflow.connection.execute(f'SELECT {", ".join(map(history.name_of, names))} FROM "{table}"'):
+            values = {
+                name: {"hex": value.hex()} if isinstance(value, bytes) else value for name, value in zip(names, row)
+            }
+            rows.append([table, {name: value for name, value in values.items() if value is not None}])
+    return rows
+
+
+def digests(exported: dict[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for part in exported["parts"]:
+        for dag, (rows, digest) in part["digests"].items():
+            count, total = found.get((part["table"], dag), (0, 0))
+            found[part["table"], dag] = (count + rows, (total + int(digest, 16)) % 2**128)
+    return found
+
+
+OLD = [
+    pytest.param(version, marks=pytest.mark.e2e)
+    for version in ("1.10.12", "1.10.15", "2.0.2", "2.2.2", "2.5.1", "2.8.1")
+]
+NEW = [pytest.param(version, marks=pytest.mark.lab) for version in ("2.10.3", "2.11.2")]
+
+
+@pytest.mark.parametrize("version", OLD + NEW)
+def test_postgresql_says_the_same_as_sqlite(lab: LabDir, tmp_path: Path, version: str) -> None:
+    airflow = SmallAirflow(version)
+    fill(airflow)
+    here = Export(airflow.engine())
+    source = Source(lab, version, f"same-{version}")
+    there = source.export(tmp_path / "pieces", same_rows(copy.copy(airflow)))
+    for table, text in here.texts.items():
+        assert sorted(there["texts"].get(table, "").split("\n")) == sorted(text.split("\n")), table
+    assert digests(there["exported"]) == digests({"parts": here.results})
+    assert there["plan"]["open"] == here.plan["open"]
+    assert there["exported"]["left"] == []
+    faults = [fault for part in there["exported"]["parts"] for fault in part["faults"]]
+    by_key = lambda fault: json.dumps(fault, sort_keys=True)  # noqa: E731
+    assert sorted(faults, key=by_key) == sorted(here.faults, key=by_key)
