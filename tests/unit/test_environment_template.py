@@ -36,8 +36,22 @@ KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-5555555
 class Stacks:
     """CloudFormation with the base stack, and the stack that owns the environment."""
 
-    def __init__(self, exports: dict[str, str] | None = None, owner: str = "CREATE_COMPLETE", holder: str = ""):
+    def __init__(
+        self,
+        exports: dict[str, str] | None = None,
+        owner: str = "CREATE_COMPLETE",
+        holder: str = "",
+        says: dict[str, str] | None = None,
+        tags: dict[str, str] | None = None,
+    ):
         self.exports, self.owner, self.holder = EXPORTS if exports is None else exports, owner, holder
+        self.says = {"smtp.smtp_password": "{{resolve:ssm:a}}"} if says is None else says
+        self.tags = [{"Key": key, "Value": value} for key, value in (tags or {}).items()]
+
+    def get_template(self, StackName: str, TemplateStage: str) -> dict[str, Any]:  # noqa: N803
+        assert (StackName, TemplateStage) == ("demo-environment", "Original")
+        properties = {"AirflowConfigurationOptions": self.says}
+        return {"TemplateBody": {"Resources": {"Environment": {"Properties": properties}}}}
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803
         if StackName == "demo-base" and self.exports:
@@ -47,7 +61,7 @@ class Stacks:
             ]
             return {"Stacks": [{"StackName": StackName, "StackStatus": "UPDATE_COMPLETE", "Outputs": outputs}]}
         if StackName == "demo-environment":
-            return {"Stacks": [{"StackName": StackName, "StackStatus": self.owner}]}
+            return {"Stacks": [{"StackName": StackName, "StackStatus": self.owner, "Tags": self.tags}]}
         raise aws_failure("ValidationError", f"Stack with id {StackName} does not exist")
 
     def describe_stack_resources(self, PhysicalResourceId: str) -> dict[str, Any]:  # noqa: N803
@@ -377,6 +391,23 @@ def test_what_is_seen_of_a_stacks_own_secret_is_not_taken_for_an_option(make: An
         stacks=Stacks(owner="DELETE_COMPLETE"),
     )
     assert left["environment"]["stack"] is None and "CANARY" not in json.dumps(left)
+
+
+def test_a_secret_that_its_stack_does_not_say_is_not_lost(make: Any, bundle: Any) -> None:
+    bundle({})
+    given = {**GIVEN, "bundle": "s3://b/x"}
+    refused = make(given, OWNED, stacks=Stacks(says={}))  # as it is after its import
+    assert "the option smtp.smtp_password looks secret" in refused["msg"] and "CANARY" not in json.dumps(refused)
+    given["secret_references"] = {"smtp.smtp_password": "resolve:ssm:a"}
+    options = properties(make(given, OWNED, stacks=Stacks(says={})))["AirflowConfigurationOptions"]
+    assert options["smtp.smtp_password"] == "{{resolve:ssm:a}}"
+
+
+def test_its_tags_stay_but_for_those_of_its_stack(make: Any, bundle: Any) -> None:
+    bundle({})
+    there = {**OWNED, "Tags": {**OWNED["Tags"], "team": "a", "cost": "7", "of": "the stack"}}
+    given = {**GIVEN, "bundle": "s3://b/x", "tags": {"team": "b"}}
+    assert properties(make(given, there, stacks=Stacks(tags={"of": "the stack"})))["Tags"] == {"team": "b", "cost": "7"}
 
 
 @pytest.mark.parametrize("status", ["DELETING", "CREATE_FAILED", "UNAVAILABLE"])

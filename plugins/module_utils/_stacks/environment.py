@@ -14,6 +14,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     Faults,
     MigrationError,
     aws_error,
+    aws_errors,
     error_code,
     is_aws_error,
 )
@@ -21,6 +22,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import enviro
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import settings
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks import environment_template as templates
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks.stack import describe as describe_stack
+from ansible_collections.mwaa.migration.plugins.module_utils._stacks.template import written
 
 OPTIONS = "airflow_configuration_options"
 
@@ -39,7 +41,9 @@ def made(ctx: Any) -> dict[str, Any]:
     stack = (mwaa.owner(ctx, there) or _holding(ctx.aws.client("cloudformation"), name)) if there else None
     wanted, brought = mwaa.asked(ctx, there)
     _complete(params, wanted)
-    left_out = _options(ctx, wanted, brought, there, owned=stack is not None)
+    left_out = _options(ctx, wanted, brought, there, _said(ctx, stack))
+    if there and mwaa.bundles_of(params):
+        wanted["tags"] = {**_own_tags(ctx, there, stack), **wanted.get("tags", {})}
     mwaa.prepare_bucket(ctx, name, wanted.get("source_bucket", ""), wanted, whole=bool(wanted.get("source_bucket")))
     template = templates.template(
         name,
@@ -71,6 +75,26 @@ def _holding(client: Any, name: str) -> str | None:
         raise aws_error(exception, f"look for the stack of environment {name}") from exception
     mine = [row for row in rows if row["ResourceType"] == templates.TYPE and row.get("PhysicalResourceId") == name]
     return next((row["StackName"] for row in mine if not row["ResourceStatus"].startswith("DELETE_")), None)
+
+
+def _said(ctx: Any, stack: str | None) -> str:
+    """The template of the stack that owns the environment, as text; empty where none does."""
+    if stack is None:
+        return ""
+    with aws_errors(f"read the template of stack {stack}"):
+        body = ctx.aws.client("cloudformation").get_template(StackName=stack, TemplateStage="Original")["TemplateBody"]
+    return written(body)
+
+
+def _own_tags(ctx: Any, there: dict[str, Any], stack: str | None) -> dict[str, str]:
+    """The environment's tags that are neither AWS's nor the stack's, which CloudFormation would take away else."""
+    found = describe_stack(ctx.aws.client("cloudformation"), stack) if stack else None
+    of_the_stack = {tag["Key"]: tag["Value"] for tag in (found or {}).get("Tags") or []}
+    return {
+        key: value
+        for key, value in (there.get("Tags") or {}).items()
+        if not key.startswith("aws:") and of_the_stack.get(key) != value
+    }
 
 
 def _exports(ctx: Any) -> dict[str, str]:
@@ -119,9 +143,13 @@ def _complete(params: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 def _options(
-    ctx: Any, wanted: dict[str, Any], brought: mwaa.Brought, there: dict[str, Any] | None, *, owned: bool
+    ctx: Any, wanted: dict[str, Any], brought: mwaa.Brought, there: dict[str, Any] | None, said: str
 ) -> list[str]:
-    """Make `wanted` hold all options as the template has them. Returns what is left out. Raises naming all secrets."""
+    """Make `wanted` hold all options as the template has them. Returns what is left out. Raises naming all secrets.
+
+    said: the template of the stack that owns the environment. A secret option that it names came from there; one that
+    it does not name would be lost without a word, such as that of an environment that was just adopted.
+    """
     params = ctx.params
     name = params["name"]
     faults = Faults(f"environment {name}")
@@ -133,7 +161,9 @@ def _options(
     }
     now = settings.current(there)[OPTIONS] if there else {}
     if mwaa.bundles_of(params):  # as mwaa_environment: a migration adds
-        gone = set(references) | {option for option in now if owned and templates.holds_secret(option, now[option])}
+        gone = set(references) | {
+            option for option in now if option in said and templates.holds_secret(option, now[option])
+        }
         wanted[OPTIONS] = {
             **{option: value for option, value in now.items() if option not in gone},
             **wanted.get(OPTIONS, {}),
