@@ -24,7 +24,9 @@ from ansible_collections.mwaa.migration.plugins.module_utils._preflight.frame im
 AREA = "network"
 ANYWHERE = ("0.0.0.0/0", "::/0")
 HTTPS, DATABASE = 443, 5432
-EPHEMERAL = (1024, 65535)  # where answers arrive (VPC user guide, "Ephemeral ports")
+# where answers arrive: Linux's ephemeral ports, as MWAA's containers have them. AWS's own ACL for private subnets
+# lets in 32768-65535 (VPC user guide, "Custom network ACLs")
+EPHEMERAL = (32768, 60999)
 # what private routing needs [UG vpc-vpe-create-access]: service -> type
 ENDPOINTS = {
     "s3": "Gateway",
@@ -116,11 +118,19 @@ def shared_vpc(s: Snapshot, subnets: Any) -> Iterator[Found]:
     why="without it the names of MWAA's endpoints and database lead nowhere",
     source="UG networking-about",
 )
-def vpc_dns(s: Snapshot, vpc: Any, vpc_dns: Any) -> Iterator[Found]:
+def vpc_dns(s: Snapshot, vpc: Any, vpc_dns: Any, subnets: Any = None, route_tables: Any = None) -> Iterator[Found]:
     """The VPC resolves names and gives host names."""
     off = [name for name, on in vpc_dns.items() if not on]
-    if off:
-        yield Found(vpc, f"{' and '.join(off)} {'are' if len(off) > 1 else 'is'} off", f"switch {' and '.join(off)} on")
+    if not off:
+        return
+    # private DNS of one's own endpoints needs the host names; a VPC with a way out has done without by default
+    bearable = off == ["enableDnsHostnames"] and route_tables is not None and not isolated(subnets or [], route_tables)
+    yield Found(
+        vpc,
+        f"{' and '.join(off)} {'are' if len(off) > 1 else 'is'} off",
+        f"switch {' and '.join(off)} on",
+        severity="warning" if bearable else None,
+    )
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
@@ -181,12 +191,15 @@ def nat_gateway_state(s: Snapshot, subnets: Any, route_tables: Any, nat_gateways
     source="VPC user guide, NAT gateways",
 )
 def nat_gateway_subnet(s: Snapshot, subnets: Any, route_tables: Any, nat_gateways: Any) -> Iterator[Found]:
-    """The NAT gateways stand in subnets with a route to an internet gateway."""
+    """The NAT gateways stand in subnets with a route to an internet gateway, or to a firewall before it."""
     for nat in _nats(subnets, route_tables, nat_gateways):
         if nat.get("ConnectivityType", "public") != "public" or nat["State"] not in ("available", "pending"):
             continue
-        table = table_of({"SubnetId": nat.get("SubnetId"), "VpcId": nat.get("VpcId")}, route_tables)
-        if not any(str(route.get("GatewayId", "")).startswith("igw-") for route in _routes(table)):
+        if not nat.get("SubnetId"):
+            continue  # a regional one is in no subnet
+        table = table_of({"SubnetId": nat["SubnetId"], "VpcId": nat.get("VpcId")}, route_tables)
+        onward = {**table, "Routes": [route for route in _routes(table) if not route.get("NatGatewayId")]}
+        if not _leads_everywhere(onward):
             yield Found(
                 nat["NatGatewayId"],
                 f"its subnet {nat.get('SubnetId')} has no route to an internet gateway",
@@ -209,12 +222,29 @@ def endpoints_missing(s: Snapshot, vpc: Any, subnets: Any, route_tables: Any, en
         return
     there = {_service(endpoint, s) for endpoint in endpoints if _alive(endpoint)}
     missing = [service for service in ENDPOINTS if service not in there]
-    if missing:
+    if not missing:
+        return
+    how = f"make the endpoints com.amazonaws.{s.region}.… for them (s3 as a gateway), or a NAT gateway"
+    shared = {subnet.get("OwnerId") for subnet in subnets} - {None, s.account}
+    beyond = sorted({target for subnet in subnets for target in _beyond(table_of(subnet, route_tables))})
+    if shared:
         yield Found(
             vpc,
-            f"the subnets have no way out, and there is no endpoint for {', '.join(missing)}",
-            f"make the endpoints com.amazonaws.{s.region}.… for them (s3 as a gateway), or a NAT gateway",
+            f"the subnets have no way out, and this account sees no endpoint for {', '.join(missing)}",
+            f"see that account {', '.join(sorted(shared))}, whose VPC it is, has them there",
+            severity="warning",
+            why="endpoints of a shared VPC are seen by its owner alone, and without them nothing works",
         )
+    elif beyond:
+        yield Found(
+            vpc,
+            f"the subnets have no way to the internet, and their VPC no endpoint for {', '.join(missing)}",
+            f"see that they are reached by {', '.join(beyond)}, or {how}",
+            severity="warning",
+            why="they may be in another VPC, with the names that lead there: that is not looked at",
+        )
+    else:
+        yield Found(vpc, f"the subnets have no way out, and there is no endpoint for {', '.join(missing)}", how)
 
 
 @rule(
@@ -291,14 +321,17 @@ def endpoint_security_group(
     """The security groups of endpoints let the environment in on port 443."""
     mine = {group["GroupId"] for group in groups}
     for endpoint in _used(endpoints, s):
-        theirs = [
-            endpoint_groups[one["GroupId"]] for one in endpoint.get("Groups") or [] if one["GroupId"] in endpoint_groups
-        ]
-        if theirs and not _lets_in(theirs, HTTPS, mine, subnets):
+        theirs = [endpoint_groups.get(one["GroupId"]) for one in endpoint.get("Groups") or []]
+        if not theirs or None in theirs:
+            continue  # of another account, which alone sees them
+        if not _lets_in(theirs, HTTPS, mine, subnets):
+            lists = _prefix_lists(theirs, "IpPermissions", HTTPS)
             yield Found(
                 endpoint["VpcEndpointId"],
-                f"the groups of the endpoint of {_service(endpoint, s)} do not let the environment in on port 443",
+                f"the groups of the endpoint of {_service(endpoint, s)} do not let the environment in on port 443"
+                + _unless(lists),
                 f"allow TCP 443 from {', '.join(sorted(mine))} in {_ids(theirs, 'GroupId')}",
+                severity="warning" if lists else None,
             )
 
 
@@ -321,7 +354,7 @@ def endpoint_policy(s: Snapshot, endpoints: Any, subnets: Any, route_tables: Any
             asked = {f"{layers[:-1]}*": ("s3:GetObject", layers)}
             if s["source_bucket"]:
                 own = f"arn:{s.partition}:s3:::{s.bucket}"
-                asked[f"{own}/*"] = ("s3:GetObject", f"{own}/a")
+                asked[f"{own}/*"] = ("s3:GetObject", f"{own}/{s['dag_s3_path'] or 'dags'}/a.py")
                 asked[own] = ("s3:ListBucket", own)
         else:
             asked = {"*": (USES[service], "*")}
@@ -393,15 +426,19 @@ def security_group_self(s: Snapshot, subnets: Any, groups: Any) -> Iterator[Foun
     mine = {group["GroupId"] for group in groups}
     closed = [port for port in (HTTPS, DATABASE) if not _lets_in(groups, port, mine, subnets)]
     if closed:
+        lists = _prefix_lists(groups, "IpPermissions", *closed)
         yield Found(
             ", ".join(sorted(mine)),
-            f"no inbound rule lets the group itself in on port {' and '.join(map(str, closed))}",
+            f"no inbound rule lets the group itself in on port {' and '.join(map(str, closed))}" + _unless(lists),
             "add an inbound rule for all traffic whose source is the group itself",
+            severity="warning" if lists else None,
         )
 
 
 @rule("security-group-outbound", AREA, why="MWAA's containers cannot speak to its services", source="UG vpc-security")
-def security_group_outbound(s: Snapshot, subnets: Any, groups: Any, route_tables: Any) -> Iterator[Found]:
+def security_group_outbound(
+    s: Snapshot, subnets: Any, groups: Any, route_tables: Any, endpoints: Any = None
+) -> Iterator[Found]:
     """The security groups let the environment out."""
     mine = {group["GroupId"] for group in groups}
     rules = [one for group in groups for one in group.get("IpPermissionsEgress") or []]
@@ -409,15 +446,21 @@ def security_group_outbound(s: Snapshot, subnets: Any, groups: Any, route_tables
         port for port in (HTTPS, DATABASE) if not any(_permits(one, port, mine, _networks(subnets)) for one in rules)
     ]
     if inside:
+        lists = _prefix_lists(groups, "IpPermissionsEgress", *inside)
         yield Found(
             ", ".join(sorted(mine)),
-            f"no outbound rule leads to port {' and '.join(map(str, inside))} of the environment itself",
+            f"no outbound rule leads to port {' and '.join(map(str, inside))} of the environment itself"
+            + _unless(lists),
             "add an outbound rule for all traffic to 0.0.0.0/0",
+            severity="warning" if lists else None,
         )
         return
     everywhere = any(_permits(one, HTTPS, set(), [ipaddress.ip_network(ANYWHERE[0])]) for one in rules)
-    listed = any(one.get("PrefixListIds") and _port_in(one, HTTPS) for one in rules)
-    if not everywhere and not (isolated(subnets, route_tables) and listed):
+    named = {_service(one, s) for one in _used(endpoints or [], s)}
+    # S3 is outside of the VPC where a gateway leads to it, and inside by an interface that has its name
+    stores = "s3" in named or bool(_prefix_lists(groups, "IpPermissionsEgress", HTTPS))
+    rest = isolated(subnets, route_tables) or named >= set(ENDPOINTS) - {"s3"}
+    if not everywhere and not (stores and rest):
         yield Found(
             ", ".join(sorted(mine)),
             "no outbound rule leads to port 443 outside of the VPC, where S3 and MWAA's other services are",
@@ -429,24 +472,27 @@ def security_group_outbound(s: Snapshot, subnets: Any, groups: Any, route_tables
 @rule("network-acl", AREA, why="what an ACL stops is lost without a trace", source="UG vpc-security; verify_env")
 def network_acl(s: Snapshot, subnets: Any, network_acls: Any, route_tables: Any) -> Iterator[Found]:
     """Network ACLs let through port 443 and 5432 between the subnets, and the way out; both ways."""
-    world, peers = ipaddress.ip_network(ANYWHERE[0]), _networks(subnets)
+    world = ipaddress.ip_network(ANYWHERE[0])
+    answers = f"{EPHEMERAL[0]}-{EPHEMERAL[1]} (answers)"
     by_acl: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
     for subnet in subnets:
         acl = _acl_of(subnet, network_acls)
         if acl is not None:
             by_acl.setdefault(acl["NetworkAclId"], (acl, []))[1].append(subnet)
     for identity, (acl, theirs) in by_acl.items():
+        # what stays inside of a subnet passes no ACL
+        peers = _networks([one for one in subnets if any(one is not mine for mine in theirs)])
         stopped = [
             f"{'outbound' if outbound else 'inbound'} {name}"
             for outbound in (True, False)
-            for ports, name in (((HTTPS,) * 2, "443"), ((DATABASE,) * 2, "5432"), (EPHEMERAL, "1024-65535 (answers)"))
+            for ports, name in (((HTTPS,) * 2, "443"), ((DATABASE,) * 2, "5432"), (EPHEMERAL, answers))
             if not all(_acl_allows(acl, outbound, ports, peer) for peer in peers)
         ]
         if not isolated(theirs, route_tables):
             if "outbound 443" not in stopped and not _acl_allows(acl, True, (HTTPS, HTTPS), world):
                 stopped.append("outbound 443 to the internet")
-            if "inbound 1024-65535 (answers)" not in stopped and not _acl_allows(acl, False, EPHEMERAL, world):
-                stopped.append("inbound 1024-65535 (answers) from the internet")
+            if f"inbound {answers}" not in stopped and not _acl_allows(acl, False, EPHEMERAL, world):
+                stopped.append(f"inbound {answers} from the internet")
         if stopped:
             yield Found(
                 identity,
@@ -487,11 +533,28 @@ def _by_table(subnets: Any, tables: Any) -> list[tuple[dict[str, Any], list[dict
 
 
 def way_out(subnet: dict[str, Any], tables: Iterable[dict[str, Any]]) -> bool:
-    """Whether a default route leads somewhere: a NAT gateway or instance, a transit gateway, a firewall, a VPN."""
-    return any(
-        _destination(route) in ANYWHERE and route.get("State") != "blackhole"
-        for route in _routes(table_of(subnet, tables))
-    )
+    """Whether everything leads somewhere: to a NAT gateway or instance, a transit gateway, a firewall, a VPN."""
+    return _leads_everywhere(table_of(subnet, tables))
+
+
+def _leads_everywhere(table: dict[str, Any]) -> bool:
+    """By a default route, or by halves of one. IPv4: AWS's services are not all reached by IPv6."""
+    blocks = [
+        ipaddress.ip_network(route["DestinationCidrBlock"], strict=False)
+        for route in _routes(table)
+        if route.get("DestinationCidrBlock") and route.get("State") != "blackhole"
+    ]
+    return ipaddress.ip_network(ANYWHERE[0]) in ipaddress.collapse_addresses(blocks)
+
+
+def _beyond(table: dict[str, Any]) -> Iterator[str]:
+    """What live routes lead to that is neither the VPC nor the internet nor a gateway endpoint of AWS's services."""
+    for route in _routes(table):
+        target = _target(route)
+        gateway = target == "local" or target.startswith(("igw-", "eigw-"))
+        service = target.startswith("vpce-") and route.get("DestinationPrefixListId")
+        if route.get("State") != "blackhole" and not gateway and not service:
+            yield target
 
 
 def isolated(subnets: Iterable[dict[str, Any]], tables: Any) -> bool:
@@ -519,6 +582,10 @@ def _target(route: dict[str, Any]) -> str:
         "InstanceId",
         "NetworkInterfaceId",
         "VpcPeeringConnectionId",
+        "CoreNetworkArn",
+        "LocalGatewayId",
+        "CarrierGatewayId",
+        "EgressOnlyInternetGatewayId",
     )
     return next((str(route[name]) for name in names if route.get(name)), "something")
 
@@ -594,6 +661,23 @@ def _permits(permission: dict[str, Any], port: int, peers: set[str], networks: l
         return True
     ranges = [ipaddress.ip_network(one["CidrIp"], strict=False) for one in permission.get("IpRanges") or []]
     return bool(networks) and all(any(network.subnet_of(one) for one in ranges) for network in networks)
+
+
+def _prefix_lists(groups: Any, key: str, *ports: int) -> list[str]:
+    """The prefix lists that rules name for these ports. What they hold is not looked into."""
+    rules = [one for group in groups for one in group.get(key) or []]
+    return sorted(
+        {
+            named["PrefixListId"]
+            for one in rules
+            if all(_port_in(one, port) for port in ports)
+            for named in one.get("PrefixListIds") or []
+        }
+    )
+
+
+def _unless(lists: list[str]) -> str:
+    return f", unless {' or '.join(lists)} does, which is not looked into" if lists else ""
 
 
 def _port_in(permission: dict[str, Any], port: int) -> bool:

@@ -22,6 +22,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._preflight.frame im
     judge,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._preflight.permissions import Need
+from ansible_collections.mwaa.migration.plugins.module_utils._preflight.rules_network import ENDPOINTS
 from preflight_setups import (
     BUCKET,
     GROUP,
@@ -132,6 +133,7 @@ def endpoint_is(service: str, **fields: Any) -> Break:
 
 IN, OUT = setups.acl_entry(100, False), setups.acl_entry(100, True)
 FROM_INSIDE = [{"CidrIp": "10.0.0.0/16"}]
+INSIDE_IN, INSIDE_OUT = (setups.acl_entry(100, out, CidrBlock="10.0.0.0/16") for out in (False, True))
 nat, endpoints, existing = setups.with_nat, setups.with_endpoints, setups.existing
 
 # (rule, what is broken, the sound set-up, how it is broken)
@@ -196,6 +198,7 @@ BROKEN: list[tuple[str, str, Callable[[], Snapshot], Break]] = [
     ("nat-gateway-subnet", "a NAT gateway in a private subnet", nat, of("nat_gateways", 0, SubnetId=A)),
     ("endpoints-missing", "no endpoint for SQS", endpoints, without("sqs")),
     ("endpoints-missing", "no gateway for S3", endpoints, without("s3")),
+    ("endpoints-missing", "IPv6 alone has a way out, and SQS no endpoint", endpoints, both(without("sqs"), lambda s: s.facts["route_tables"][0]["Routes"].append({"DestinationIpv6CidrBlock": "::/0", "EgressOnlyInternetGatewayId": "eigw-1", "State": "active"}))),
     ("endpoint-private-dns", "private DNS off", endpoints, endpoint_is("logs", PrivateDnsEnabled=False)),
     ("endpoint-subnets", "an endpoint in one zone only", endpoints, endpoint_is("kms", SubnetIds=[A])),
     ("endpoint-routes", "S3's gateway in another route table", endpoints, endpoint_is("s3", RouteTableIds=["rtb-other"])),
@@ -335,6 +338,14 @@ HARMLESS: list[tuple[str, Callable[[], Snapshot], Break]] = [
     ("outbound to the VPC and S3's prefix list, where all else has endpoints", endpoints, outbound({"IpProtocol": "-1", "IpRanges": FROM_INSIDE}, tcp(443, PrefixListIds=[{"PrefixListId": "pl-1"}]))),
     ("an ACL that denies a port which MWAA does not use", nat, acl(setups.acl_entry(50, False, "deny", Protocol="6", PortRange={"From": 3389, "To": 3389}), IN, OUT)),
     ("a transit gateway as the way out", nat, of("route_tables", 0, Routes=[{"DestinationCidrBlock": "0.0.0.0/0", "TransitGatewayId": "tgw-1", "State": "active"}])),
+    ("halves of a default route to a VPN", nat, of("route_tables", 0, Routes=[{"DestinationCidrBlock": half, "TransitGatewayId": "tgw-1", "State": "active"} for half in ("0.0.0.0/1", "128.0.0.0/1")])),
+    ("a NAT gateway behind a firewall's endpoint", nat, of("route_tables", 1, Routes=[{"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "vpce-firewall", "State": "active"}])),
+    ("a regional NAT gateway, which is in no subnet", nat, both(fact("nat_gateways", [{"NatGatewayId": "nat-1", "VpcId": VPC, "AvailabilityMode": "regional", "State": "available"}]), of("route_tables", 1, Associations=[{"Main": True}], Routes=[]))),
+    ("the ACL that AWS recommends for private subnets", nat, acl(INSIDE_IN, setups.acl_entry(110, False, Protocol="6", PortRange={"From": 32768, "To": 65535}), INSIDE_OUT, setups.acl_entry(110, True, Protocol="6", PortRange={"From": 443, "To": 443}))),
+    ("ACLs of each subnet that know the other one alone", endpoints, fact("network_acls", [{"NetworkAclId": f"acl-{mine}", "VpcId": VPC, "Associations": [{"SubnetId": mine}], "Entries": [setups.acl_entry(100, out, CidrBlock=other) for out in (True, False)]} for mine, other in ((A, "10.0.2.0/24"), ("subnet-b", "10.0.1.0/24"))])),
+    ("endpoints for everything beside a NAT gateway, and no rule that leads there", nat, both(lambda s: s.facts.update(endpoints=[endpoint(name) for name in ENDPOINTS], endpoint_groups={GROUP: s.facts["groups"][0]}), outbound({"IpProtocol": "-1", "IpRanges": FROM_INSIDE}, tcp(443, PrefixListIds=[{"PrefixListId": "pl-1"}])))),
+    ("an endpoint whose groups another account alone sees", nat, fact("endpoints", [endpoint("sqs", Groups=[{"GroupId": "sg-of-the-owner"}])])),
+    ("S3's endpoint for the DAG folder alone", endpoints, endpoint_is("s3", PolicyDocument=policy(allow("*", "s3:*", [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/dags/*", f"arn:aws:s3:::prod-{REGION}-starport-layer-bucket/*"])))),
     ("S3 by an interface and a gateway", endpoints, lambda s: s.facts["endpoints"].append({**endpoint("sqs"), "ServiceName": f"com.amazonaws.{REGION}.s3", "PrivateDnsEnabled": False})),
     ("an endpoint policy that leaves out what MWAA does not do", endpoints, endpoint_is("sqs", PolicyDocument=policy(allow("*", "*"), deny("*", "sqs:DeleteQueue")))),
     ("an endpoint's denial under a condition", endpoints, endpoint_is("s3", PolicyDocument=policy(allow("*", "*"), deny("*", "*", Condition={"StringNotEquals": {"aws:PrincipalAccount": "123456789012"}})))),
@@ -366,6 +377,29 @@ def test_what_looks_strange_and_works_is_no_finding(sound: Callable[[], Snapshot
     snapshot = sound()
     how(snapshot)
     assert ids(snapshot) == []
+
+
+# a rule that knows that it does not know everything warns, and stops nobody
+DOUBTFUL: list[tuple[str, str, Callable[[], Snapshot], Break]] = [
+    ("endpoints-missing", "they may be in another VPC, behind a transit gateway", endpoints, both(fact("endpoints", [endpoint("s3")]), lambda s: s.facts["route_tables"][0]["Routes"].append({"DestinationCidrBlock": "10.0.0.0/8", "TransitGatewayId": "tgw-1", "State": "active"}))),
+    ("endpoints-missing", "they are seen by the owner of a shared VPC alone", endpoints, both(of("subnets", 0, OwnerId="210987654321"), wanted(endpoint_management="CUSTOMER"), fact("endpoints", []))),
+    ("vpc-dns", "no host names, as VPCs have it by default, and a way out", nat, of("vpc_dns", enableDnsHostnames=False)),
+    ("security-group-self", "a prefix list may hold the subnets", nat, inbound({"IpProtocol": "-1", "PrefixListIds": [{"PrefixListId": "pl-1"}]})),
+    ("security-group-outbound", "a prefix list may hold the subnets", nat, outbound({"IpProtocol": "-1", "PrefixListIds": [{"PrefixListId": "pl-1"}]}, tcp(443, IpRanges=[{"CidrIp": "0.0.0.0/0"}]))),
+    ("endpoint-security-group", "a prefix list may hold the subnets", nat, both(fact("endpoints", [endpoint("sqs", Groups=[{"GroupId": "sg-2"}])]), fact("endpoint_groups", {"sg-2": {"GroupId": "sg-2", "VpcId": VPC, "IpPermissions": [tcp(443, PrefixListIds=[{"PrefixListId": "pl-1"}])]}}))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "sound", "how"),
+    [pytest.param(rule, sound, how, id=f"{rule}: {what}") for rule, what, sound, how in DOUBTFUL],
+)
+def test_what_may_be_sound_beyond_what_is_seen_is_a_warning(
+    rule: str, sound: Callable[[], Snapshot], how: Break
+) -> None:
+    snapshot = sound()
+    how(snapshot)
+    assert [(finding.id, finding.severity) for finding in judge(snapshot).findings] == [(rule, "warning")]
 
 
 # --- what could not be looked at --------------------------------------------------------------------------------------
