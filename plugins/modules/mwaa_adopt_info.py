@@ -16,6 +16,7 @@ description:
     finds nothing. Everything in it is retained when the stack is removed.
   - RV(base_template) adds, by a following update, the exports, MWAA's services to those that the role trusts already,
     and the role's least-privilege policy as a resource of its own. Nothing else of the role is touched.
+  - What goes on with the stack, perhaps begun by a run that was killed, is waited for, up to an hour.
   - What another stack holds already is referred to, not imported. What the stack O(stack_name) holds already stays as
     the stack says it, so that running it again changes nothing.
   - What is not given is taken from O(parameters), then from the environment where O(adopt_environment) is set, then

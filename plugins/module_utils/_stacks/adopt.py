@@ -32,6 +32,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.settings import looks_secret
+from ansible_collections.mwaa.migration.plugins.module_utils._stacks import stack as stacks
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks.base import (
     Place,
     execution_policy,
@@ -70,6 +71,7 @@ PARAMETERS = {
     "KmsKeyId": "kms_key_id",
 }
 ENVIRONMENT_ID = "Environment"  # its logical id in the environment stack, also of mwaa_environment_template
+PATIENCE = 3600  # seconds to wait for what goes on with the stack
 # states of resources that were in a stack, or were to be
 GONE = {"DELETE_COMPLETE", "DELETE_SKIPPED", "IMPORT_ROLLBACK_COMPLETE", "ROLLBACK_COMPLETE"}
 # of GetEnvironment, what CloudFormation's type does not take
@@ -115,20 +117,12 @@ class Stack:
 
     @classmethod
     def read(cls, cfn: Any, name: str) -> Stack:
-        """Raises MigrationError where its template is not one that this file has written."""
-        try:
-            with aws_errors(f"read stack {name}"):
-                found = cfn.describe_stacks(StackName=name)["Stacks"]
-        except MigrationError as error:
-            if error.code == "ValidationError":  # CloudFormation's word for a stack that does not exist
-                return cls(name, {}, {})
-            raise
-        if not found or found[0]["StackStatus"] in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE"):
+        """As it is at rest. Raises MigrationError where its template is not one that this file has written."""
+        found = _at_rest(cfn, name)
+        if found is None or found["StackStatus"] in (stacks.REVIEW, "ROLLBACK_COMPLETE"):
             return cls(name, {}, {})
         with aws_errors(f"read the template of stack {name}"):
             body = cfn.get_template(StackName=name, TemplateStage="Original")["TemplateBody"]
-            pages = cfn.get_paginator("list_stack_resources").paginate(StackName=name)
-            rows = [row for page in pages for row in page["StackResourceSummaries"]]
         if isinstance(body, str):
             try:
                 body = json.loads(body)
@@ -139,11 +133,22 @@ class Stack:
                 ) from None
         logical_ids = {
             (row["ResourceType"], row["PhysicalResourceId"]): row["LogicalResourceId"]
-            for row in rows
+            for row in stacks.resources(cfn, name)
             if row.get("PhysicalResourceId") and row.get("ResourceStatus") not in GONE
         }
-        exported = {row["OutputKey"]: row["OutputValue"] for row in found[0].get("Outputs") or []}
+        exported = {row["OutputKey"]: row["OutputValue"] for row in found.get("Outputs") or []}
         return cls(name, json.loads(json.dumps(body)), logical_ids, exported)
+
+
+def _at_rest(cfn: Any, name: str) -> dict[str, Any] | None:
+    """The stack, once what a killed run has begun with it is over: what it holds is not known before."""
+    stack = stacks.describe(cfn, name)
+    if stack is None or not stacks.busy(stack):
+        return stack
+    events = stacks.Events(cfn, stack["StackId"])
+    with aws_errors(f"read the events of stack {name}"):
+        events.rewind()
+    return stacks.wait(cfn, stack, events, stacks.Deadline(PATIENCE))
 
 
 def adopt(ctx: Any) -> dict[str, Any]:
