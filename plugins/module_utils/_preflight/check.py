@@ -20,7 +20,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_aws_error,
     is_missing,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment, settings
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment, limits, settings
 from ansible_collections.mwaa.migration.plugins.module_utils._preflight import (  # noqa: F401 - the rules declare themselves
     report,
     rules_access,
@@ -89,6 +89,8 @@ def _snapshot(ctx: Any) -> Snapshot:
     now = settings.current(shown) if shown else {}
     asked = {option: params[option] for option in settings.argument_spec() if params.get(option) is not None}
     wanted = settings.judged({"name": name, **_base(now, asked), **asked}, faults)
+    if not limits.ROLE_ARN.fullmatch(wanted.get("execution_role_arn", "")):
+        wanted.pop("execution_role_arn", None)  # nonsense is one fault, and nothing to look at
     options = now.get("airflow_configuration_options", {})
     if environment.bundles_of(params):  # a migration adds to what is there
         wanted["airflow_configuration_options"] = {**options, **wanted.get("airflow_configuration_options", {})}

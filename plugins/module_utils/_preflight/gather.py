@@ -202,7 +202,10 @@ class Reader:
 
     @fact
     def bucket(self) -> Any:
-        """{"state": "there" | "missing" | "foreign", "region": where it is, if that is known}."""
+        """{"state": "there" | "missing" | "foreign" | "denied", "region": where it is, if that is known}.
+
+        denied: the caller may not list it, and what else there is to know is asked one by one.
+        """
         if not self.s["source_bucket"]:
             return None
         with _reading("s3:ListBucket"):
@@ -218,7 +221,7 @@ class Reader:
                 if region and region != self.s.region:
                     return {"state": "there", "region": region}
                 if http_status(exception) == 403:
-                    return {"state": "foreign", "region": region}
+                    return {"state": "foreign" if self._is_foreign() else "denied", "region": region}
                 raise
         headers = (answer.get("ResponseMetadata") or {}).get("HTTPHeaders") or {}
         region = answer.get("BucketRegion") or headers.get("x-amz-bucket-region")
@@ -227,9 +230,20 @@ class Reader:
             region = {None: "us-east-1", "": "us-east-1", "EU": "eu-west-1"}.get(said, said)
         return {"state": "there", "region": region}
 
+    def _is_foreign(self) -> bool:
+        """Whether the bucket is not among the account's own; False where that may not be asked."""
+        try:
+            return self.s.bucket not in {one["Name"] for one in self.aws.client("s3").list_buckets()["Buckets"]}
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            return False
+
     def _bucket_here(self) -> bool:
-        bucket = self._of("bucket")
-        return bool(bucket) and bucket["state"] == "there" and bucket["region"] == self.s.region
+        bucket = self._of("bucket") or {"state": "missing"}
+        if bucket["state"] == "denied":
+            return True
+        return bucket["state"] == "there" and bucket["region"] == self.s.region
 
     @fact
     def versioning(self) -> Any:
@@ -261,7 +275,7 @@ class Reader:
 
     @fact
     def bucket_key(self) -> Any:
-        """The ARN of the KMS key that encrypts the bucket by default; "" where it is none of the account's keys."""
+        """The ARN of the customer's key that encrypts the bucket by default; "" where it is none, or AWS's."""
         if not self._bucket_here():
             return None
         missing = "ServerSideEncryptionConfigurationNotFoundError"
@@ -271,6 +285,8 @@ class Reader:
             if default.get("SSEAlgorithm") in ("aws:kms", "aws:kms:dsse"):
                 name = default.get("KMSMasterKeyID") or "alias/aws/s3"
                 key = self._key(name)
+                if (key or {}).get("KeyManager") == "AWS":
+                    return ""
                 return key["Arn"] if key else name
         return ""
 
@@ -392,6 +408,8 @@ class Reader:
         name = self.s["kms_key"]
         if not name or "alias/" in name:
             return None
+        if name.startswith("arn:") and name.count(":") != 5:
+            return None  # nonsense, which a rule says
         if name.startswith("arn:") and name.split(":")[3] != self.s.region:
             return {"Arn": name, "elsewhere": name.split(":")[3]}
         return self._key(name) or {}

@@ -12,9 +12,10 @@ simulation of a principal leaves out.
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import unquote
 
 
@@ -81,19 +82,23 @@ def covers_principal(statement: dict[str, Any], arn: str) -> bool:
 
 def conditions(statement: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
     """(operator in lower case, key in lower case, values)."""
-    for operator, tests in (statement.get("Condition") or {}).items():
+    for test, tests in (statement.get("Condition") or {}).items():
         for key, values in (tests or {}).items():
-            yield operator.lower(), key.lower(), [str(one) for one in listed(values)]
+            yield test.lower(), key.lower(), [str(one) for one in listed(values)]
 
 
-def holds(operator: str, values: list[str], actual: str) -> bool | None:
+def holds(test: str, values: list[str], actual: str) -> bool | None:
     """Whether a test of a condition holds for an actual value; None for operators that are not known here."""
-    base = operator.replace("forallvalues:", "").replace("foranyvalue:", "")
+    base = test.replace("forallvalues:", "").replace("foranyvalue:", "")
     base = base[: -len("ifexists")] if base.endswith("ifexists") else base
     if base in ("stringlike", "arnlike", "arnequals"):
         return any(like(value, actual) for value in values)
-    if base in ("stringequals", "bool"):
+    if base == "bool":
+        return actual.lower() in [value.lower() for value in values]
+    if base == "stringequals":
         return actual in values
+    if base.startswith("numeric"):
+        return _numeric(base, values, actual)
     if base == "stringequalsignorecase":
         return actual.lower() in [value.lower() for value in values]
     if base in ("stringnotlike", "arnnotlike", "arnnotequals"):
@@ -101,3 +106,21 @@ def holds(operator: str, values: list[str], actual: str) -> bool | None:
     if base == "stringnotequals":
         return actual not in values
     return None
+
+
+_NUMERIC: dict[str, Callable[[float, float], bool]] = {
+    "numericequals": operator.eq,
+    "numericnotequals": operator.ne,
+    "numericlessthan": operator.lt,
+    "numericlessthanequals": operator.le,
+    "numericgreaterthan": operator.gt,
+    "numericgreaterthanequals": operator.ge,
+}
+
+
+def _numeric(base: str, values: list[str], actual: str) -> bool | None:
+    try:
+        found = [_NUMERIC[base](float(actual), float(value)) for value in values]
+    except (KeyError, ValueError):
+        return None
+    return all(found) if base == "numericnotequals" else any(found)

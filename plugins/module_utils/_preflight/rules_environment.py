@@ -53,7 +53,8 @@ def setting_refused(s: Snapshot) -> Iterator[Found]:
 @rule("setting-missing", ENVIRONMENT, why="an environment cannot be created without", source="the API's model")
 def setting_missing(s: Snapshot, existing: Any) -> Iterator[Found]:
     """What an environment cannot be created without is given."""
-    missing = [] if existing else [name for name in settings.REQUIRED if not s[name]]
+    refused = tuple(fault.partition(" ")[0] for fault in s.faults)  # setting-refused says it of these
+    missing = [] if existing else [name for name in settings.REQUIRED if not s[name] and name not in refused]
     if missing:
         yield Found(
             s.name,

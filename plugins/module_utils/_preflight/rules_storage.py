@@ -38,7 +38,12 @@ READS = (
 KEY_USES = ("kms:Decrypt", "kms:GenerateDataKey")
 LOG_USES = ("kms:Encrypt", "kms:Decrypt", "kms:ReEncryptTo", "kms:GenerateDataKey", "kms:DescribeKey")
 # keys of conditions whose value a call of MWAA has for sure
-TRUE_FOR_MWAA = {"aws:securetransport": "true"}
+TRUE_FOR_MWAA = {
+    "aws:securetransport": "true",
+    "s3:tlsversion": "1.2",  # at least: AWS's endpoints take no less
+    "aws:principalisawsservice": "false",
+    "aws:viaawsservice": "false",
+}
 
 
 # --- the bucket -------------------------------------------------------------------------------------------------------
@@ -50,10 +55,13 @@ def bucket_exists(s: Snapshot, bucket: Any) -> Iterator[Found]:
     if bucket["state"] == "missing":
         yield Found(s.bucket, "does not exist", f"create it in {s.region}, versioned, with all public access blocked")
     elif bucket["state"] == "foreign":
+        yield Found(s.bucket, "belongs to another account", f"give a bucket of {s.account}")
+    elif bucket["state"] == "denied":
         yield Found(
             s.bucket,
-            "belongs to another account, or the caller may not s3:ListBucket on it",
-            "give a bucket of this account, or allow the caller s3:ListBucket on it",
+            "the caller may not s3:ListBucket on it, so that nobody knows whose it is",
+            f"see that it is a bucket of {s.account}, or allow the caller s3:ListBucket on it",
+            severity="warning",
         )
 
 
@@ -555,7 +563,7 @@ def key_grants(s: Snapshot, key: Any, key_grants: Any) -> Iterator[Found]:
 
 def _certain(statement: dict[str, Any], role: str) -> bool | None:
     """Whether a Deny's conditions apply to calls of MWAA with this role: True, False, or None where it depends."""
-    known = {**TRUE_FOR_MWAA, "aws:principalarn": role}
+    known = {**TRUE_FOR_MWAA, "aws:principalarn": role, "aws:principalaccount": role.split(":")[4]}
     answer: bool | None = True
     for operator, key, values in policy.conditions(statement):
         held = policy.holds(operator, values, known[key]) if key in known else None

@@ -61,6 +61,7 @@ def facts_of(aws: FakeAws, change: Callable[[Any], Any] = lambda snapshot: None,
     return snapshot.facts
 
 
+DENIES = {"Policy": setups.policy(setups.deny("*", "s3:GetObject*"))}
 BUCKET = {"ResponseMetadata": {"HTTPHeaders": {"x-amz-bucket-region": setups.REGION}}}
 
 
@@ -71,7 +72,8 @@ def test_what_is_denied_is_a_fact_and_not_the_end() -> None:
     assert facts["route_tables"] == facts["network_acls"] == facts["found_subnets"]
     assert facts["environments"] == Unread("airflow:ListEnvironments", "AccessDenied", True)
     assert facts["quotas"].action == "servicequotas:ListServiceQuotas"
-    assert facts["bucket"] == {"state": "foreign", "region": None}  # S3 says no more to who may not
+    assert facts["bucket"] == {"state": "denied", "region": None}  # S3 says no more to who may not
+    assert facts["versioning"] == Unread("s3:GetBucketVersioning", "AccessDenied", True)  # each says so itself
 
 
 def test_what_fails_otherwise_is_not_called_denied() -> None:
@@ -134,16 +136,53 @@ def test_a_missing_subnet_hides_what_hangs_on_it() -> None:
     [
         (BUCKET, {"state": "there", "region": setups.REGION}),
         (aws_failure("404", status=404), {"state": "missing", "region": None}),
-        (aws_failure("403", status=403), {"state": "foreign", "region": None}),
         ({"BucketRegion": "us-east-1"}, {"state": "there", "region": "us-east-1"}),
     ],
-    ids=["here", "missing", "foreign", "elsewhere"],
+    ids=["here", "missing", "elsewhere"],
 )
 def test_where_the_bucket_is(answer: Any, state: dict[str, Any]) -> None:
     facts = facts_of(FakeAws(s3__head_bucket=answer))
     assert facts["bucket"] == state
     if state != {"state": "there", "region": setups.REGION}:
         assert facts["versioning"] is facts["dag_keys"] is None  # nothing is asked of it
+
+
+@pytest.mark.parametrize(("name", "state"), [("somebody-s", "foreign"), (setups.BUCKET, "denied")])
+def test_a_bucket_that_may_not_be_listed_is_looked_for_among_the_accounts_own(name: str, state: str) -> None:
+    refused = aws_failure("403", status=403)
+    facts = facts_of(FakeAws(s3__head_bucket=refused, s3__list_buckets={"Buckets": [{"Name": name}]}))
+    assert facts["bucket"]["state"] == state
+    assert (facts["versioning"] is None) == (state == "foreign")
+
+
+def test_a_bucket_encrypted_with_awss_own_key_has_no_key_of_the_customers() -> None:
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}
+    encryption = {"ServerSideEncryptionConfiguration": {"Rules": [rule]}}
+    key = {"KeyMetadata": {"Arn": setups.KEY, "KeyManager": "AWS", "KeyState": "Enabled"}}
+    facts = facts_of(FakeAws(s3__head_bucket=BUCKET, s3__get_bucket_encryption=encryption, kms__describe_key=key))
+    assert facts["bucket_key"] == ""
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"execution_role_arn": "admin"},
+        {"execution_role_arn": "arn:aws:iam"},
+        {"kms_key": "arn:"},
+        {"kms_key": "arn:aws:kms"},
+        {"source_bucket": "a b"},
+        {"dag_s3_path": "///"},
+        {"airflow_version": "three"},
+        {"subnet_ids": ["", "x"]},
+    ],
+    ids=str,
+)
+def test_nonsense_is_a_finding_and_no_crash(nonsense: dict[str, Any]) -> None:
+    found = run(FakeAws(mwaa__get_environment=NONE, s3__head_bucket=BUCKET, s3__get_bucket_policy=DENIES), **nonsense)
+    ids = [finding["id"] for finding in found["findings"]]
+    assert "setting-refused" in ids or found["summary"]["errors"]
+    missing = [one["what"] for one in found["findings"] if one["id"] == "setting-missing"]
+    assert not any(name in what for what in missing for name in nonsense)
 
 
 @pytest.mark.parametrize("account", [True, False], ids=["the account blocks", "the account cannot be read"])
