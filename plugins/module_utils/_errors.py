@@ -252,10 +252,11 @@ def _client_error(exception: BaseException, code: str) -> tuple[str, str]:
             " keys need their session token",
         )
     if code in DENIED:
+        action = "" if "is not authorized to perform" in message else _action(exception, code)
         return (
             f"AWS denied it{_quoted(message)}",
-            "allow the named action in the caller's IAM policy (and look for an SCP or a bucket, key or endpoint"
-            " policy that denies it)",
+            f"allow {action or 'the named action'} in the caller's IAM policy (and look for an SCP or a bucket, key or"
+            " endpoint policy that denies it)",
         )
     if code in QUOTA:
         return (
@@ -288,6 +289,41 @@ def _client_error(exception: BaseException, code: str) -> tuple[str, str]:
     if code in MISSING:
         return f"it does not exist{_quoted(message)}", "check its name, the region and the account"
     return f"AWS refused it{_quoted(message)}", ""
+
+
+# S3 answers HEAD without a word, and others' buckets with two; what the operation takes is then ours to say [SAR s3].
+_OF_S3 = {
+    "HeadBucket": "ListBucket",
+    "ListObjects": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "ListObjectVersions": "ListBucketVersions",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+    "HeadObject": "GetObject (of a version: s3:GetObjectVersion)",
+    "GetObject": "GetObject (of a version: s3:GetObjectVersion)",
+    "PutObject": "PutObject",
+    "CopyObject": "PutObject",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "AbortMultipartUpload": "AbortMultipartUpload",
+    "DeleteObject": "DeleteObject (of a version: s3:DeleteObjectVersion)",
+    "DeleteObjects": "DeleteObject (of a version: s3:DeleteObjectVersion)",
+    "GetBucketVersioning": "GetBucketVersioning",
+    "GetBucketEncryption": "GetEncryptionConfiguration",
+    "GetBucketLocation": "GetBucketLocation",
+    "GetBucketPolicy": "GetBucketPolicy",
+    "GetBucketTagging": "GetBucketTagging",
+}
+
+
+def _action(exception: BaseException, code: str) -> str:
+    """The IAM action of the operation that was denied, where AWS does not say it; "" where nobody knows."""
+    operation = getattr(exception, "operation_name", None) or ""
+    if code == "UnauthorizedOperation":
+        return f"ec2:{operation}"
+    if operation == "GetPublicAccessBlock":
+        return "s3:GetBucketPublicAccessBlock"
+    return f"s3:{_OF_S3[operation]}" if operation in _OF_S3 else ""
 
 
 def _local_error(exception: BaseException) -> tuple[str, str]:

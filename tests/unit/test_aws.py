@@ -100,6 +100,26 @@ def test_denied(clock: Clock) -> None:
     assert "AWS denied it: so it is (ListEnvironments: AccessDeniedException, request id 33333333-4444); allow" in said
 
 
+@pytest.mark.parametrize(
+    ("operation", "code", "message", "says"),
+    [
+        ("HeadBucket", "403", "Forbidden", "allow s3:ListBucket in the caller's IAM policy"),
+        ("HeadObject", "403", "Forbidden", "allow s3:GetObject (of a version: s3:GetObjectVersion) in"),
+        ("UploadPart", "AccessDenied", "Access Denied", "allow s3:PutObject in the caller's IAM policy"),
+        ("GetPublicAccessBlock", "AccessDenied", "Access Denied", "allow s3:GetBucketPublicAccessBlock in"),
+        ("DescribeVpcs", "UnauthorizedOperation", "You are not authorized.", "allow ec2:DescribeVpcs in"),
+        ("PutObject", "AccessDenied", "User: arn:u is not authorized to perform: kms:GenerateDataKey on resource: k",
+         "perform: kms:GenerateDataKey on resource: k (PutObject: AccessDenied, request id unknown); allow the named"),
+        ("Decrypt", "AccessDeniedException", "It is denied", "allow the named action in"),
+    ],
+)  # fmt: skip
+def test_the_denied_action_is_named_where_aws_does_not(operation: str, code: str, message: str, says: str) -> None:
+    def denied() -> None:
+        raise botocore_exceptions.ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+    assert says in sentence(denied)
+
+
 def test_throttled_ten_times(clock: Clock) -> None:
     client = Aws.for_plugin(KEYS).client("mwaa")
     sent = canned(client, *[(429, "ThrottlingException")] * 20)
