@@ -863,12 +863,12 @@ def _encryption(answer: dict[str, Any]) -> dict[str, Any]:
     rules = []
     for rule in answer["ServerSideEncryptionConfiguration"]["Rules"]:
         default = rule.get("ApplyServerSideEncryptionByDefault") or {}
+        by_default = {key: default[key] for key in ("SSEAlgorithm", "KMSMasterKeyID") if key in default}
         rules.append(
             {
-                **({"BucketKeyEnabled": rule["BucketKeyEnabled"]} if "BucketKeyEnabled" in rule else {}),
-                "ServerSideEncryptionByDefault": {
-                    key: default[key] for key in ("SSEAlgorithm", "KMSMasterKeyID") if key in default
-                },
+                # S3 itself blocks SSE-C in buckets since April 2026, and shows it here
+                **{key: rule[key] for key in ("BucketKeyEnabled", "BlockedEncryptionTypes") if key in rule},
+                **({"ServerSideEncryptionByDefault": by_default} if by_default else {}),
             }
         )
     return {"ServerSideEncryptionConfiguration": rules}

@@ -332,7 +332,11 @@ class Run:
         """Without what is in this very stack already. Raises MigrationError where a name there is something else."""
         if stack is None or stack["StackStatus"] == stacks.REVIEW:
             return self.wanted.imports
-        held = {one["LogicalResourceId"]: one for one in stacks.resources(self.client, stack["StackId"])}
+        held = {
+            one["LogicalResourceId"]: one
+            for one in stacks.resources(self.client, stack["StackId"])
+            if one["ResourceStatus"] not in ("DELETE_SKIPPED", "IMPORT_ROLLBACK_COMPLETE")  # it has been here
+        }
         faults, left = Faults(f"stack {self.name}"), []
         for one in self.wanted.imports:
             there = held.get(one["logical_resource_id"])

@@ -8,7 +8,7 @@ What it finds and refuses is tried in the lab: tests/integration/modules/test_ad
 
 from __future__ import annotations
 
-from ansible_collections.mwaa.migration.plugins.module_utils._stacks.adopt import Stack
+from ansible_collections.mwaa.migration.plugins.module_utils._stacks.adopt import Stack, _encryption
 from fake_cloudformation import FakeCloudFormation
 from fakes import Clock
 
@@ -28,3 +28,11 @@ def test_what_a_failed_creation_left_is_no_stack(clock: Clock) -> None:
     cloud = FakeCloudFormation()
     cloud.has("base", "ROLLBACK_COMPLETE", BUCKET)
     assert Stack.read(cloud, "base") == Stack("base", {}, {})
+
+
+def test_a_buckets_encryption_is_said_whole() -> None:
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "k"}}
+    rule |= {"BucketKeyEnabled": True, "BlockedEncryptionTypes": {"EncryptionType": ["SSE-C"]}}
+    (said,) = _encryption({"ServerSideEncryptionConfiguration": {"Rules": [rule]}})["ServerSideEncryptionConfiguration"]
+    assert said.pop("ServerSideEncryptionByDefault") == rule.pop("ApplyServerSideEncryptionByDefault")
+    assert said == rule

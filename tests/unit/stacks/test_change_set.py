@@ -456,6 +456,15 @@ def test_a_name_that_is_taken_by_something_else_in_the_stack(ensure: Any, cloud:
     assert cloud.writes == []
 
 
+@pytest.mark.parametrize("status", ["DELETE_SKIPPED", "IMPORT_ROLLBACK_COMPLETE"])
+def test_what_has_left_the_stack_can_come_back(ensure: Any, cloud: FakeCloudFormation, status: str) -> None:
+    stack = cloud.has(NAME, "IMPORT_ROLLBACK_COMPLETE", buckets(A="a"))
+    stack["_resources"]["A"]["ResourceStatus"] = status
+    stack["_template"] = json.dumps({"Resources": {}})
+    result = ensure(**importing(A="a"))
+    assert result["changed"] and [one["action"] for one in result["changes"]] == ["Import"]
+
+
 def test_a_resource_of_another_stack(ensure: Any, cloud: FakeCloudFormation) -> None:
     cloud.elsewhere = {"a"}
     failed = ensure(**importing(A="a"))
