@@ -360,6 +360,28 @@ class World:
             buckets=buckets,
         )
 
+    def stand_on(self, outputs: dict[str, str], environment: str) -> None:
+        """An environment on what a base stack made."""
+        self.lab.client("mwaa").create_environment(
+            Name=environment,
+            ExecutionRoleArn=outputs["RoleArn"],
+            SourceBucketArn=outputs["BucketArn"],
+            DagS3Path="dags",
+            NetworkConfiguration={
+                "SubnetIds": outputs["SubnetIds"].split(","),
+                "SecurityGroupIds": [outputs["SecurityGroupIds"]],
+            },
+            AirflowVersion="2.11.2",
+            WebserverAccessMode="PRIVATE_ONLY",
+        )
+        _lab_conftest.Base.settled(SimpleNamespace(lab=self.lab), environment)
+
+    def gone(self, environment: str) -> None:
+        mwaa = self.lab.client("mwaa")
+        mwaa.delete_environment(Name=environment)
+        while environment in mwaa.list_environments()["Environments"]:
+            time.sleep(0.1)
+
     def policy(self, role: str, environment: str) -> dict[str, Any]:
         iam = self.lab.client("iam")
         return iam.get_role_policy(RoleName=role, PolicyName=f"mwaa-execution-{environment}")["PolicyDocument"]
@@ -555,6 +577,10 @@ def story(world: World) -> Story:
     drift["running environment"] = world.drift("running-environment")
     policies = {name: world.policy(found[name]["outputs"]["RoleName"], name) for name in GOOD}
     network = {name: world.network(found[name]["outputs"]) for name in NEW}
+    world.stand_on(found["endpoints"]["outputs"], "endpoints")
+    plays["kept"] = world.play(limit="endpoints", stage="teardown")
+    points["kept"] = {"stacks": world.stacks()}
+    world.gone("endpoints")
     plays["removed"] = world.play(limit=",".join(GOOD), stage="teardown")
     points["removed"], trusts["removed"] = seen(), trust()
     return Story(world, plays, points, trusts, found, drift, writes, policies, network)
@@ -769,6 +795,13 @@ def test_buckets_and_key_outlive_their_stack(story: Story) -> None:
     assert not story.world.lab.client("ec2").describe_vpcs(Filters=[{"Name": "vpc-id", "Values": [outputs["VpcId"]]}])[
         "Vpcs"
     ]
+
+
+def test_an_environment_that_stays_keeps_what_it_stands_on(story: Story) -> None:
+    said = story.plays["kept"].sentence("endpoints")
+    assert said.startswith("environment endpoints stays and stands on what stack endpoints-base made")
+    assert "endpoints-base" in story.seen["kept"]["stacks"]
+    assert "endpoints-base" not in story.world.stacks()  # once it is gone
 
 
 # --- the templates as documents
