@@ -1327,9 +1327,8 @@ class _Lines(object):
     sink: function (bytes of a gzip file, its rows, its bytes uncompressed).
     """
 
-    def __init__(self, table, columns, key, sink, old=False, floats=()):
-        self.table, self.columns, self.sink = table, columns, sink
-        self.hash = hashlib.sha256(key)
+    def __init__(self, table, columns, hasher, sink, old=False, floats=()):
+        self.table, self.columns, self.sink, self.hash = table, columns, sink, hasher
         self.skip = sum(1 for column in columns if column["kind"] in ("id", "ref"))
         self.grouped = TABLES[table]["dag"] is not None
         last = columns[-1]["kind"]
@@ -1346,7 +1345,6 @@ class _Lines(object):
         self.held += len(line)
         if self.held >= BATCH:
             self._take()
-        return len(line)
 
     def close(self):
         self._take()
@@ -1383,17 +1381,16 @@ class _Lines(object):
             self._open_piece()
 
     def _digest(self, batch):
-        totals, skip, grouped, fresh, number = self.totals, self.skip, self.grouped, self.hash.copy, int.from_bytes
+        totals, parts, number, fresh = self.totals, self.skip + self.grouped, int.from_bytes, self.hash.copy
         for line in batch:
-            at = 0
-            for _column in range(skip):
-                at = line.index(b"\t", at) + 1
-            dag = line[at : line.index(b"\t", at)] if grouped else b""
-            one = fresh()
-            one.update(memoryview(line)[at:] if at else line)
+            # the DAG's id stands for the line's group, so it need not be hashed
+            fields = line.split(b"\t", parts)
+            dag = fields[-2] if self.grouped else b""
             entry = totals.get(dag)
             if entry is None:
                 entry = totals[dag] = [0, 0]
+            one = fresh()
+            one.update(fields[-1])
             entry[0] += 1
             entry[1] += number(one.digest()[:16], "big")
 
@@ -1478,6 +1475,21 @@ class _Lines(object):
         self.faults.append({"table": self.table, "key": key, "what": what})
 
 
+def hash_of(name, key):
+    """The keyed hash that digests are sums of, 16 bytes of it: blake2b, or sha256 where a source in FIPS mode knows
+    no other (the plan's scope says which, so that both sides take the same).
+    """
+    return hashlib.blake2b(key=key[:64], digest_size=16) if name == "blake2b" else hashlib.sha256(key)
+
+
+def _known_hash():
+    try:
+        hash_of("blake2b", b"")
+    except (ValueError, AttributeError):
+        return "sha256"
+    return "blake2b"
+
+
 def export_part(engine, part, scope, key, sink):
     """One part's lines into the sink. Gives {"rows", "raw", "digests", "faults", "more_faults"}.
 
@@ -1488,7 +1500,7 @@ def export_part(engine, part, scope, key, sink):
     # dag_run has had a run_type since 2.0
     old = "run_type" not in engine.schema.get("dag_run", {})
     exact = engine.name != "postgresql" or engine.version >= 120000
-    lines = _Lines(part["table"], columns, key, sink, old, () if exact else floats)
+    lines = _Lines(part["table"], columns, hash_of(scope["hash"], key), sink, old, () if exact else floats)
     if engine.name == "postgresql":
         cursor = engine.connection.cursor()
         try:
@@ -1525,7 +1537,7 @@ def make_plan(engine, dags=None, exclude=None, tables=None, since=None, target=N
     unknown = sorted(set(tables or ()) - set(TABLES))
     if unknown:
         raise Unfit("no table of run history is called %s: known are %s" % (", ".join(unknown), ", ".join(TABLES)))
-    scope = {"since": since, "omit": omitted(target) if target else {}}
+    scope = {"since": since, "omit": omitted(target) if target else {}, "hash": _known_hash()}
     scope.update(_chosen_dags(engine, dags, exclude))
     held, ids = _open_runs(engine, scope)
     scope["open"] = ids

@@ -1,0 +1,1034 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run history into an Airflow's PostgreSQL: pieces of canonical lines (airflow_history.py) become rows, each once.
+
+The third file of the agent. Python 3.6 syntax, the standard library and psycopg2, which every Airflow on PostgreSQL
+ships.
+
+A piece is one transaction: its rows and its entry in the ledger, a table beside Airflow's own, come together or not at
+all; whoever comes second with the same piece waits for the first and finds it done. Where a table has no row that could
+be met (asked of the database before the first piece, and kept in the ledger), COPY writes into the table itself. Else
+the lines go to a staging table that lives as long as the transaction, and from there by INSERT … SELECT … ON CONFLICT,
+references found again by what the rows are called.
+"""
+
+import base64
+import hashlib
+import json
+import pickle
+import re
+import threading
+import time
+import zlib
+
+history = None  # the module airflow_history
+
+
+def bind(module):
+    """The module that knows tables and lines; it lies beside this file, or was handed over with it."""
+    global history
+    history = module
+
+
+LEDGER = "mwaa_migration_ledger"
+STAGING = "mwaa_migration_staging"
+POLICIES = ("skip", "overwrite", "newer", "fail")
+LISTED = 100  # keys that the ledger remembers of one piece; the rest is counted
+SPAN = 100000000  # a second source's ids lie this far below the first's
+LOWEST = -(1 << 31)
+FEED = 1 << 18  # bytes given to COPY at once
+TRIES = 3
+
+# tables whose lines are rows as they are, wherever nothing is met: COPY goes straight into them
+DIRECT = (
+    "job",
+    "dag_run",
+    "task_instance",
+    "task_instance_history",
+    "task_fail",
+    "xcom",
+    "rendered_task_instance_fields",
+    "task_reschedule",
+    "task_map",
+    "task_instance_note",
+    "sla_miss",
+    "log",
+)
+# references in a line that are found by other columns of it: column -> (alias, join, what the row is then)
+_RUN = ("r", "LEFT JOIN dag_run r ON r.dag_id = s.dag_id AND r.run_id = s.run_id", "id")
+_DATASET = ("d", "LEFT JOIN dataset d ON d.uri = s.uri", "id")
+_ALIAS = ("a", "LEFT JOIN dataset_alias a ON a.name = s.name", "id")
+FOUND = {
+    "xcom": {"dag_run_id": _RUN},
+    "dag_run_note": {"dag_run_id": _RUN},
+    "dataset_event": {"dataset_id": _DATASET},
+    "dagrun_dataset_event": {"dag_run_id": _RUN},
+    "dataset_alias_dataset": {"alias_id": _ALIAS, "dataset_id": _DATASET},
+    "dataset_alias_dataset_event": {"alias_id": _ALIAS},
+}
+# tables of which a row may be there already under another id: the ledger notes which
+NAMED = ("dag_run", "dataset", "dataset_alias")
+# what stands for NULL where the target takes none
+FILLED = {
+    "pool": "'default_pool'",
+    "pool_slots": "1",
+    "map_index": "-1",
+    "key": "''",
+    "run_type": "'manual'",
+    "clear_number": "0",
+    "is_orphaned": "false",
+    "rendered_fields": "'{}'",
+    "length": "0",
+    "extra": "'{}'",
+    "created_at": "now()",
+    "updated_at": "now()",
+}
+# and for columns that no line has, by their type
+FILLED_BY_TYPE = (
+    ("timestamp", "now()"),
+    ("bool", "false"),
+    ("json", "'{}'"),
+    ("character", "''"),
+    ("text", "''"),
+    ("integer", "0"),
+    ("bigint", "0"),
+    ("double", "0"),
+)
+STAGED = {
+    "id": "bigint",
+    "ref": "bigint",
+    "text": "text",
+    "int": "bigint",
+    "bool": "boolean",
+    "float": "double precision",
+    "json": "text",
+    "time": "timestamptz",
+    "value": "bytea",
+    "plain": "bytea",
+}
+# when a row was last changed, the columns that say so in order; tables that are not named follow the bundle
+CHANGED = {
+    "dag_run": ("end_date", "start_date"),
+    "task_instance": ("end_date", "start_date"),
+    "task_instance_history": ("end_date", "start_date"),
+    "xcom": ("timestamp",),
+    "dag_run_note": (),
+    "task_instance_note": (),
+    "dataset": (),
+}
+
+
+# ------------------------------------------------------------------------------------------------------------- target
+
+
+class Target(object):
+    """A connection (psycopg2) to the database that history goes into, and what that database says of its tables."""
+
+    def __init__(self, connection, search_path=None):
+        self.connection, self.search_path = connection, search_path
+        connection.rollback()
+        connection.set_session(isolation_level="READ COMMITTED", readonly=False, autocommit=False)
+        self.begin()
+        self.columns = self._columns()
+        self.keys = self._keys()
+        self.parents = self._parents()
+        self.commit()
+
+    def begin(self):
+        """Settings last as long as the transaction: a proxy may give the next one another connection."""
+        settings = [
+            ("TimeZone", "UTC"),
+            ("DateStyle", "ISO, YMD"),
+            ("client_encoding", "UTF8"),
+            ("standard_conforming_strings", "on"),
+            ("bytea_output", "hex"),
+            ("statement_timeout", "0"),
+            ("idle_in_transaction_session_timeout", "0"),
+        ]
+        if self.search_path:
+            settings.append(("search_path", self.search_path))
+        calls = ", ".join("set_config(%s, %s, true)" % tuple(map(history.literal, one)) for one in settings)
+        self.rows("SELECT " + calls)
+
+    def rows(self, statement, values=None):
+        cursor = self.connection.cursor()
+        try:
+            cursor.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+        finally:
+            cursor.close()
+
+    def run(self, statement, values=None):
+        """The number of rows that it concerned."""
+        cursor = self.connection.cursor()
+        try:
+            cursor.execute(statement, values)
+            return cursor.rowcount
+        finally:
+            cursor.close()
+
+    def copy(self, statement, feed):
+        cursor = self.connection.cursor()
+        try:
+            cursor.copy_expert(statement, feed, FEED)
+            return cursor.rowcount
+        finally:
+            cursor.close()
+
+    def commit(self):
+        self.connection.commit()
+
+    def rollback(self):
+        """True if the connection lives on."""
+        try:
+            self.connection.rollback()
+            return not self.connection.closed
+        except Exception:
+            return False
+
+    def schema(self):
+        """{table: {column: type}}, as `describe_history` has it."""
+        return {table: {name: one["type"] for name, one in self.columns[table].items()} for table in self.columns}
+
+    def _columns(self):
+        found = {}
+        for table, column, kind, required, default, length in self.rows(
+            "SELECT c.relname, a.attname, format_type(a.atttypid, NULL), a.attnotnull, a.atthasdef,"
+            " CASE WHEN a.atttypid = 'varchar'::regtype AND a.atttypmod > 4 THEN a.atttypmod - 4 END"
+            " FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = ANY (current_schemas(false)) AND c.relkind IN ('r', 'p') AND c.relname = ANY (%s)"
+            " AND a.attnum > 0 AND NOT a.attisdropped ORDER BY c.relname, a.attnum",
+            (sorted(history.TABLES),),
+        ):
+            found.setdefault(table, {})[column] = {
+                "type": kind,
+                "required": required,
+                "default": default,
+                "length": length,
+            }
+        return found
+
+    def _keys(self):
+        """{table: the columns of the unique index that says which rows are the same}: the one with names, not ids."""
+        found = {}
+        for table, columns in self.rows(
+            "SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum) FROM pg_index i"
+            " JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[])"
+            " WHERE n.nspname = ANY (current_schemas(false)) AND c.relname = ANY (%s) AND i.indisunique"
+            " AND i.indpred IS NULL AND i.indexprs IS NULL GROUP BY i.indexrelid, c.relname",
+            (sorted(history.TABLES),),
+        ):
+            found.setdefault(table, []).append(tuple(columns))
+        return {
+            table: min(ways, key=lambda columns: ("id" in columns, "run_id" not in columns, columns))
+            for table, ways in found.items()
+        }
+
+    def _parents(self):
+        """{table: [(columns, parent, its columns)]}: foreign keys, those too that wait in the ledger to be built."""
+        found = {}
+        statements = self.rows(
+            "SELECT c.relname, pg_get_constraintdef(k.oid) FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'f' AND c.relname = ANY (%s)"
+            " AND n.nspname = ANY (current_schemas(false))",
+            (sorted(history.TABLES),),
+        )
+        if has_ledger(self):
+            for (text,) in self.rows("SELECT value FROM %s WHERE kind = 'ddl'" % LEDGER):
+                entry = json.loads(text)
+                if entry["type"] == "constraint":
+                    statements.append((entry["table"], entry["definition"]))
+        for table, text in statements:
+            match = re.match(r"FOREIGN KEY \(([^)]+)\) REFERENCES (?:[^.(]+\.)?([^.(]+)\(([^)]+)\)", text)
+            if match:
+                columns, parent, others = match.groups()
+                found.setdefault(table, []).append((columns.split(", "), parent.strip('"'), others.split(", ")))
+        return found
+
+
+def has_ledger(target):
+    return target.rows("SELECT to_regclass(%s)", (LEDGER,))[0][0] is not None
+
+
+def make_ledger(target):
+    if not has_ledger(target):
+        target.run(
+            "CREATE TABLE IF NOT EXISTS %s (bundle text, kind text, name text, value text, rows bigint,"
+            " at timestamptz DEFAULT now(), PRIMARY KEY (bundle, kind, name))" % LEDGER
+        )
+
+
+def _note(target, bundle, kind, name, value=None, rows=None):
+    """False: it was there before (and then is as it was)."""
+    return bool(
+        target.run(
+            "INSERT INTO %s (bundle, kind, name, value, rows) VALUES (%%s, %%s, %%s, %%s, %%s)"
+            " ON CONFLICT DO NOTHING" % LEDGER,
+            (bundle, kind, name, value, rows),
+        )
+    )
+
+
+def _noted(target, bundle, kind):
+    """{name: value}"""
+    return dict(target.rows("SELECT name, value FROM %s WHERE bundle = %%s AND kind = %%s" % LEDGER, (bundle, kind)))
+
+
+# -------------------------------------------------------------------------------------------------------------- lines
+
+
+class _Feed(object):
+    """File-like, for COPY … FROM STDIN: a piece's lines as the table takes them, holding a batch of them at most."""
+
+    def __init__(self, body, amend=None):
+        self.body, self.amend = memoryview(body), amend
+        self.engine = zlib.decompressobj(31)
+        self.given = self.left = b""
+        self.at = 0
+
+    def read(self, size=FEED):
+        if self.amend is None:
+            return self._unpack(size)
+        if not self.given:
+            self.given = self._amended()
+        part, self.given = self.given[:size], self.given[size:]
+        return part
+
+    def _unpack(self, size):
+        while not self.engine.eof:
+            rest = self.engine.unconsumed_tail
+            if not rest and self.at < len(self.body):
+                rest = self.body[self.at : self.at + 65536]
+                self.at += len(rest)
+            made = self.engine.decompress(rest, size)
+            if made:
+                return made
+            if not rest:
+                raise history.Unfit("a piece ends in the middle")
+        return b""
+
+    def _amended(self):
+        parts, held = [self.left], len(self.left)
+        while True:
+            data = self._unpack(FEED)
+            parts.append(data)
+            held += len(data)
+            if not data or (b"\n" in data and held >= FEED):
+                break
+        text = b"".join(parts)
+        end = text.rfind(b"\n") + 1
+        self.left = text[end:]
+        if not end:
+            return b""
+        amend = self.amend
+        return b"".join([amend(line) for line in text[:end].splitlines(True)])
+
+    def lines(self):
+        """One by one."""
+        rest = b""
+        while True:
+            data = self._unpack(FEED)
+            if not data:
+                return
+            parts = (rest + data).split(b"\n")
+            rest = parts.pop()
+            for line in parts:
+                yield line + b"\n"
+
+
+def pickled(text):
+    """The bytes that Airflow stores for a `plain` field, as COPY's text format spells them."""
+    # protocol 4: every Python that runs Airflow 2 reads it
+    return b"\\\\x" + base64.b16encode(pickle.dumps(history.unplain(text), 4)).lower()
+
+
+def amender(columns, templates=None):
+    """What to do with each line before COPY, None: nothing.
+
+    templates: {sent id: id on the target, None: the id for runs that have none}, of log_template.
+    """
+    known = {}
+    plain = columns[-1][1] == "plain"
+    names = [name for name, _kind in columns]
+    at = names.index("log_template_id") if templates and "log_template_id" in names else None
+
+    def amend(line):
+        if plain:
+            head, _tab, last = line.rpartition(b"\t")
+            if last != b"\\N\n":
+                made = known.get(last)
+                if made is None:
+                    made = pickled(history.unescaped(last[:-1].decode("utf-8", "surrogatepass"))) + b"\n"
+                    if len(last) < 4096 and len(known) < 2048:
+                        known[last] = made
+                line = head + b"\t" + made
+        if at is not None:
+            fields = line.split(b"\t", at + 1)
+            sent = fields[at].decode("ascii")
+            fields[at] = templates.get(sent, templates[None] if sent == history.NULL else templates[""])
+            line = b"\t".join(fields)
+        return line
+
+    # splitlines breaks at \r and others too, which no line has: COPY's text format escapes them
+    return amend if plain or at is not None else None
+
+
+# --------------------------------------------------------------------------------------------------------- the mapping
+
+
+class Mapping(object):
+    """How the lines of a table become the target's rows.
+
+    columns: [[name, kind]] of the lines. shift: what is taken off surrogate ids.
+    """
+
+    def __init__(self, target, table, columns, shift=0):
+        self.table, self.columns, self.shift = table, [tuple(column) for column in columns], shift
+        self.has = target.columns[table]
+        self.key = target.keys.get(table)
+        lines = dict(self.columns)
+        found = dict(FOUND.get(table, {}))
+        if "run_id" not in self.has and "execution_date" in self.has and "run_id" in lines:
+            found["execution_date"] = _RUN[:2] + ("execution_date",)
+        self.found = {name: way for name, way in found.items() if name in self.has}
+        joined = history.TABLES[table]["joins"]
+        named = {column["name"] for column in history.TABLES[table]["columns"] if "." in column["source"]}
+        self.lacking = [
+            name
+            for name in lines
+            if name not in self.has and name not in named and not (name == "run_id" and "execution_date" in self.found)
+        ]
+        self.targets = []  # (column, expression, whether the target wants a value)
+        for name, kind in self.columns:
+            if name in self.has and name not in self.found:
+                self.targets.append((name, self._expression(name, kind), self.has[name]["required"]))
+        for name, (alias, _join, column) in sorted(self.found.items()):
+            self.targets.append((name, "%s.%s" % (alias, column), False))
+        self.made = [name for name, one in self.has.items() if one["required"] and not one["default"]]
+        self.made = [name for name in self.made if name not in {entry[0] for entry in self.targets}]
+        for name in self.made:
+            self.targets.append((name, _filled_by_type(self.has[name]["type"]), False))
+        self.joins = " ".join(sorted({join for _alias, join, _column in self.found.values()}))
+        self.parents = self._fits(target)
+        self.can_be_direct = (
+            table in DIRECT
+            and not shift
+            and not self.lacking
+            and not self.made
+            and not joined
+            and all(name in lines for name in self.found)
+        )
+
+    def _expression(self, name, kind):
+        expression = "s." + history.name_of(name)
+        if kind in ("id", "ref") and self.shift and name != "log_template_id":
+            expression = "(%s - %d)" % (expression, self.shift)
+        elif kind == "json":
+            expression = "CAST(%s AS %s)" % (expression, self.has[name]["type"])
+        if self.has[name]["required"] and name in FILLED:
+            filled = FILLED[name]
+            if kind == "json":
+                filled = "CAST(%s AS %s)" % (filled, self.has[name]["type"])
+            expression = "coalesce(%s, %s)" % (expression, filled)
+        return expression
+
+    def _fits(self, target):
+        """[(condition, why a row for which it is not true is left out)]"""
+        fits = []
+        for name, (alias, _join, column) in sorted(self.found.items()):
+            what = {"r": "its run", "d": "its dataset", "a": "its dataset alias"}[alias]
+            fits.append(("%s.%s IS NOT NULL" % (alias, column), what + " is not on the target"))
+        expressions = {name: expression for name, expression, _required in self.targets}
+        for columns, parent, others in target.parents.get(self.table, []):
+            if not all(name in expressions for name in columns) or any(name in self.found for name in columns):
+                continue
+            pairs = ["p.%s = %s" % (other, expressions[name]) for name, other in zip(columns, others)]
+            exists = "EXISTS (SELECT 1 FROM %s p WHERE %s)" % (history.name_of(parent), " AND ".join(pairs))
+            if not all(self.has[name]["required"] for name in columns):
+                nulls = ["%s IS NULL" % expressions[name] for name in columns]
+                exists = "(%s OR %s)" % (" OR ".join(nulls), exists)
+            fits.append((exists, "its %s is not on the target" % _WORDS.get(parent, parent)))
+        for name, expression, required in self.targets:
+            if required and name not in FILLED:
+                fits.append(("%s IS NOT NULL" % expression, "it has no %s" % name))
+        if self.table == "dag_run":
+            fits.append(
+                (
+                    "NOT EXISTS (SELECT 1 FROM dag_run o WHERE o.dag_id = s.dag_id"
+                    " AND o.execution_date = s.execution_date AND o.run_id <> s.run_id)",
+                    "another run on the target has its date",
+                )
+            )
+        return fits
+
+    def staging(self, name):
+        columns = ", ".join("%s %s" % (history.name_of(name), STAGED[kind]) for name, kind in self.columns)
+        return "CREATE UNLOGGED TABLE %s (%s)" % (name, columns)
+
+    def insert(self, staging, policy):
+        """One statement; gives (inserted, updated)."""
+        columns = ", ".join(history.name_of(name) for name, _expression, _required in self.targets)
+        expressions = ", ".join(expression for _name, expression, _required in self.targets)
+        where = " AND ".join(condition for condition, _why in self.parents) or "true"
+        return (
+            "WITH w AS (INSERT INTO %s AS t (%s) SELECT %s FROM %s s %s WHERE %s ON CONFLICT %s RETURNING xmax = 0 AS new)"
+            " SELECT count(*) FILTER (WHERE new), count(*) FILTER (WHERE NOT new) FROM w"
+            % (history.name_of(self.table), columns, expressions, staging, self.joins, where, self._conflict(policy))
+        )
+
+    def _conflict(self, policy):
+        kept = set(self.key or ()) | {"id"}
+        values = [name for name, _expression, _required in self.targets if name not in kept and name not in self.made]
+        if policy in ("skip", "fail") or not self.key or not values:
+            return "DO NOTHING"
+        setting = ", ".join("%s = excluded.%s" % ((history.name_of(name),) * 2) for name in values)
+        differ = "(%s) IS DISTINCT FROM (%s)" % (
+            ", ".join(self._comparable("t", name) for name in values),
+            ", ".join(self._comparable("excluded", name) for name in values),
+        )
+        if policy == "newer":
+            differ += " AND " + self._newer()
+        key = ", ".join(map(history.name_of, self.key))
+        return "(%s) DO UPDATE SET %s WHERE %s" % (key, setting, differ)
+
+    def _comparable(self, alias, name):
+        qualified = "%s.%s" % (alias, history.name_of(name))
+        return qualified + "::text" if self.has[name]["type"] == "json" else qualified
+
+    def _newer(self):
+        """Whether the bundle's row is newer: an imported one that the target has not touched since has what its source
+        said of updated_at, which is nothing before 2.5.
+        """
+        if self.table not in CHANGED:
+            return "true"
+        lines = {name for name, _expression, _required in self.targets}
+        ways = [name for name in ("updated_at",) + CHANGED[self.table] if name in lines and name in self.has]
+        if not ways:
+            return "true"
+        sent = "coalesce(%s)" % ", ".join("excluded." + history.name_of(name) for name in ways)
+        if "updated_at" in self.has:
+            return "(t.updated_at IS NULL OR %s > t.updated_at)" % sent
+        there = "coalesce(%s)" % ", ".join("t." + history.name_of(name) for name in ways)
+        return "(%s IS NULL OR %s >= %s)" % (there, sent, there)
+
+    def left_out(self, staging):
+        """A SELECT of the rows that the INSERT did not take: why, and their key."""
+        reasons = " ".join(
+            "WHEN NOT coalesce(%s, false) THEN %s" % (condition, history.literal(why))
+            for condition, why in self.parents
+        )
+        if not reasons:
+            return None
+        return (
+            "SELECT why, count(*) OVER (), %s FROM (SELECT CASE %s END AS why, s.* FROM %s s %s) x"
+            " WHERE why IS NOT NULL LIMIT %d"
+            % (", ".join(self._key_columns("x")), reasons, staging, self.joins, LISTED)
+        )
+
+    def conflicts(self, staging):
+        """A SELECT of the staged rows that the target has already: how many, and their key."""
+        expressions = {name: expression for name, expression, _required in self.targets}
+        pairs = " AND ".join("t.%s = %s" % (history.name_of(name), expressions[name]) for name in self.key)
+        return "SELECT count(*) OVER (), %s FROM %s s %s JOIN %s t ON %s LIMIT %d" % (
+            ", ".join(self._key_columns("s")),
+            staging,
+            self.joins,
+            history.name_of(self.table),
+            pairs,
+            LISTED,
+        )
+
+    def _key_columns(self, alias):
+        return ["%s.%s::text" % (alias, history.name_of(name)) for name in self.key_names()]
+
+    def key_names(self):
+        lines = {name for name, _kind in self.columns}
+        return [name for name in history.TABLES[self.table]["key"] if name in lines]
+
+
+_WORDS = {"dag_run": "run", "task_instance": "task instance", "log_template": "log template"}
+
+
+def _filled_by_type(kind):
+    for start, value in FILLED_BY_TYPE:
+        if kind.startswith(start):
+            return "CAST(%s AS %s)" % (value, kind)
+    raise history.Unfit("the target wants a value of type %s that no source has" % kind)
+
+
+# ------------------------------------------------------------------------------------------------------------ one piece
+
+
+class Bundle(object):
+    """What pieces have in common.
+
+    identifier: of the bundle. columns: {table: [[name, kind]]} of its lines. dags: the DAG ids it carries. policy: one
+    of POLICIES. shift: see `register`.
+    """
+
+    def __init__(self, identifier, columns, dags, policy="skip", shift=0):
+        if policy not in POLICIES:
+            raise history.Unfit("no policy is called %s: there are %s" % (policy, ", ".join(POLICIES)))
+        self.identifier, self.columns, self.dags = identifier, columns, list(dags)
+        self.policy, self.shift = policy, shift
+
+
+def import_piece(target, bundle, piece, body, templates=None):
+    """One piece, in one transaction. Gives what the ledger then says of it, None: another had done it before.
+
+    piece: {"table", "sha256", "rows"}. body: the bytes of a gzip file. Raises Unfit; then nothing of it was written.
+    """
+    table = piece["table"]
+    if hashlib.sha256(body).hexdigest() != piece["sha256"]:
+        raise history.Unfit(
+            "a piece of %s is not the one that was exported (%s): its sha256 differs; export this part again"
+            % (table, _place(piece))
+        )
+    if table not in target.columns:
+        raise history.Unfit("the target has no table %s: leave it out of the plan" % table)
+    mode = _mode(target, bundle, table)
+    while True:
+        try:
+            return _import_piece(target, bundle, piece, body, mode, templates)
+        except history.Unfit:
+            target.rollback()
+            raise
+        except Exception as error:
+            target.rollback()
+            # what was not there when it was looked for has come since, or a row has no parent
+            if mode == "direct" and (getattr(error, "pgcode", None) or "")[:2] in ("23", "22"):
+                target.begin()
+                mode = "staged"
+                _change_mode(target, bundle, table)
+                continue
+            raise
+
+
+def _import_piece(target, bundle, piece, body, mode, templates):
+    table, name = piece["table"], "%s:%s" % (piece["table"], piece["sha256"])
+    target.begin()
+    if not _note(target, bundle.identifier, "piece", name):
+        target.rollback()
+        return None
+    special = {"dag": _import_dags, "log_template": _import_templates}.get(table)
+    if special:
+        entry = special(target, bundle, _Feed(body))
+    else:
+        mapping = Mapping(target, table, bundle.columns[table], bundle.shift)
+        feed = _Feed(body, amender(mapping.columns, templates if table == "dag_run" else None))
+        write = _write_direct if mode == "direct" else _write_staged
+        entry = write(target, bundle, mapping, feed)
+    if entry["rows"] != piece["rows"]:
+        raise history.Unfit(
+            "a piece of %s has %d rows where %d were exported (%s)"
+            % (table, entry["rows"], piece["rows"], _place(piece))
+        )
+    entry["table"] = table
+    target.run(
+        "UPDATE %s SET value = %%s, rows = %%s, at = clock_timestamp() WHERE bundle = %%s AND kind = 'piece'"
+        " AND name = %%s" % LEDGER,
+        (json.dumps(entry), entry["rows"], bundle.identifier, name),
+    )
+    target.commit()
+    return entry
+
+
+def _place(piece):
+    return piece.get("path") or piece["sha256"][:12]
+
+
+def _entry(rows, inserted=0, updated=0, left_out=0, listed=()):
+    return {
+        "rows": rows,
+        "inserted": inserted,
+        "updated": updated,
+        "left_out": left_out,
+        "kept": rows - inserted - updated - left_out,
+        "listed": list(listed),
+    }
+
+
+def _write_direct(target, bundle, mapping, feed):
+    columns = ", ".join(history.name_of(name) for name, _kind in mapping.columns)
+    rows = target.copy("COPY %s (%s) FROM STDIN" % (history.name_of(mapping.table), columns), feed)
+    return _entry(rows, rows)
+
+
+def _stage(target, mapping, feed):
+    name = "%s_%d" % (STAGING, target.connection.get_backend_pid())
+    target.run(mapping.staging(name))
+    return name, target.copy("COPY %s FROM STDIN" % name, feed)
+
+
+def _write_staged(target, bundle, mapping, feed):
+    staging, rows = _stage(target, mapping, feed)
+    if bundle.policy == "fail":
+        met = target.rows(mapping.conflicts(staging)) if mapping.key else []
+        if met:
+            raise history.Unfit(_conflict_sentence(mapping.table, met[0][0], mapping.key_names(), met[0][1:]))
+    inserted, updated = target.rows(mapping.insert(staging, bundle.policy))[0]
+    left_out, listed = 0, []
+    if inserted + updated < rows:
+        statement = mapping.left_out(staging)
+        for row in target.rows(statement) if statement else ():
+            left_out = row[1]
+            listed.append({"why": row[0], "key": dict(zip(mapping.key_names(), row[2:]))})
+    if mapping.table in NAMED:
+        key = " AND ".join("t.%s = s.%s" % ((history.name_of(name),) * 2) for name in mapping.key)
+        target.run(
+            "INSERT INTO %s (bundle, kind, name) SELECT %%s, %%s, t.id::text FROM %s s JOIN %s t ON %s"
+            " WHERE t.id > 0 ON CONFLICT DO NOTHING" % (LEDGER, staging, history.name_of(mapping.table), key),
+            (bundle.identifier, "met:" + mapping.table),
+        )
+    target.run("DROP TABLE %s" % staging)
+    return _entry(rows, inserted, updated, left_out, listed)
+
+
+def _conflict_sentence(table, count, names, first):
+    return "the target has %d rows of this bundle already in %s, the first is %s: choose another on_conflict" % (
+        count,
+        table,
+        ", ".join("%s=%s" % pair for pair in zip(names, first)),
+    )
+
+
+def _fields(columns, line):
+    fields = line[:-1].decode("utf-8", "surrogatepass").split("\t")
+    return {name: history.unescaped(field) for (name, _kind), field in zip(columns, fields)}
+
+
+def _import_dags(target, bundle, feed):
+    """What the source says of pause goes to the ledger: the target's own switches are `pause_dags`'s."""
+    rows = 0
+    for line in feed.lines():
+        row = _fields(bundle.columns["dag"], line)
+        _note(target, bundle.identifier, "source_dag", row["dag_id"], row["is_paused"])
+        rows += 1
+    return _entry(rows, rows)
+
+
+def _import_templates(target, bundle, feed):
+    """Templates by their text: one that the target lacks keeps its negated id, so that it never is the newest."""
+    rows = inserted = 0
+    for line in feed.lines():
+        row = _fields(bundle.columns["log_template"], line)
+        texts = (row["filename"], row["elasticsearch_id"])
+        find = "SELECT max(id) FROM log_template WHERE filename = %s AND elasticsearch_id = %s"
+        found = target.rows(find, texts)[0][0]
+        if found is None:
+            found = int(row["id"]) - bundle.shift
+            inserted += target.run(
+                "INSERT INTO log_template (id, filename, elasticsearch_id, created_at)"
+                " VALUES (%s, %s, %s, coalesce(%s::timestamptz, now()))",
+                (found,) + texts + (row["created_at"],),
+            )
+        _note(target, bundle.identifier, "template", row["id"], str(found))
+        rows += 1
+    return _entry(rows, inserted)
+
+
+def templates_of(target, bundle):
+    """{sent id: the target's} as the bytes of fields; None for runs that never had one: the oldest of the target's own,
+    as Airflow's upgrade has it; "" for those whose template was not carried: the newest. Empty before 2.3.
+    """
+    if "log_template" not in target.columns:
+        return {}
+    oldest, newest = target.rows("SELECT min(id), max(id) FROM log_template WHERE id > 0")[0]
+    found = {None: oldest, "": newest}
+    found.update(_noted(target, bundle.identifier, "template"))
+    return {sent: history.NULL.encode() if there is None else b"%d" % int(there) for sent, there in found.items()}
+
+
+# ------------------------------------------------------------------------------------------------- what can conflict
+
+
+def decide_modes(target, bundle, tables):
+    """{table: "direct" or "staged"}, asked once before a table's first piece, and kept in the ledger."""
+    known = _noted(target, bundle.identifier, "mode")
+    for table in tables:
+        if table in known or table not in target.columns:
+            continue
+        mapping = Mapping(target, table, bundle.columns[table], bundle.shift)
+        free = mapping.can_be_direct and _is_free(target, bundle, table, known)
+        _note(target, bundle.identifier, "mode", table, "direct" if free else "staged")
+        known[table] = "direct" if free else "staged"
+    return known
+
+
+def _is_free(target, bundle, table, modes):
+    """Whether no row of the target can be met by one of the bundle's: neither by its id nor by what it is called."""
+    has = target.columns[table]
+    if "id" in has and target.rows("SELECT 1 FROM %s WHERE id < 0 LIMIT 1" % history.name_of(table)):
+        return False
+    if "id" in has and target.keys.get(table) == ("id",):
+        return True
+    if table == "xcom" and modes.get("dag_run") != "direct":
+        return False
+    return not target.rows("SELECT 1 FROM %s WHERE dag_id = ANY (%%s) LIMIT 1" % history.name_of(table), (bundle.dags,))
+
+
+def _mode(target, bundle, table):
+    target.begin()
+    found = _noted(target, bundle.identifier, "mode").get(table, "staged")
+    target.rollback()
+    return found
+
+
+def _change_mode(target, bundle, table):
+    """From here on this table is staged; and with runs that are not all ours, everything that names them."""
+    tables = sorted(DIRECT) if table == "dag_run" else [table]
+    target.run(
+        "UPDATE %s SET value = 'staged' WHERE bundle = %%s AND kind = 'mode' AND name = ANY (%%s)" % LEDGER,
+        (bundle.identifier, tables),
+    )
+    target.commit()
+
+
+def find_conflicts(target, bundle, piece, body):
+    """(how many rows of a piece the target has already, [their keys]): nothing is written."""
+    target.begin()
+    try:
+        if (
+            piece["table"] in ("dag", "log_template", "dataset", "dataset_alias")
+            or piece["table"] not in target.columns
+        ):
+            return 0, []
+        mapping = Mapping(target, piece["table"], bundle.columns[piece["table"]], bundle.shift)
+        if not mapping.key:
+            return 0, []
+        staging, _rows = _stage(target, mapping, _Feed(body, amender(mapping.columns)))
+        found = target.rows(mapping.conflicts(staging))
+        names = mapping.key_names()
+        return (found[0][0] if found else 0), [dict(zip(names, row[1:])) for row in found]
+    finally:
+        target.rollback()
+
+
+def register(target, source, beside=False):
+    """The shift of this source's ids. source: text that names it, the same in each of its bundles.
+
+    The first source's ids are negated and that is all. Another one is refused unless `beside` says that it is meant;
+    its ids then lie below all that are there.
+    """
+    make_ledger(target)
+    target.commit()
+    target.begin()
+    target.run("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE" % LEDGER)
+    known = _noted(target, "", "source")
+    if source not in known:
+        shift = 0
+        if known:
+            if not beside:
+                raise history.Unfit(
+                    "the target has history of another source already: finish and drop that one first, or say that this"
+                    " one comes beside it"
+                )
+            lowest = 0
+            for table in target.columns:
+                if target.columns[table].get("id"):
+                    found = target.rows("SELECT min(id) FROM %s" % history.name_of(table))[0][0]
+                    lowest = min(lowest, found or 0)
+            shift = (-lowest // SPAN + 1) * SPAN
+            if -shift - SPAN < LOWEST:
+                raise history.Unfit("the target has no room for the ids of another source: they would end below -2^31")
+        _note(target, "", "source", source, str(shift))
+        known[source] = str(shift)
+    target.commit()
+    return int(known[source])
+
+
+# ---------------------------------------------------------------------------------------------------------- many pieces
+
+
+def import_parts(connect, bundle, pieces, fetch, workers=2, until=None, clock=time.time, search_path=None):
+    """Pieces in the order of their tables' phases, several at once. Gives what `progress` says, and:
+
+    done, left: sha256 of pieces; lacking: [{"table", "column"}] that the target cannot hold.
+    connect: function that gives a psycopg2 connection of its own. fetch(piece): its bytes. until: no piece is begun
+    after (seconds since 1970). Raises Unfit: what was finished before stays, and is not done again.
+    """
+    target = Target(connect(), search_path)
+    try:
+        target.begin()
+        make_ledger(target)
+        target.commit()
+        unknown = sorted({piece["table"] for piece in pieces} - set(bundle.columns))
+        if unknown:
+            raise history.Unfit("the bundle does not say what the columns of %s are" % ", ".join(unknown))
+        target.begin()
+        done = set(_noted(target, bundle.identifier, "piece"))
+        order = [name for name in history.TABLES if name in {piece["table"] for piece in pieces}]
+        order.sort(key=lambda name: history.TABLES[name]["phase"])
+        decide_modes(target, bundle, order)
+        lacking = _lacking(target, bundle, order)
+        target.commit()
+        if bundle.policy == "fail":
+            _refuse_conflicts(target, bundle, [one for one in pieces if _name(one) not in done], fetch)
+        work = _Work(connect, bundle, fetch, until, clock, search_path)
+        for phase in sorted({history.TABLES[name]["phase"] for name in order}):
+            waiting = [one for one in pieces if history.TABLES[one["table"]]["phase"] == phase]
+            waiting = [one for one in waiting if _name(one) not in done]
+            target.begin()
+            templates = templates_of(target, bundle)
+            target.commit()
+            # the largest first: the end is then shared evenly
+            waiting.sort(key=lambda one: -one.get("size", 0))
+            work.run(waiting, templates, workers)
+            done.update(work.done)
+            if work.failure:
+                raise work.failure
+            if any(_name(one) not in done for one in waiting):
+                break
+        target.begin()
+        answer = progress(target, bundle.identifier)
+        answer["done"] = [one["sha256"] for one in pieces if _name(one) in done]
+        answer["left"] = [one["sha256"] for one in pieces if _name(one) not in done]
+        answer["lacking"] = lacking
+        return answer
+    finally:
+        target.rollback()
+        target.connection.close()
+
+
+def _name(piece):
+    return "%s:%s" % (piece["table"], piece["sha256"])
+
+
+def _lacking(target, bundle, tables):
+    found = []
+    for table in tables:
+        if table not in target.columns:
+            found.append({"table": table, "column": None})
+        elif table not in ("dag", "log_template"):
+            mapping = Mapping(target, table, bundle.columns[table], bundle.shift)
+            found += [{"table": table, "column": column} for column in mapping.lacking]
+    return found
+
+
+def _refuse_conflicts(target, bundle, pieces, fetch):
+    """on_conflict fail: everything is looked at before anything is written."""
+    modes = _noted(target, bundle.identifier, "mode")
+    target.rollback()
+    found, keys = 0, []
+    for piece in pieces:
+        if modes.get(piece["table"]) != "direct":
+            count, some = find_conflicts(target, bundle, piece, fetch(piece))
+            found += count
+            keys += ["%s %s" % (piece["table"], " ".join(map(str, key.values()))) for key in some]
+    if found:
+        raise history.Unfit(
+            "the target has %d rows of this bundle already, nothing was written; choose another on_conflict. The first: %s"
+            % (found, "; ".join(keys[:LISTED]))
+        )
+
+
+class _Work(object):
+    """Threads, since what takes time is the server: each has a connection and takes the next piece."""
+
+    def __init__(self, connect, bundle, fetch, until, clock, search_path):
+        self.connect, self.bundle, self.fetch = connect, bundle, fetch
+        self.until, self.clock, self.search_path = until, clock, search_path
+        self.done, self.failure = set(), None
+        self.lock = threading.Lock()
+
+    def run(self, pieces, templates, workers):
+        self.waiting, self.templates = list(reversed(pieces)), templates
+        threads = [threading.Thread(target=self._work) for _number in range(max(1, min(workers, len(pieces))))]
+        for thread in threads:
+            thread.daemon = True
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _take(self):
+        with self.lock:
+            late = self.until is not None and self.clock() >= self.until
+            return self.waiting.pop() if self.waiting and not self.failure and not late else None
+
+    def _work(self):
+        target = None
+        try:
+            while True:
+                piece = self._take()
+                if piece is None:
+                    return
+                body = self.fetch(piece)
+                for attempt in range(TRIES):
+                    try:
+                        target = target or Target(self.connect(), self.search_path)
+                        import_piece(target, self.bundle, piece, body, self.templates)
+                        break
+                    except history.Unfit:
+                        raise
+                    except Exception as error:
+                        if target is None or not target.rollback():
+                            target = None
+                        if attempt == TRIES - 1 or not _passes(error):
+                            raise history.Unfit(sentence(error, piece)) from None
+                        time.sleep(0.2 * (attempt + 1))
+                with self.lock:
+                    self.done.add(_name(piece))
+        except BaseException as error:
+            with self.lock:
+                self.failure = self.failure or error
+        finally:
+            if target is not None:
+                target.connection.close()
+
+
+def _passes(error):
+    """Whether trying again may help: a lost connection, a server that restarts, a deadlock."""
+    code = getattr(error, "pgcode", None)
+    if code is None:
+        return type(error).__name__ in ("OperationalError", "InterfaceError")
+    return code[:2] in ("08", "40") or code in ("57P01", "57P02", "57P03", "53300")
+
+
+# the texts of databases repeat values: ours do not
+_SENTENCES = {
+    "53100": "the target's database has no space left: let its storage grow, then run again",
+    "53200": "the target's database has no memory left: run again with fewer workers",
+    "42501": "the target's database user may not write here",
+    "55P03": "something on the target holds a lock: stop what runs there, then run again",
+    "22001": "a text is longer than the target's column",
+    "22P02": "a value is not what the target's column takes",
+    "22P05": "a text has a character that the target's database has no code for",
+    "22021": "a text has a character that the target's database does not hold",
+    "21000": "the piece has the same row twice",
+}
+
+
+def sentence(error, piece):
+    code = getattr(error, "pgcode", None)
+    what = _SENTENCES.get(code)
+    if what is None and code is None and type(error).__name__ in ("OperationalError", "InterfaceError"):
+        what = "the target's database cannot be reached or has ended the connection: run again"
+    if what is None:
+        what = "the target's database refuses it (%s %s)" % (type(error).__name__, code or "")
+        name = getattr(getattr(error, "diag", None), "constraint_name", None)
+        what += ", by %s" % name if name else ""
+    column = getattr(getattr(error, "diag", None), "column_name", None)
+    where = piece["table"] + (".%s" % column if column else "")
+    return "%s (%s, piece %s); nothing of this piece was written" % (what, where, _place(piece))
+
+
+def progress(target, identifier):
+    """{"tables": {table: {"pieces", "rows", "inserted", "updated", "kept", "left_out"}}, "listed", "more"}"""
+    tables, listed, more = {}, [], 0
+    for (text,) in target.rows(
+        "SELECT value FROM %s WHERE bundle = %%s AND kind = 'piece' ORDER BY at" % LEDGER, (identifier,)
+    ):
+        entry = json.loads(text)
+        sums = tables.setdefault(entry["table"], dict.fromkeys(("pieces",) + _SUMS, 0))
+        sums["pieces"] += 1
+        for name in _SUMS:
+            sums[name] += entry[name]
+        room = max(history.LISTED - len(listed), 0)
+        listed += [dict(one, table=entry["table"]) for one in entry["listed"][:room]]
+        more += entry["left_out"] - len(entry["listed"][:room])
+    return {"tables": tables, "listed": listed, "more": more}
+
+
+_SUMS = ("rows", "inserted", "updated", "kept", "left_out")
