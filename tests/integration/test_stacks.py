@@ -740,6 +740,24 @@ def test_a_role_of_another_stack_is_not_changed_behind_its_back(story: Story) ->
     assert "belongs to stack network-untrusting" in said
 
 
+# --- how it is deployed is said
+
+
+@pytest.mark.parametrize("said", [{"migration_deploy": "stack"}, {"migration_deploy": "stacks"}])
+def test_nothing_is_deployed_before_it_is_clear_how(said: dict[str, str]) -> None:
+    """Whatever the tags: another word would deploy without stacks, and everything anew costs money."""
+    command = ["ansible-playbook", "-i", "prod,", "-e", json.dumps({**said, "migration_target": "prod"})]
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / command[0]), *command[1:], "--tags", "environment", "playbooks/migrate.yml"],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "AWS_ENDPOINT_URL": "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0 and "it has to be stacks, direct or none" in done.stdout, done.stdout
+
+
 # --- everything anew
 
 
