@@ -34,6 +34,8 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment i
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.settings import looks_secret
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks import stack as stacks
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks.base import (
+    EXPORTS,
+    OPTIONAL_EXPORTS,
     Place,
     execution_policy,
     extended_trust,
@@ -740,12 +742,32 @@ class _Adoption:
             "KmsKeyArn": keys[0].arn if keys else None,
             "BundleBucketName": by_kind["bundle_bucket"][0].id if "bundle_bucket" in by_kind else None,
         }
+        self._check_shared(own, plain)
         return {
             "resources_to_import": imports,
             "import_template": before if imports else {},
             "base_template": template,
             "values": {name: value for name, value in plain.items() if value},
         }
+
+    def _check_shared(self, own: Stack, values: dict[str, str | None]) -> None:
+        """What a base stack exports is every environment's that it serves. Raises MigrationError."""
+        prefix = policy_name("")
+        policies = [
+            str(one.get("Properties", {}).get("PolicyName"))
+            for one in own.template.get("Resources", {}).values()
+            if one.get("Type") == "AWS::IAM::RolePolicy"
+        ]
+        others = sorted({name[len(prefix) :] for name in policies if name.startswith(prefix)} - {self.environment})
+        for name in OPTIONAL_EXPORTS + EXPORTS if others else ():
+            there, wanted = own.outputs.get(name), values.get(name)
+            if there and there != wanted:
+                self.faults.add(
+                    f"stack {own.name} serves {_and(others)} already and exports {name} {there}, not"
+                    f" {wanted or 'none'}: give {self.environment} the same, or a base stack of its own"
+                    " (migration_base_stack)"
+                )
+        self.faults.raise_if_any()
 
     def _environment_templates(self, cfn: Any, environment: Found | None) -> dict[str, Any]:
         nothing: dict[str, Any] = {"environment_template": {}, "environment_to_import": []}

@@ -100,6 +100,27 @@ def test_a_parameter_document_that_is_none(adopt: Any, parameters: Any, says: st
     assert says in adopt(parameters=parameters)["msg"]
 
 
+def test_environments_with_one_base_stack_have_the_same_base(adopt: Any, base: Any, stack: Any) -> None:
+    rights = {"Effect": "Allow", "Action": "logs:DescribeLogGroups", "Resource": "*"}
+    policy = {
+        "PolicyName": "mwaa-execution-other",
+        "RoleName": base.role.rpartition("/")[2],
+        "PolicyDocument": {"Version": "2012-10-17", "Statement": [rights]},
+    }
+    template = {
+        "Resources": {"ExecutionPolicyOther": {"Type": "AWS::IAM::RolePolicy", "Properties": policy}},
+        "Outputs": {"BucketName": {"Value": "theirs"}, "RoleArn": {"Value": base.role}},
+    }
+    shared = stack(template)
+    assert adopt(stack_name=shared)["msg"] == (
+        f"mwaa_adopt_info: stack {shared} serves other already and exports BucketName theirs, not {base.bucket}:"
+        " give demo the same, or a base stack of its own (migration_base_stack)"
+    )
+    template["Outputs"]["BucketName"]["Value"] = base.bucket
+    both = adopt(stack_name=stack(template))["base_template"]["Resources"]
+    assert {"ExecutionPolicyOther", "ExecutionPolicyDemo"} < set(both)
+
+
 def test_the_vpc_is_that_of_the_subnets(adopt: Any, base: Any) -> None:
     found = adopt(vpc_id=None)
     assert found["values"]["VpcId"] == base.vpc and found["found_by"]["vpc_id"] == f"subnet {base.subnets[0]}"

@@ -258,3 +258,10 @@ def test_buckets_and_key_are_retained_and_nothing_else_is() -> None:
 def test_the_role_gives_the_template_all_its_parameters() -> None:
     [task] = yaml.safe_load((HERE / "tasks" / "greenfield.yml").read_text())
     assert set(task["mwaa.migration.cloudformation_change_set"]["parameters"]) == set(TEMPLATE["Parameters"])
+
+
+@pytest.mark.parametrize("name", ["KmsKeyArn", "SecretsKmsKeyArn"])
+def test_a_key_is_an_arn_because_policies_take_no_other_name(name: str) -> None:
+    pattern = re.compile(TEMPLATE["Parameters"][name]["AllowedPattern"])
+    assert pattern.fullmatch("") and pattern.fullmatch(KEY)
+    assert not pattern.fullmatch("alias/airflow") and not pattern.fullmatch(KEY.rpartition("/")[2])
