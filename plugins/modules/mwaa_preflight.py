@@ -55,6 +55,10 @@ options:
       - How many DAGs the environment is going to have, to be held against its class.
       - By default the DAGs of O(bundle), or else the Python files in the DAG folder.
     type: int
+  execution_role_policy:
+    description:
+      - A policy that the role O(execution_role_arn) is going to get besides what it has. It counts as if it were there.
+    type: dict
   cloudformation_role_arn:
     description:
       - The role with which CloudFormation creates the environment. Its permissions are looked at in place of the
@@ -220,6 +224,7 @@ def argument_spec():
         **settings.argument_spec(),
         "name": {"type": "str", "required": True},
         "dag_count": {"type": "int"},
+        "execution_role_policy": {"type": "dict"},
         "cloudformation_role_arn": {"type": "str"},
         "fail_on": {"type": "str", "choices": list(check.FAIL_ON), "default": "error"},
         "json_path": {"type": "path"},

@@ -20,7 +20,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_aws_error,
     is_missing,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment, limits, settings
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment, settings
 from ansible_collections.mwaa.migration.plugins.module_utils._preflight import (  # noqa: F401 - the rules declare themselves
     report,
     rules_access,
@@ -47,7 +47,7 @@ def run(ctx: Any) -> dict[str, Any]:
     """What mwaa_preflight returns. Raises MigrationError, with all of it, where findings are as severe as fail_on."""
     snapshot = _snapshot(ctx)
     progress(f"preflight of {snapshot.name}: reading AWS")
-    Reader(ctx.aws, snapshot, ctx.params["cloudformation_role_arn"]).read_all()
+    Reader(ctx.aws, snapshot, ctx.params["cloudformation_role_arn"], ctx.params["execution_role_policy"]).read_all()
     result = judge(snapshot)
     document = report.document(snapshot, result)
     if not ctx.check_mode:
@@ -89,8 +89,9 @@ def _snapshot(ctx: Any) -> Snapshot:
     now = settings.current(shown) if shown else {}
     asked = {option: params[option] for option in settings.argument_spec() if params.get(option) is not None}
     wanted = settings.judged({"name": name, **_base(now, asked), **asked}, faults)
-    if not limits.ROLE_ARN.fullmatch(wanted.get("execution_role_arn", "")):
-        wanted.pop("execution_role_arn", None)  # nonsense is one fault, and nothing to look at
+    for nonsense in ("execution_role_arn", "source_bucket"):
+        if any(fault.startswith(f"{nonsense} ") for fault in faults.found):
+            del wanted[nonsense]  # one fault, and nothing to look at
     options = now.get("airflow_configuration_options", {})
     if environment.bundles_of(params):  # a migration adds to what is there
         wanted["airflow_configuration_options"] = {**options, **wanted.get("airflow_configuration_options", {})}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import threading
 import time
 import zipfile
@@ -71,9 +72,11 @@ def _is(exception: BaseException, *codes: str) -> bool:
 class Reader:
     """Facts of one set-up. Each is read once, by the thread that asks first; a fact may ask for others."""
 
-    def __init__(self, aws: Any, snapshot: Snapshot, principal: str | None):
-        """principal: ARN of the role that creates the environment in the caller's place."""
-        self.aws, self.s, self._principal = aws, snapshot, principal
+    def __init__(self, aws: Any, snapshot: Snapshot, principal: str | None, role_policy: dict[str, Any] | None = None):
+        """principal: ARN of the role that creates the environment in the caller's place. role_policy: what the
+        execution role is going to get besides what it has.
+        """
+        self.aws, self.s, self._principal, self._role_policy = aws, snapshot, principal, role_policy
         self._locks = {name: threading.RLock() for name in FACTS}
 
     def read_all(self) -> None:
@@ -476,18 +479,33 @@ class Reader:
         """Whether MWAA's service-linked role is there."""
         return self._role(permissions.LINKED_ROLE) is not None
 
-    def _simulated(self, principal: str, need: permissions.Need) -> list[tuple[permissions.Need, str, str]]:
-        """(need, action, how IAM would decide) for what is not allowed."""
+    def _simulated(
+        self, principal: str, need: permissions.Need, more: dict[str, Any] | None = None
+    ) -> list[tuple[permissions.Need, str, str]]:
+        """(need, action, how IAM would decide) for what is not allowed. more: a policy besides the principal's own."""
+        parts = need.resource.split(":")
+        known = {
+            "aws:PrincipalAccount": self.s.account,
+            "aws:RequestedRegion": self.s.region,
+            "aws:ResourceAccount": (parts[4] if len(parts) > 4 else "") or self.s.account,
+            **need.context,
+        }
         entries = [
             {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
-            for key, value in need.context.items()
+            for key, value in known.items()
         ]
+        entries += [
+            {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "boolean"}
+            for key, value in permissions.ALWAYS.items()
+        ]
+        policies = {"PolicyInputList": [json.dumps(more)]} if more else {}
         with _reading("iam:SimulatePrincipalPolicy"):
             answer = self.aws.client("iam").simulate_principal_policy(
                 PolicySourceArn=principal,
                 ActionNames=list(need.actions),
                 ResourceArns=[need.resource],
                 ContextEntries=entries,
+                **policies,
             )
         denied = []
         for one in answer["EvaluationResults"]:
@@ -498,12 +516,17 @@ class Reader:
                 how = "boundary"
             elif (one.get("OrganizationsDecisionDetail") or {}).get("AllowedByOrganizations") is False:
                 how = "organization"
+            elif missing := _unknown(one):
+                how = f"condition {', '.join(missing)}"
             denied.append((need, one["EvalActionName"], how))
         return denied
 
-    def _all_simulated(self, principal: str, needs: list[permissions.Need]) -> list[Any]:
+    def _all_simulated(
+        self, principal: str, needs: list[permissions.Need], more: dict[str, Any] | None = None
+    ) -> list[Any]:
         with ThreadPoolExecutor(SIMULATIONS) as pool:
-            return [one for denied in pool.map(lambda need: self._simulated(principal, need), needs) for one in denied]
+            found = pool.map(lambda need: self._simulated(principal, need, more), needs)
+            return [one for denied in found for one in denied]
 
     @fact
     def denied_to_role(self) -> Any:
@@ -511,7 +534,7 @@ class Reader:
         role = self._of("role")
         if role is None:
             return None
-        return self._all_simulated(role["Arn"], permissions.of_role(self.s, self._key_arn()))
+        return self._all_simulated(role["Arn"], permissions.of_role(self.s, self._key_arn()), self._role_policy)
 
     @fact
     def lists_buckets(self) -> Any:
@@ -639,6 +662,12 @@ class Reader:
             if streams:
                 found[group] = streams
         return found
+
+
+def _unknown(result: dict[str, Any]) -> list[str]:
+    """Keys of conditions that a simulation was not told: with their values it may decide otherwise."""
+    parts = [result, *(result.get("ResourceSpecificResults") or [])]
+    return sorted({key for part in parts for key in part.get("MissingContextValues") or []})
 
 
 class _Remote(io.RawIOBase):

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 ELSEWHERE = "111122223333"  # MWAA's queues, and AWS's own keys, belong to other accounts
 SERVICE = "airflow.amazonaws.com"
 LINKED_ROLE = "AWSServiceRoleForAmazonMWAA"
+# keys of conditions that hold for all of these calls
+ALWAYS = {"aws:SecureTransport": "true", "aws:PrincipalIsAWSService": "false", "kms:GrantIsForAWSResource": "true"}
 
 
 class Need(NamedTuple):

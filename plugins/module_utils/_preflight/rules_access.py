@@ -24,7 +24,8 @@ WHY_CALLER = "MWAA tries it with the caller's own credentials before it creates 
 ASKED = "UG access-policies; IAM simulation"
 _HOW = {
     "boundary": "allow it in the permissions boundary, which leaves it out",
-    "organization": "ask whoever owns the organization's service control policies, which deny it",
+    "organization": "ask whoever owns the organization's service control policies: they deny it, or have conditions,"
+    " which the simulation does not weigh",
     "explicitDeny": "take away the statement that denies it",
 }
 
@@ -187,17 +188,31 @@ def _unmet(test: tuple[str, str, list[str]], known: dict[str, str]) -> bool:
 
 
 def _listed(principal: str, denied: list[Any], begins: str) -> Iterator[Found]:
-    """One finding for all that IAM denies to somebody."""
+    """One finding for all that IAM denies to somebody, and one for what it would perhaps not deny in earnest."""
+    doubtful = [one for one in denied if one[2] == "organization" or one[2].startswith("condition ")]
+    yield from _found(principal, [one for one in denied if one not in doubtful], begins)
+    for found in _found(principal, doubtful, f"by IAM's simulation {begins}"):
+        yield found._replace(severity="warning")
+
+
+def _found(principal: str, denied: list[Any], begins: str) -> Iterator[Found]:
     if not denied:
         return
     by_resource: dict[str, list[str]] = {}
     for need, action, _how in denied:
         by_resource.setdefault(need.resource, []).append(action)
     what = "; ".join(f"{', '.join(actions)} on {resource}" for resource, actions in by_resource.items())
-    ways = dict.fromkeys(_HOW.get(how, "allow it in its policies") for _need, _action, how in denied)
+    ways = dict.fromkeys(_way(how) for _need, _action, how in denied)
     contexts = {key: value for need, _action, _how in denied for key, value in need.context.items()}
     under = f" (with {', '.join(f'{key} {value}' for key, value in contexts.items())})" if contexts else ""
     yield Found(principal, f"{begins} {what}{under}", "; ".join(ways))
+
+
+def _way(how: str) -> str:
+    kind, _space, keys = how.partition(" ")
+    if kind == "condition":
+        return f"see that its policies' conditions on {keys}, which are not known here, let it"
+    return _HOW.get(how, "allow it in its policies")
 
 
 def _by_resource(denied: Any, principal: str, bucket_policy: Any, key_policy: Any) -> bool:

@@ -78,6 +78,8 @@ def source(lab: Any, base: Any) -> str:
             "smtp.smtp_password": canary("smtp"),
             "mine.endpoint": f"https://me:{canary('url')}@example.com",
             "mine.colour": canary("mine"),
+            "secrets.backend": "airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend",
+            "secrets.backend_kwargs": '{"connections_lookup_pattern": "^(?!aws_default$).*$"}',
         },
     )
 
@@ -355,6 +357,20 @@ def test_a_role_that_the_new_environment_cannot_assume(lab: Any, base: Any, clon
     )
     assert "role/nobody does not exist" in result["msg"] and "bucket gone-xyz does not exist" in result["msg"]
     assert writes(lab, start) == []
+
+
+def test_the_preflight_of_a_clone_knows_the_policy_that_the_role_is_going_to_get(
+    lab: Any, play: Any, source: str, name: str, with_policy: str
+) -> None:
+    """And judges no value that it does not see: secrets.backend_kwargs is masked."""
+    role = lab.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=trust())["Role"]["Arn"]
+    given = {"clone_source": source, "clone_name": name, "clone_execution_role_arn": role}
+    for written in (False, True):
+        start = time.time()
+        code, said = play("clone.yml", "--check", **given, clone_write_role_policy=written)
+        assert code == 0 and writes(lab, start) == [], said
+        assert ("airflow:PublishMetrics" in said) is not written, said
+        assert "role-permissions" in said and "secrets-backend" not in said  # that policy is not all it takes
 
 
 def test_the_playbook_takes_a_few_words(lab: Any, play: Any, source: str, name: str) -> None:

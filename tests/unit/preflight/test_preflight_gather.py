@@ -171,7 +171,6 @@ def test_a_bucket_encrypted_with_awss_own_key_has_no_key_of_the_customers() -> N
         {"kms_key": "arn:"},
         {"kms_key": "arn:aws:kms"},
         {"source_bucket": "a b"},
-        {"dag_s3_path": "///"},
         {"airflow_version": "three"},
         {"subnet_ids": ["", "x"]},
     ],
@@ -253,6 +252,40 @@ def test_the_role_of_cloudformation_stands_for_the_caller() -> None:
     arn = f"arn:aws:iam::{setups.ACCOUNT}:role/cloudformation"
     facts = facts_of(FakeAws(iam__simulate_principal_policy=simulate), principal=arn)
     assert facts["creator"] == arn and arn in asked
+
+
+@pytest.mark.parametrize("place", ["whole", "by resource"])
+def test_what_iam_denies_for_want_of_a_conditions_value_is_no_plain_denial(place: str) -> None:
+    told: list[dict[str, Any]] = []
+
+    def simulate(ActionNames: list[str], ContextEntries: list[dict[str, Any]], **_more: Any) -> dict[str, Any]:
+        told.extend(ContextEntries)
+        missing: dict[str, Any] = {"MissingContextValues": ["aws:SourceIp"]}
+        missing = missing if place == "whole" else {"ResourceSpecificResults": [missing]}
+        results = [{"EvalActionName": name, "EvalDecision": "explicitDeny", **missing} for name in ActionNames]
+        return {"EvaluationResults": results}
+
+    role = {"Role": {"Arn": setups.ROLE}}
+    facts = facts_of(FakeAws(iam__get_role=role, iam__simulate_principal_policy=simulate))
+    assert {how for _need, _action, how in facts["denied_to_role"]} == {"condition aws:SourceIp"}
+    known = {one["ContextKeyName"]: one["ContextKeyValues"] for one in told}
+    assert known["aws:RequestedRegion"] == [setups.REGION] and known["aws:PrincipalAccount"] == [setups.ACCOUNT]
+
+
+def test_a_policy_that_the_role_is_going_to_get_counts() -> None:
+    asked = []
+
+    def simulate(PolicySourceArn: str, ActionNames: list[str], **more: Any) -> dict[str, Any]:
+        asked.append((PolicySourceArn, more.get("PolicyInputList")))
+        return {"EvaluationResults": []}
+
+    def role(RoleName: str) -> Any:
+        return {"Role": {"Arn": f"arn:aws:iam::{setups.ACCOUNT}:role/{RoleName}"}}
+
+    aws = FakeAws(iam__get_role=role, iam__simulate_principal_policy=simulate)
+    run(aws, execution_role_arn=setups.ROLE, execution_role_policy={"Statement": []})
+    given = {principal.rpartition("/")[2]: policies for principal, policies in asked}
+    assert given == {"airflow-analytics": ['{"Statement": []}'], "deployer": None}
 
 
 def test_why_iam_denies_is_kept() -> None:

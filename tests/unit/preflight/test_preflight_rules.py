@@ -388,6 +388,8 @@ DOUBTFUL: list[tuple[str, str, Callable[[], Snapshot], Break]] = [
     ("endpoints-missing", "they are seen by the owner of a shared VPC alone", endpoints, both(of("subnets", 0, OwnerId="210987654321"), wanted(endpoint_management="CUSTOMER"), fact("endpoints", []))),
     ("vpc-dns", "no host names, as VPCs have it by default, and a way out", nat, of("vpc_dns", enableDnsHostnames=False)),
     ("bucket-exists", "who may not list it does not know whose it is", nat, fact("bucket", {"state": "denied", "region": REGION})),
+    ("role-permissions", "IAM's simulation does not weigh the conditions of an organization", nat, denied("denied_to_role", "sqs:SendMessage", how="organization")),
+    ("caller-network", "who calls from an address that the simulation does not know", nat, denied("denied_to_creator", "ec2:CreateVpcEndpoint", how="condition aws:SourceIp", rule="caller-network")),
     ("security-group-self", "a prefix list may hold the subnets", nat, inbound({"IpProtocol": "-1", "PrefixListIds": [{"PrefixListId": "pl-1"}]})),
     ("security-group-outbound", "a prefix list may hold the subnets", nat, outbound({"IpProtocol": "-1", "PrefixListIds": [{"PrefixListId": "pl-1"}]}, tcp(443, IpRanges=[{"CidrIp": "0.0.0.0/0"}]))),
     ("endpoint-security-group", "a prefix list may hold the subnets", nat, both(fact("endpoints", [endpoint("sqs", Groups=[{"GroupId": "sg-2"}])]), fact("endpoint_groups", {"sg-2": {"GroupId": "sg-2", "VpcId": VPC, "IpPermissions": [tcp(443, PrefixListIds=[{"PrefixListId": "pl-1"}])]}}))),

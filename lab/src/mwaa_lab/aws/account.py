@@ -62,6 +62,7 @@ def simulate_principal(parameters: Parameters) -> Answer:
         return refused
     gather = evaluator._gather_role_policies if kind == "role" else evaluator._gather_user_policies
     policies, boundary = gather(name, account), evaluator._permissions_boundary(store, name, account)
+    policies += [evaluator.parse_policy_document(text) for text in _members(parameters, "PolicyInputList")]
     context = {entry["ContextKeyName"].lower(): entry["ContextKeyValues"][0] for entry in _entries(parameters, iam._p)}
     members = ""
     for action in _members(parameters, "ActionNames"):
