@@ -18,6 +18,7 @@ from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils import _versions
 from ansible_collections.mwaa.migration.plugins.module_utils._packages import Packages, normal, packages
+from ansible_collections.mwaa.migration.plugins.module_utils._sync.requirements import masked
 
 try:
     from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName
@@ -176,8 +177,8 @@ def repin(text: str, source_version: str, target_version: str) -> Requirements:
 def _constraint(line: str, where: str, target: Packages, result: Requirements) -> str:
     if not _OFFICIAL.search(where):
         result.findings.append(
-            f"the constraints {where} are your own: see that they are made for Airflow {target.version} and Python"
-            f" {target.python}"
+            f"the constraints {masked(where)} are your own: see that they are made for Airflow {target.version} and"
+            f" Python {target.python}"
         )
         return line
     if _OFFICIAL.search(target.constraint_line)[0] == _OFFICIAL.search(where)[0]:  # type: ignore[index]

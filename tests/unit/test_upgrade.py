@@ -128,6 +128,11 @@ def test_what_cannot_be_pinned_anew_stays_and_is_named(text: str, finding: str) 
     assert made.text == text and finding in made.findings[0]
 
 
+def test_a_password_in_the_url_of_the_constraints_is_not_repeated() -> None:
+    (finding,) = repin("-c https://me:CANARY@example.com/c.txt\npandas\n", "2.10.3", "2.11.2").findings
+    assert "example.com/c.txt are your own" in finding and "CANARY" not in finding
+
+
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +189,9 @@ class FakeS3:
     def get_object(self, Bucket: str, Key: str, VersionId: str | None = None) -> dict[str, Any]:  # noqa: N803
         return {"Body": _Body(self._which(VersionId)), "ETag": '"x"'}
 
-    def head_object(self, Bucket: str, Key: str, ChecksumMode: str) -> dict[str, Any]:  # noqa: N803
+    def head_object(self, Bucket: str, Key: str, ChecksumMode: str = "") -> dict[str, Any]:  # noqa: N803
+        if Key == "gone.zip":
+            raise aws_failure("404", status=404)
         return {"ContentLength": len(self.versions[-1]), "ETag": '"x"', "VersionId": f"v{len(self.versions)}"}
 
     def put_object(self, Body: bytes, **_others: Any) -> dict[str, Any]:  # noqa: N803
@@ -238,6 +245,21 @@ def test_each_change_takes_its_requirements_and_options_along(upgrade: Any) -> N
     assert result["from_version"] == "2.10.3" and [hop["done"] for hop in result["hops"]] == [True, True]
     assert "CANARY" not in json.dumps(result)
     assert not upgrade(mwaa, MOVE, s3)["changed"] and s3.puts == 2
+
+
+def test_a_file_of_ones_own_that_is_missing_is_said_before_the_first_change(upgrade: Any) -> None:
+    mwaa, s3 = FakeMwaa(OLD, statuses=STATUSES), FakeS3("apache-airflow-providers-amazon==9.0.0\n")
+    result = upgrade(mwaa, {**MOVE, "plugins_s3_path": "gone.zip"}, s3)
+    assert result["failed"] and "gone.zip does not exist" in result["msg"]
+    assert mwaa.writes == [] and s3.puts == 0
+
+
+def test_requirements_of_ones_own_go_with_the_last_change_and_nothing_is_made_for_it(upgrade: Any) -> None:
+    mwaa, s3 = FakeMwaa(OLD, statuses=STATUSES), FakeS3("apache-airflow-providers-amazon==9.0.0\n")
+    result = upgrade(mwaa, {**MOVE, "requirements_s3_path": "mine.txt"}, s3)
+    first, second = (params for _operation, params in mwaa.calls)
+    assert (first["RequirementsS3Path"], second["RequirementsS3Path"]) == ("requirements.txt", "mine.txt")
+    assert s3.puts == 1 and result["hops"][1]["requirements"] == []
 
 
 def test_check_mode_shows_the_way_and_writes_nothing(upgrade: Any) -> None:

@@ -196,6 +196,7 @@ def upgrade(ctx: Any) -> dict[str, Any]:
             " playbook migrate with migration_airflow_version and --tags environment",
             environment=environment.brief(shown),
         )
+    own_objects = _own_objects(ctx, shown) if way else {}  # a missing file is said before the first change
     secret = _secret(shown, way)
     result = {
         "changed": bool(way),
@@ -207,7 +208,7 @@ def upgrade(ctx: Any) -> dict[str, Any]:
         for number, hop in enumerate(way, 1):
             stop_if_left_behind()
             progress(f"environment {name}: Airflow {hop.source} to {hop.target} ({number} of {len(way)})")
-            shown = _go(ctx, client, shown, hop, way, timeout, last=number == len(way))
+            shown = _go(ctx, client, shown, hop, way, timeout, own_objects if number == len(way) else {})
     return {
         **result,
         "hops": [hop.as_result() for hop in way],
@@ -237,11 +238,28 @@ def _way(ctx: Any, shown: dict[str, Any], target: str, own: dict[str, str]) -> l
         with aws_errors(f"read s3://{bucket.name}/{key}"):
             content = b"".join(bucket.stream(key, shown.get("RequirementsS3ObjectVersion")))
         text = content.decode("utf-8", "surrogateescape")
-    return route(versions, shown["AirflowVersion"], shown.get("AirflowConfigurationOptions") or {}, text, own)
+    way = route(versions, shown["AirflowVersion"], shown.get("AirflowConfigurationOptions") or {}, text, own)
+    if way and ctx.params["requirements_s3_path"]:  # which is made for the last version
+        way[-1].requirements, way[-1].repinned = None, []
+    return way
+
+
+def _own_objects(ctx: Any, shown: dict[str, Any]) -> dict[str, str]:
+    """The fields of the objects that the task names itself, with their versions. Raises MigrationError."""
+    own = {option: ctx.params[option].strip("/") for option in settings.PINNED if ctx.params[option]}
+    if own:
+        environment.prepare_bucket(ctx, shown["Name"], _bucket(ctx, shown).name, own, whole=False)
+    return {settings.PLAIN[option]: value for option, value in own.items()}
 
 
 def _go(
-    ctx: Any, client: Any, shown: dict[str, Any], hop: Hop, way: list[Hop], timeout: float, *, last: bool
+    ctx: Any,
+    client: Any,
+    shown: dict[str, Any],
+    hop: Hop,
+    way: list[Hop],
+    timeout: float,
+    own_objects: dict[str, str],
 ) -> dict[str, Any]:
     """One hop: the requirements, then the update. Returns the environment as it is then."""
     name = shown["Name"]
@@ -251,10 +269,7 @@ def _go(
     if hop.requirements is not None:
         fields["RequirementsS3Path"] = shown["RequirementsS3Path"]
         fields["RequirementsS3ObjectVersion"] = _upload(ctx, shown, hop.requirements)
-    own = {option: ctx.params[option].strip("/") for option in settings.PINNED if last and ctx.params[option]}
-    if own:
-        environment.prepare_bucket(ctx, name, _bucket(ctx, shown).name, own, whole=False)
-        fields.update({settings.PLAIN[option]: value for option, value in own.items()})
+    fields.update(own_objects)
     if ctx.params["worker_replacement_strategy"]:
         fields["WorkerReplacementStrategy"] = ctx.params["worker_replacement_strategy"]
     start = datetime.datetime.now(datetime.timezone.utc)
