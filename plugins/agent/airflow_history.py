@@ -509,7 +509,8 @@ def omitted(target):
 
 def _is_link(table, column, target):
     """Whether a target of before 2.2 (2.3) finds the row's run by its execution_date instead."""
-    return column == "run_id" and "execution_date" in target[table]
+    own = {one["source"] for one in TABLES[table]["columns"]}
+    return column == "run_id" and "execution_date" in target[table] and "execution_date" not in own
 
 
 # ---------------------------------------------------------------------------------------------------------- engines
@@ -1004,6 +1005,12 @@ def _hashable(items, depth=0):
     return items
 
 
+def _pairs(items):
+    if len(items) % 2:
+        raise Unreadable("it has a key without a value")
+    return dict(zip(_hashable(items[::2]), items[1::2]))
+
+
 def _make_dict(arguments):
     if arguments and not (len(arguments) == 1 and type(arguments[0]) is list and not arguments[0]):
         raise Unreadable("it has a dictionary that is malformed")
@@ -1142,7 +1149,7 @@ class _Machine(object):
 
     def _dict(self, _argument):
         items = self._since_mark()
-        self.stack.append(dict(zip(_hashable(items[::2]), items[1::2])))
+        self.stack.append(_pairs(items))
 
     def _setitem(self, _argument):
         value, key = self.stack.pop(), self.stack.pop()
@@ -1150,7 +1157,7 @@ class _Machine(object):
 
     def _setitems(self, _argument):
         items = self._since_mark()
-        self._plain(dict).update(zip(_hashable(items[::2]), items[1::2]))
+        self._plain(dict).update(_pairs(items))
 
     def _additems(self, _argument):
         items = self._since_mark()

@@ -100,20 +100,22 @@ SELECT setval('job_id_seq', max(id)) FROM job;
     sql("ANALYZE")
 
 
-# what raw COPY carries and other tools lose: empty strings against NULL, NULL states, runs in flight, deferred ones with
-# their triggers and next_kwargs, line ends of all kinds, backslashes, \N and \. as text, unicode and very long ids, NaN,
-# mapped tasks, cleared tasks with their XComs, conf and executor_config with content, 6 MB XComs, and the small tables
+# what raw COPY carries and other tools lose: empty strings against NULL, NULL states, runs in flight, deferred ones
+# with their triggers and next_kwargs, line ends of all kinds, backslashes, \\N and \\. as text, unicode and very long
+# ids, NaN, mapped tasks, cleared tasks with their XComs, conf and executor_config with content, 6 MB XComs, and the
+# small tables
 NASTY = r"""
 SET session_replication_role = replica;
 UPDATE task_instance SET queue = '', operator = '', external_executor_id = '', hostname = ''
-  WHERE run_id IN (SELECT run_id FROM dag_run WHERE id % 50 = 1);
+  WHERE (dag_id, run_id) IN (SELECT dag_id, run_id FROM dag_run WHERE id % 50 = 1);
 UPDATE task_instance SET hostname = E'a\r\nb\rc\td\\', state = NULL
-  WHERE run_id IN (SELECT run_id FROM dag_run WHERE id % 50 = 2) AND task_id = 'task_1';
+  WHERE (dag_id, run_id) IN (SELECT dag_id, run_id FROM dag_run WHERE id % 50 = 2) AND task_id = 'task_1';
 UPDATE dag_run SET dag_hash = '' WHERE id % 50 = 3;
-UPDATE dag_run SET conf = '\x80047d94288c016b948c0776c3bc0a5c4e094e948c016e94473ff8000000000000752e' WHERE id % 50 = 4;
+UPDATE dag_run SET conf = '\x80047d94288c016b948c0876c3bc0a5c4e094e948c016e94477ff8000000000000752e' WHERE id % 50 = 4;
 UPDATE task_instance SET executor_config = '\x80047d948c016b945d94284b014b0265732e', duration = 'NaN'
-  WHERE run_id IN (SELECT run_id FROM dag_run WHERE id % 50 = 5) AND task_id = 'task_2';
-UPDATE log SET extra = (ARRAY['', E'line\nline\r\nline\r', E'\\N', E'\\.', E'a\tb\\tc\\\\', 'ü漢🎉', '"q",|;'])[1 + id % 7],
+  WHERE (dag_id, run_id) IN (SELECT dag_id, run_id FROM dag_run WHERE id % 50 = 5) AND task_id = 'task_2';
+UPDATE log SET
+  extra = (ARRAY['', E'line\nline\r\nline\r', E'\\N', E'\\.', E'a\tb\\tc\\\\', 'ü漢🎉', '"q",|;'])[1 + id % 7],
   owner = CASE WHEN id % 3 = 0 THEN '' ELSE owner END WHERE id % 10 = 6;
 INSERT INTO log (dttm, event, owner, extra) SELECT now(), 'cli_webserver', 'root', E'\\N' FROM generate_series(1, 40);
 INSERT INTO dag_run (dag_id, execution_date, state, run_id, external_trigger, run_type, clear_number, log_template_id,
@@ -128,12 +130,12 @@ INSERT INTO dag_run (dag_id, execution_date, state, run_id, external_trigger, ru
   SELECT 'dag_001', timestamptz '2031-01-01 00:00Z' + n * interval '1 h', (ARRAY['running', 'queued'])[1 + n % 2],
     'open__' || n, false, 'scheduled', 0 FROM generate_series(1, 40) n;
 INSERT INTO task_instance (task_id, dag_id, run_id, map_index, state, pool, pool_slots)
-  SELECT 'task_' || t, dag_id, run_id, -1, (ARRAY['success', 'running', 'queued', 'scheduled'])[1 + t], 'default_pool', 1
-  FROM dag_run, generate_series(0, 3) t WHERE run_id LIKE 'open\_\_%';
+  SELECT 'task_' || t, dag_id, run_id, -1, (ARRAY['success', 'running', 'queued', 'scheduled'])[1 + t],
+    'default_pool', 1 FROM dag_run, generate_series(0, 3) t WHERE run_id LIKE 'open\_\_%';
 INSERT INTO trigger (id, classpath, kwargs, created_date) SELECT n, 'a.B', '{}', now() FROM generate_series(1, 100) n;
 UPDATE task_instance SET state = 'deferred', trigger_id = 1 + length(run_id) % 100, trigger_timeout = now(),
     next_method = 'execute_complete', next_kwargs = '{"__type": "dict", "__var": {"a": "b\nc"}}'
-  WHERE run_id IN (SELECT run_id FROM dag_run WHERE id % 50 = 7) AND task_id = 'task_3';
+  WHERE (dag_id, run_id) IN (SELECT dag_id, run_id FROM dag_run WHERE id % 50 = 7) AND task_id = 'task_3';
 INSERT INTO xcom (dag_run_id, task_id, map_index, key, dag_id, run_id, value, timestamp)
   SELECT id, 'task_1', -1, 'large_' || n, dag_id, run_id,
     convert_to(to_json((SELECT string_agg(md5((n * 200000 + i)::text), '') FROM generate_series(1, 187500) i))::text,
@@ -157,8 +159,10 @@ INSERT INTO task_instance_note (task_id, dag_id, run_id, map_index, content, cre
   SELECT 'task_0', dag_id, run_id, -1, '', now(), now() FROM dag_run WHERE id % 50 = 13;
 INSERT INTO dataset (uri, extra, created_at, updated_at, is_orphaned)
   SELECT 's3://bucket/ü/' || n, '{}', now(), now(), n = 5 FROM generate_series(1, 5) n;
-INSERT INTO dataset_event (dataset_id, extra, source_task_id, source_dag_id, source_run_id, source_map_index, timestamp)
-  SELECT 1 + id % 5, '{"a":1}', 'task_0', dag_id, run_id, -1, end_date FROM dag_run WHERE id % 120 = 1 AND end_date IS NOT NULL;
+INSERT INTO dataset_event (dataset_id, extra, source_task_id, source_dag_id, source_run_id, source_map_index,
+    timestamp)
+  SELECT 1 + id % 5, '{"a":1}', 'task_0', dag_id, run_id, -1, end_date FROM dag_run
+  WHERE id % 120 = 1 AND end_date IS NOT NULL;
 INSERT INTO dagrun_dataset_event (dag_run_id, event_id)
   SELECT r.id, e.id FROM dataset_event e JOIN dag_run r ON r.dag_id = e.source_dag_id AND r.run_id = e.source_run_id;
 INSERT INTO sla_miss (task_id, dag_id, execution_date, email_sent, timestamp, description, notification_sent)

@@ -3,12 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run by an Airflow's own Python, whatever its age: rows into a PostgreSQL, and the agent's export out of it.
 
-One JSON request on stdin: history (path), connection (psycopg2's), rows, options (of make_plan), key, processes.
+One JSON request on stdin: history (path), connection (psycopg2's), rows, options (of make_plan), key, folder,
+processes, parts (their numbers; all), places (how many pieces may be left), kill_at (a piece that ends its process).
 """
 
 import hashlib
 import json
+import os
 import resource
+import signal
 import sys
 import zlib
 from pathlib import Path
@@ -53,15 +56,19 @@ def main():
     engine = connect()
     plan = history.make_plan(engine, **(request.get("options") or {}))
     engine.close()
+    wanted = request.get("parts")
+    parts = [part for part in plan["parts"] if wanted is None or part["n"] in wanted]
     folder = Path(request["folder"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def put(place, body):
+        if place["path"] == request.get("kill_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
         (folder / place["path"]).write_bytes(body)
 
     places = [{"path": f"piece-{number:04d}.gz"} for number in range(request.get("places", 200))]
     exported = history.export_parts(
-        connect, plan["parts"], plan["scope"], bytes.fromhex(request["key"]), places, put, request.get("processes", 2)
+        connect, parts, plan["scope"], bytes.fromhex(request["key"]), places, put, request.get("processes", 2)
     )
     texts = {}
     for part in exported["parts"]:

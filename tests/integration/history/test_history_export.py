@@ -183,3 +183,87 @@ def test_postgresql_says_the_same_as_sqlite(lab: LabDir, tmp_path: Path, version
     faults = [fault for part in there["exported"]["parts"] for fault in part["faults"]]
     by_key = lambda fault: json.dumps(fault, sort_keys=True)  # noqa: E731
     assert sorted(faults, key=by_key) == sorted(here.faults, key=by_key)
+
+
+@pytest.fixture(scope="module")
+def large(lab: LabDir) -> Source:
+    """10,000 task instances and everything nasty that belongs to them."""
+    sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+    import history_rows
+
+    source = Source(lab, "2.10.3", "large")
+    history_rows.fill(source.database.sql, 10000, nasty=True)
+    return source
+
+
+def small_parts(**more: Any) -> dict[str, Any]:
+    return {"options": {"part_bytes": 1 << 20}, "texts": False, **more}
+
+
+@pytest.mark.lab
+def test_what_is_interrupted_is_resumed_part_by_part(large: Source, tmp_path: Path) -> None:
+    whole = large.export(tmp_path / "whole", **small_parts())["exported"]
+    assert whole["left"] == whole["failed"] == [] and len(whole["parts"]) > 30
+    first = large.export(tmp_path / "first", **small_parts(places=9))["exported"]
+    assert first["left"] and len(first["parts"]) + len(first["left"]) == len(whole["parts"])
+    second = large.export(tmp_path / "second", **small_parts(parts=first["left"]))["exported"]
+    assert second["left"] == []
+    assert digests({"parts": first["parts"] + second["parts"]}) == digests(whole)
+
+
+@pytest.mark.lab
+def test_the_digest_does_not_know_how_it_was_cut(large: Source, tmp_path: Path) -> None:
+    fine = large.export(tmp_path / "fine", **small_parts())["exported"]
+    coarse = large.export(tmp_path / "coarse", texts=False, processes=1)["exported"]
+    assert digests(fine) == digests(coarse)
+
+
+@pytest.mark.lab
+def test_a_process_that_is_killed_leaves_its_part_and_nothing_else(large: Source, tmp_path: Path) -> None:
+    killed = large.export(tmp_path / "killed", **small_parts(kill_at="piece-0004.gz"))["exported"]
+    assert len(killed["left"]) == 1
+    again = large.export(tmp_path / "again", **small_parts(parts=killed["left"]))["exported"]
+    whole = large.export(tmp_path / "whole", **small_parts())["exported"]
+    assert digests({"parts": killed["parts"] + again["parts"]}) == digests(whole)
+
+
+@pytest.mark.lab
+def test_what_is_nasty_arrives_whole_and_what_is_not_over_is_listed(large: Source, tmp_path: Path) -> None:
+    answer = large.export(tmp_path / "pieces")
+    rows: dict[str, int] = {}
+    for part in answer["exported"]["parts"]:
+        rows[part["table"]] = rows.get(part["table"], 0) + part["rows"]
+    sql = large.database.sql
+    closed = "state IN ('success', 'failed')"
+    for table in ("task_instance", "xcom", "task_fail", "task_reschedule", "task_map", "task_instance_note"):
+        expected = sql(f"SELECT count(*) FROM {table} JOIN dag_run r USING (dag_id, run_id) WHERE r.{closed}")
+        assert rows[table] == int(expected) > 0, table
+    for table in ("log", "dataset", "dataset_event", "dagrun_dataset_event", "sla_miss", "job"):
+        assert rows[table] == int(sql(f"SELECT count(*) FROM {table}")) > 0, table
+    assert len(answer["plan"]["open"]) == 40 and len(answer["plan"]["deferred"]) == 40
+    assert [part["faults"] for part in answer["exported"]["parts"] if part["faults"]] == []
+    confs = {line.rpartition("\t")[2] for line in answer["texts"]["dag_run"].split("\n")[:-1]}
+    assert {str(json.loads(history.unescaped(conf))) for conf in confs - {history.NULL}} == {
+        "{}",
+        str({"k": "vü\n\\N\tN", "n": float("nan")}),
+    }
+
+
+@pytest.mark.lab
+def test_memory_does_not_grow_with_rows_and_xcoms_of_10_mb(lab: LabDir, tmp_path: Path) -> None:
+    source = Source(lab, "2.11.2", "memory")
+    source.database.sql(
+        r"""
+INSERT INTO dag_run (id, dag_id, run_id, execution_date, state, run_type, clear_number)
+  VALUES (1, 'etl', 'r', now(), 'success', 'manual', 0);
+INSERT INTO task_instance (task_id, dag_id, run_id, pool, pool_slots) VALUES ('t', 'etl', 'r', 'p', 1);
+INSERT INTO xcom (dag_run_id, task_id, map_index, key, dag_id, run_id, timestamp, value)
+  SELECT 1, 't', -1, 'k' || n, 'etl', 'r', now(),
+    convert_to('"' || repeat(md5(n::text) || '\\\\', 262144) || '"', 'UTF8') FROM generate_series(1, 12) n;
+INSERT INTO log (dttm, event, extra) SELECT now(), 'e', repeat(md5(n::text), 10) FROM generate_series(1, 100000) n"""
+    )
+    answer = source.export(tmp_path / "pieces", texts=False, options={"tables": ["xcom", "log"]})
+    assert sum(part["rows"] for part in answer["exported"]["parts"]) == 100012
+    assert sum(part["raw"] for part in answer["exported"]["parts"]) > 150 << 20
+    before, parent, worker = answer["rss_kb"]
+    assert max(parent, worker) - before < 64 << 10, answer["rss_kb"]

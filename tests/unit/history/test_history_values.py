@@ -169,6 +169,7 @@ CYCLE.append(CYCLE)
         (b"L" + b"9" * 10000000 + b"L\n.", "thousands of digits"),
         (pickle.dumps(10**20000), "thousands of digits"),
         (b"\x80\x04]" + b"N" * 10 + b".", "no value"),
+        (b"\x80\x04}(K\x01K\x02K\x03u.", "a key without a value"),
         (b"\x80\x04N", "no end"),
         (b"", "no end"),
         (b"\xff\xff", "broken"),
