@@ -302,6 +302,15 @@ def test_over_what_the_source_has(clone: Any) -> None:
     assert "CANARY" not in json.dumps(result)
 
 
+@pytest.mark.parametrize(("there", "asked"), [("mw1.small", "mw1.micro"), ("mw1.micro", "mw1.small")])
+def test_to_and_from_the_smallest_class_numbers_are_the_classs_own(clone: Any, there: str, asked: str) -> None:
+    counts = {"Schedulers": 2, "MinWebservers": 2, "MaxWebservers": 2, "MinWorkers": 1, "MaxWorkers": 10}
+    mwaa = FakeMwaa({**SOURCE, **counts, "EnvironmentClass": there})
+    clone(mwaa, {**CLONE, "environment_class": asked, "max_workers": 1})
+    sent = mwaa.calls[0][1]
+    assert {name: sent[name] for name in counts if name in sent} == {"MaxWorkers": 1}
+
+
 def test_only_the_statements_that_name_the_source_are_written(clone: Any) -> None:
     log = "arn:aws:logs:{}:123456789012:log-group:airflow-{}-*".format
     inline = {"Statement": [{"Effect": "Allow", "Action": "logs:*", "Resource": log(REGION, "old")}]}

@@ -40,6 +40,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._sync.tree import F
 from ansible_collections.mwaa.migration.plugins.module_utils._versions import VERSIONS, refused
 
 HERE = ("subnet_ids", "security_group_ids", "source_bucket")  # of one account and region
+COUNTS = ("Schedulers", "MinWebservers", "MaxWebservers", "MinWorkers", "MaxWorkers")
 REQUIREMENTS = "RequirementsS3Path"
 # a URL with a password, a key that is known by its beginning
 _CREDENTIAL = re.compile(
@@ -245,6 +246,10 @@ def _plan(ctx: Any, source_aws: Any, source: dict[str, Any], wanted: dict[str, A
         faults.add(f"{gone}; set airflow_version")
     if params["kms_key"] == "":
         fields.pop("KmsKey", None)
+    classes = {wanted.get("environment_class", fields.get("EnvironmentClass")), fields.get("EnvironmentClass")}
+    if len(classes) > 1 and "mw1.micro" in classes:  # which has one of each, and all others two and more
+        for count in COUNTS:
+            fields.pop(count, None)
     options = moved(fields.get("AirflowConfigurationOptions") or {}, source["AirflowVersion"], version)
     findings = [f"option {one['name']} is not carried: {one['reason']}" for one in options["dropped"]]
     findings += [f"option {one['name']} does nothing any more: {one['reason']}" for one in options["unknown"]]

@@ -518,6 +518,8 @@ class Reader:
                 how = "organization"
             elif missing := _unknown(one):
                 how = f"condition {', '.join(missing)}"
+            elif self.s.partition == "aws-cn" and "kms:ViaService" in need.context:
+                how = "condition kms:ViaService"  # whether China's names of services end in .cn there is not documented
             denied.append((need, one["EvalActionName"], how))
         return denied
 

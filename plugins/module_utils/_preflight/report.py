@@ -10,6 +10,7 @@ Nothing here holds values of options: names, ids and ARNs, counts and reasons.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -23,6 +24,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._preflight.frame im
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._report import Page, write, write_text
 
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NAMES = {"error": ("error", "errors"), "warning": ("warning", "warnings"), "info": ("note", "notes")}
 
 
@@ -75,7 +77,7 @@ def junit(snapshot: Snapshot, result: Result) -> str:
         place = f"classname={quoteattr('preflight.' + one.area)} name={quoteattr(identity)}"
         cases.append(f"    <testcase {place}>{inner}</testcase>")
     skipped = len(RULES) - len(result.checked) - len(result.blocked)
-    return "\n".join(
+    text = "\n".join(
         [
             '<?xml version="1.0" encoding="UTF-8"?>',
             "<testsuites>",
@@ -87,6 +89,7 @@ def junit(snapshot: Snapshot, result: Result) -> str:
             "",
         ]
     )
+    return _NO_XML.sub("?", text)
 
 
 def verdict(found: Mapping[str, Any]) -> tuple[str, str]:

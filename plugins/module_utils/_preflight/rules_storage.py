@@ -479,7 +479,7 @@ def key_multi_region(s: Snapshot, key: Any) -> Iterator[Found]:
 )
 def key_policy_logs(s: Snapshot, key: Any, key_policy: Any) -> Iterator[Found]:
     """The key's policy lets CloudWatch Logs use it."""
-    names = {f"logs.{s.region}.amazonaws.com", "logs.amazonaws.com"}
+    names = {f"logs.{s.region}.amazonaws.com", "logs.amazonaws.com", f"logs.{s.region}.amazonaws.com.cn"}
     allowed = [
         statement
         for statement in policy.statements(key_policy, "Allow")

@@ -113,6 +113,13 @@ def test_junit_has_a_case_for_each_rule_and_what_could_not_be_looked_at_is_no_pa
     assert cases["subnet-zones"].get("classname") == "preflight.network"
 
 
+def test_what_xml_cannot_hold_breaks_no_file() -> None:
+    snapshot = setups.with_nat()
+    snapshot.wanted["environment_class"] = "mw1.\x00\x1b<&>"
+    case = ElementTree.fromstring(report.junit(snapshot, judge(snapshot))).find(".//failure")
+    assert case is not None and "mw1.??<&> is not in the user guide" in case.attrib["message"]
+
+
 def test_files_are_whole_and_readable(tmp_path: Path) -> None:
     one = found()
     report.write_json(str(tmp_path / "deep" / "preflight.json"), report.document(one["snapshot"], one["result"]))

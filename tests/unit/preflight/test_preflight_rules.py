@@ -352,6 +352,7 @@ HARMLESS: list[tuple[str, Callable[[], Snapshot], Break]] = [
     ("a shared VPC whose endpoints are the customer's", nat, both(of("subnets", 0, OwnerId="210987654321"), wanted(endpoint_management="CUSTOMER"))),
     ("a trust for this environment", nat, trust(ArnLike={"aws:SourceArn": setups.ARN}, StringEquals={"aws:SourceAccount": setups.ACCOUNT})),
     ("a trust for all environments of the account", nat, trust(ArnLike={"aws:SourceArn": f"arn:aws:airflow:{REGION}:{setups.ACCOUNT}:environment/*"})),
+    ("China's name of CloudWatch Logs", nat, fact("key_policy", policy(setups.OWN, {**setups.LOGS, "Principal": {"Service": f"logs.{REGION}.amazonaws.com.cn"}}))),
     ("a key that names the role itself", nat, fact("key_policy", policy(allow({"AWS": ROLE}, "kms:*"), setups.LOGS))),
     ("what the role's policies leave out and the key's allow", nat, both(denied("denied_to_role", "kms:Decrypt"), fact("key_policy", policy(allow({"AWS": ROLE}, "kms:*"), setups.LOGS, setups.OWN)))),
     ("a denial in the bucket's policy from which the role is excepted", nat, fact("bucket_policy", policy(deny("*", "s3:*", Condition={"StringNotLike": {"aws:PrincipalArn": f"{ROLE}*"}})))),
