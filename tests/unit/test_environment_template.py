@@ -42,16 +42,19 @@ class Stacks:
         owner: str = "CREATE_COMPLETE",
         holder: str = "",
         says: dict[str, str] | None = None,
+        properties: dict[str, Any] | None = None,
         tags: dict[str, str] | None = None,
     ):
         self.exports, self.owner, self.holder = EXPORTS if exports is None else exports, owner, holder
         self.says = {"smtp.smtp_password": "{{resolve:ssm:a}}"} if says is None else says
+        self.properties = properties or {}
         self.tags = [{"Key": key, "Value": value} for key, value in (tags or {}).items()]
 
     def get_template(self, StackName: str, TemplateStage: str) -> dict[str, Any]:  # noqa: N803
         assert (StackName, TemplateStage) == ("demo-environment", "Original")
-        properties = {"AirflowConfigurationOptions": self.says}
-        return {"TemplateBody": {"Resources": {"Environment": {"Properties": properties}}}}
+        properties = {"Name": "demo", "AirflowConfigurationOptions": self.says, **self.properties}
+        resource = {"Type": "AWS::MWAA::Environment", "Properties": properties}
+        return {"TemplateBody": {"Resources": {"Environment": resource}}}
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803
         if StackName == "demo-base" and self.exports:
@@ -408,6 +411,35 @@ def test_its_tags_stay_but_for_those_of_its_stack(make: Any, bundle: Any) -> Non
     there = {**OWNED, "Tags": {**OWNED["Tags"], "team": "a", "cost": "7", "of": "the stack"}}
     given = {**GIVEN, "bundle": "s3://b/x", "tags": {"team": "b"}}
     assert properties(make(given, there, stacks=Stacks(tags={"of": "the stack"})))["Tags"] == {"team": "b", "cost": "7"}
+
+
+def test_what_is_not_asked_for_stays_as_its_stack_says_it(make: Any, bundle: Any) -> None:
+    """Of one that was adopted: to take EndpointManagement, or the key's name, out of the template is to replace it."""
+    bundle({})
+    imported = {
+        "EndpointManagement": "SERVICE",
+        "KmsKey": KEY.rpartition("/")[2],
+        "MinWorkers": 2,
+        "MaxWorkers": {"Ref": "Workers"},  # of a template of one's own: this one has no such parameter
+        "WorkerReplacementStrategy": "GRACEFUL",
+        "SourceBucketArn": "arn:aws:s3:::example-airflow",
+        "LoggingConfiguration": {log: {"Enabled": True, "LogLevel": "INFO"} for log in ("TaskLogs", "WorkerLogs")},
+    }
+    given = {
+        **GIVEN,
+        "bundle": "s3://b/x",
+        "environment_class": None,
+        "logging_configuration": {"task_logs": {"enabled": True, "log_level": "ERROR"}},
+    }
+    stacks = Stacks({**EXPORTS, "KmsKeyArn": KEY}, properties=imported)
+    made = properties(make({**given, "min_workers": 3}, {**OWNED, "KmsKey": imported["KmsKey"]}, stacks=stacks))
+    assert (made["EndpointManagement"], made["KmsKey"]) == ("SERVICE", imported["KmsKey"])
+    assert made["MinWorkers"] == 3 and not {"MaxWorkers", "WorkerReplacementStrategy", "EnvironmentClass"} & set(made)
+    assert made["SourceBucketArn"] == {"Fn::ImportValue": {"Fn::Sub": "${BaseStackName}-BucketArn"}}
+    assert {log: said["LogLevel"] for log, said in made["LoggingConfiguration"].items()} == {
+        "TaskLogs": "ERROR",
+        "WorkerLogs": "INFO",
+    }
 
 
 @pytest.mark.parametrize("status", ["DELETING", "CREATE_FAILED", "UNAVAILABLE"])

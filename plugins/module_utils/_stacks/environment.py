@@ -41,7 +41,8 @@ def made(ctx: Any) -> dict[str, Any]:
     stack = (mwaa.owner(ctx, there) or _holding(ctx.aws.client("cloudformation"), name)) if there else None
     wanted, brought = mwaa.asked(ctx, there)
     _complete(params, wanted)
-    left_out = _options(ctx, wanted, brought, there, _said(ctx, stack))
+    said = _said(ctx, stack)
+    left_out = _options(ctx, wanted, brought, there, written(said))
     if there and mwaa.bundles_of(params):
         wanted["tags"] = {**_own_tags(ctx, there, stack), **wanted.get("tags", {})}
     mwaa.prepare_bucket(ctx, name, wanted.get("source_bucket", ""), wanted, whole=bool(wanted.get("source_bucket")))
@@ -53,6 +54,7 @@ def made(ctx: Any) -> dict[str, Any]:
         subnets=templates.subnet_exports(exports, there),
         deletion_policy=params["deletion_policy"],
         strategy=params["worker_replacement_strategy"],
+        said=templates.properties(said, name),
     )
     return {
         "changed": False,
@@ -77,13 +79,12 @@ def _holding(client: Any, name: str) -> str | None:
     return next((row["StackName"] for row in mine if not row["ResourceStatus"].startswith("DELETE_")), None)
 
 
-def _said(ctx: Any, stack: str | None) -> str:
-    """The template of the stack that owns the environment, as text; empty where none does."""
+def _said(ctx: Any, stack: str | None) -> dict[str, Any] | str:
+    """The template of the stack that owns the environment; empty where none does."""
     if stack is None:
         return ""
     with aws_errors(f"read the template of stack {stack}"):
-        body = ctx.aws.client("cloudformation").get_template(StackName=stack, TemplateStage="Original")["TemplateBody"]
-    return written(body)
+        return ctx.aws.client("cloudformation").get_template(StackName=stack, TemplateStage="Original")["TemplateBody"]
 
 
 def _own_tags(ctx: Any, there: dict[str, Any], stack: str | None) -> dict[str, str]:

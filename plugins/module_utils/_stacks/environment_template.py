@@ -134,11 +134,12 @@ def template(
     subnets: tuple[str, ...] = EXPORTS["subnet_ids"],
     deletion_policy: str = DELETION_POLICIES[0],
     strategy: str | None = None,
+    said: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The template. wanted: the flat form, options merged.
 
     base_stack: whose exports are imported; None: `wanted` has all. subnets: the exports in the order that an
-    environment has them. strategy: how an update replaces workers.
+    environment has them. strategy: how an update replaces workers. said: what the stack's template says now.
     """
     own = {option: value for option, value in wanted.items() if not (base_stack and option in EXPORTS)}
     properties: dict[str, Any] = {"Name": name, **settings.request(own, partition=partition, create=True)}
@@ -151,6 +152,7 @@ def template(
         }
         if wanted.get("kms_key"):
             properties["KmsKey"] = _import("KmsKeyArn")
+    _keep(properties, said or {}, wanted)
     if strategy:
         properties["WorkerReplacementStrategy"] = strategy
     made: dict[str, Any] = {
@@ -180,6 +182,33 @@ def template(
     }
     _check_size(made)
     return made
+
+
+def properties(document: dict[str, Any] | str, name: str) -> dict[str, Any]:
+    """What a template says of the environment as it is, and not by other parts of itself. Nothing where it is YAML."""
+    resources = document.get("Resources") or {} if isinstance(document, dict) else {}
+    found = [one.get("Properties") or {} for one in resources.values() if one.get("Type") == TYPE]
+    said = next((one for one in found if one.get("Name") == name), {})
+    return {key: value for key, value in said.items() if key != "WorkerReplacementStrategy" and not _refers(value)}
+
+
+def _refers(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(key == "Ref" or key.startswith("Fn::") or _refers(one) for key, one in value.items())
+    return isinstance(value, list) and any(_refers(one) for one in value)
+
+
+def _keep(made: dict[str, Any], said: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """What is not asked for stays as the stack's template says it, such as that of an import: to CloudFormation, taking
+    it out is a change, for EndpointManagement a replacement, whatever the environment has [aws docs issue 1276].
+    """
+    for key, value in said.items():
+        made.setdefault(key, value)
+    if "LoggingConfiguration" in said:
+        made["LoggingConfiguration"] = {**said["LoggingConfiguration"], **made["LoggingConfiguration"]}
+    key, asked = said.get("KmsKey"), wanted.get("kms_key") or ""
+    if key and key != asked and key.rpartition("/")[2] == asked.rpartition("/")[2]:
+        made["KmsKey"] = key  # the same key by its id
 
 
 def _import(name: str) -> dict[str, Any]:
