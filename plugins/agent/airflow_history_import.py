@@ -390,7 +390,7 @@ class Mapping(object):
         self.key = target.keys.get(table)
         lines = dict(self.columns)
         found = dict(FOUND.get(table, {}))
-        if "run_id" not in self.has and "execution_date" in self.has and "run_id" in lines:
+        if "run_id" in lines and "run_id" not in self.has and "execution_date" not in lines:
             found["execution_date"] = _RUN[:2] + ("execution_date",)
         self.found = {name: way for name, way in found.items() if name in self.has}
         joined = history.TABLES[table]["joins"]
@@ -425,7 +425,9 @@ class Mapping(object):
         expression = "s." + history.name_of(name)
         if kind in ("id", "ref") and self.shift and name != "log_template_id":
             expression = "(%s - %d)" % (expression, self.shift)
-        elif kind == "json":
+        if kind == "id" and self.table == "dag_run":  # a run that was made up for its task instances has none
+            expression = "coalesce(%s, nextval(pg_get_serial_sequence('dag_run', 'id')))" % expression
+        if kind == "json":
             expression = "CAST(%s AS %s)" % (expression, self.has[name]["type"])
         if self.has[name]["required"] and name in FILLED:
             filled = FILLED[name]
@@ -437,7 +439,7 @@ class Mapping(object):
     def _fits(self, target):
         """[(condition, why a row for which it is not true is left out)]"""
         fits = []
-        for name, (alias, _join, column) in sorted(self.found.items()):
+        for _name, (alias, _join, column) in sorted(self.found.items()):
             what = {"r": "its run", "d": "its dataset", "a": "its dataset alias"}[alias]
             fits.append(("%s.%s IS NOT NULL" % (alias, column), what + " is not on the target"))
         expressions = {name: expression for name, expression, _required in self.targets}
@@ -451,7 +453,7 @@ class Mapping(object):
                 exists = "(%s OR %s)" % (" OR ".join(nulls), exists)
             fits.append((exists, "its %s is not on the target" % _WORDS.get(parent, parent)))
         for name, expression, required in self.targets:
-            if required and name not in FILLED:
+            if required and name not in FILLED and name != "id":
                 fits.append(("%s IS NOT NULL" % expression, "it has no %s" % name))
         if self.table == "dag_run":
             fits.append(
@@ -473,8 +475,8 @@ class Mapping(object):
         expressions = ", ".join(expression for _name, expression, _required in self.targets)
         where = " AND ".join(condition for condition, _why in self.parents) or "true"
         return (
-            "WITH w AS (INSERT INTO %s AS t (%s) SELECT %s FROM %s s %s WHERE %s ON CONFLICT %s RETURNING xmax = 0 AS new)"
-            " SELECT count(*) FILTER (WHERE new), count(*) FILTER (WHERE NOT new) FROM w"
+            "WITH w AS (INSERT INTO %s AS t (%s) SELECT %s FROM %s s %s WHERE %s ON CONFLICT %s"
+            " RETURNING xmax = 0 AS new) SELECT count(*) FILTER (WHERE new), count(*) FILTER (WHERE NOT new) FROM w"
             % (history.name_of(self.table), columns, expressions, staging, self.joins, where, self._conflict(policy))
         )
 
@@ -588,7 +590,7 @@ def import_piece(target, bundle, piece, body, templates=None):
         )
     if table not in target.columns:
         raise history.Unfit("the target has no table %s: leave it out of the plan" % table)
-    mode = _mode(target, bundle, table)
+    mode = "staged" if piece.get("orphans") else _mode(target, bundle, table)
     while True:
         try:
             return _import_piece(target, bundle, piece, body, mode, templates)
@@ -750,8 +752,8 @@ def decide_modes(target, bundle, tables):
     for table in tables:
         if table in known or table not in target.columns:
             continue
-        mapping = Mapping(target, table, bundle.columns[table], bundle.shift)
-        free = mapping.can_be_direct and _is_free(target, bundle, table, known)
+        free = table in DIRECT and Mapping(target, table, bundle.columns[table], bundle.shift).can_be_direct
+        free = free and _is_free(target, bundle, table, known)
         _note(target, bundle.identifier, "mode", table, "direct" if free else "staged")
         known[table] = "direct" if free else "staged"
     return known
@@ -919,8 +921,8 @@ def _refuse_conflicts(target, bundle, pieces, fetch):
             keys += ["%s %s" % (piece["table"], " ".join(map(str, key.values()))) for key in some]
     if found:
         raise history.Unfit(
-            "the target has %d rows of this bundle already, nothing was written; choose another on_conflict. The first: %s"
-            % (found, "; ".join(keys[:LISTED]))
+            "the target has %d rows of this bundle already, nothing was written; choose another on_conflict."
+            " The first: %s" % (found, "; ".join(keys[:LISTED]))
         )
 
 
@@ -1032,3 +1034,321 @@ def progress(target, identifier):
 
 
 _SUMS = ("rows", "inserted", "updated", "kept", "left_out")
+
+
+# -------------------------------------------------------------------------------------------------------------- pauses
+
+
+def _not_own(column):
+    """SQL: this DAG is none of the migration's own. To be used in statements without parameters."""
+    return "(%s)" % " AND ".join(
+        "%s NOT LIKE %s" % (column, history.literal(one.replace("_", "\\_").replace("*", "%")))
+        for one in history.OWN_DAGS
+    )
+
+
+def pause_dags(target, action, dags=None):
+    """pause: what is unpaused is written down and paused, in one statement; what was written down stays so, however
+    often this is called. resume: those of `dags` (nothing: all) that were written down are unpaused again, and no
+    others. show: nothing. Gives {"changed": [dag_id], "unpaused": [those written down that are not unpaused yet]}.
+    """
+    target.begin()
+    make_ledger(target)
+    changed = []
+    if action == "pause":
+        changed = target.rows(
+            "WITH p AS (UPDATE dag SET is_paused = true WHERE is_paused IS NOT TRUE AND %s RETURNING dag_id),"
+            " w AS (INSERT INTO %s (bundle, kind, name) SELECT '', 'unpaused', dag_id FROM p ON CONFLICT DO NOTHING)"
+            " SELECT dag_id FROM p" % (_not_own("dag_id"), LEDGER)
+        )
+    elif action == "resume":
+        changed = target.rows(
+            "WITH w AS (DELETE FROM %s WHERE bundle = '' AND kind = 'unpaused' AND %s RETURNING name)"
+            " UPDATE dag SET is_paused = false FROM w WHERE dag_id = w.name RETURNING dag_id"
+            % (LEDGER, "true" if dags is None else "name = ANY (%s)"),
+            None if dags is None else (list(dags),),
+        )
+    elif action != "show":
+        raise history.Unfit("DAGs are paused, resumed or shown, not %s" % action)
+    unpaused = sorted(_noted(target, "", "unpaused"))
+    target.commit()
+    return {"changed": sorted(row[0] for row in changed), "unpaused": unpaused}
+
+
+# -------------------------------------------------------------------------------------------------------------- indexes
+
+
+def drop_indexes(target, tables):
+    """Plain indexes and foreign keys of these tables, into the ledger and away, in one transaction. Refused while
+    anything but the agent runs. Gives the names.
+    """
+    target.begin()
+    make_ledger(target)
+    running = target.rows(
+        "SELECT dag_id, task_id FROM task_instance WHERE state IN (%s) AND %s LIMIT 3"
+        % (", ".join(map(history.literal, history.IN_FLIGHT)), _not_own("dag_id"))
+    )
+    if running:
+        target.rollback()
+        raise history.Unfit(
+            "indexes are not dropped while tasks run on the target: %s" % ", ".join("%s.%s" % row for row in running)
+        )
+    tables = sorted(table for table in tables if table in target.columns)
+    entries = [
+        {"type": kind, "name": name, "table": table, "definition": definition}
+        for kind, name, table, definition in target.rows(
+            "SELECT 'constraint', k.conname, c.relname, pg_get_constraintdef(k.oid) FROM pg_constraint k"
+            " JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE k.contype = 'f' AND c.relname = ANY (%s) AND n.nspname = ANY (current_schemas(false))"
+            " UNION ALL SELECT 'index', i.relname, c.relname, pg_get_indexdef(i.oid) FROM pg_index x"
+            " JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE NOT x.indisunique AND c.relname = ANY (%s) AND n.nspname = ANY (current_schemas(false))",
+            (tables, tables),
+        )
+    ]
+    target.run("SET LOCAL lock_timeout = '30s'")
+    for entry in entries:
+        _note(target, "", "ddl", entry["name"], json.dumps(entry))
+        if entry["type"] == "index":
+            target.run("DROP INDEX %s" % history.name_of(entry["name"]))
+        else:
+            table, name = history.name_of(entry["table"]), history.name_of(entry["name"])
+            target.run("ALTER TABLE %s DROP CONSTRAINT %s" % (table, name))
+    target.commit()
+    return sorted(entry["name"] for entry in entries)
+
+
+def rebuild_indexes(connect, workers=2, search_path=None):
+    """What the ledger says is missing, indexes before foreign keys, each in a transaction of its own. Gives
+    {"built": [name], "left_out": [{"table", "why", "rows"}]}: rows without the parent that a key asks for.
+    """
+    target = Target(connect(), search_path)
+    try:
+        target.begin()
+        entries = []
+        if has_ledger(target):
+            entries = [json.loads(text) for text in _noted(target, "", "ddl").values()]
+        target.commit()
+    finally:
+        target.connection.close()
+    built, left_out, failures, lock = [], [], [], threading.Lock()
+
+    def work(waiting):
+        mine = None
+        try:
+            mine = Target(connect(), search_path)
+            while True:
+                with lock:
+                    some = waiting.pop() if waiting and not failures else None
+                if some is None:
+                    return
+                for entry in some:
+                    left_out.extend(_build(mine, entry))
+                    built.append(entry["name"])
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            if mine is not None:
+                mine.connection.close()
+
+    for kind in ("index", "constraint"):
+        chosen = [entry for entry in entries if entry["type"] == kind]
+        # a foreign key locks both tables, so these come one after the other; of a table's indexes several at once
+        waiting = [[entry] for entry in chosen] if kind == "index" else [chosen] if chosen else []
+        threads = [threading.Thread(target=work, args=(waiting,)) for _number in range(min(workers, len(waiting)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            if isinstance(failures[0], history.Unfit):
+                raise failures[0]
+            raise history.Unfit(
+                "indexes and foreign keys are not all back, run again: %s" % sentence(failures[0], {"table": kind})
+            )
+    return {"built": sorted(built), "left_out": left_out}
+
+
+_FOREIGN_KEY = re.compile(r"FOREIGN KEY \(([^)]+)\) REFERENCES ([^(]+)\(([^)]+)\)")
+
+
+def _build(target, entry):
+    target.begin()
+    target.run("SET LOCAL maintenance_work_mem = '256MB'")
+    target.run("DELETE FROM %s WHERE bundle = '' AND kind = 'ddl' AND name = %%s" % LEDGER, (entry["name"],))
+    table, name = history.name_of(entry["table"]), history.name_of(entry["name"])
+    left_out = []
+    if entry["type"] == "index":
+        if not target.rows("SELECT to_regclass(%s)", (name,))[0][0]:
+            target.run(entry["definition"])
+    elif not target.rows("SELECT 1 FROM pg_constraint WHERE conname = %s", (entry["name"],)):
+        statement = "ALTER TABLE %s ADD CONSTRAINT %s %s" % (table, name, entry["definition"])
+        target.run("SAVEPOINT before")
+        try:
+            target.run(statement)
+        except Exception as error:
+            if getattr(error, "pgcode", None) != "23503":
+                raise
+            target.run("ROLLBACK TO SAVEPOINT before")
+            columns, parent, others = _FOREIGN_KEY.match(entry["definition"]).groups()
+            pairs = list(zip(columns.split(", "), others.split(", ")))
+            present = " AND ".join("t.%s IS NOT NULL" % mine for mine, _theirs in pairs)
+            same = " AND ".join("t.%s = p.%s" % pair for pair in pairs)
+            count = target.run(
+                "DELETE FROM %s t WHERE %s AND NOT EXISTS (SELECT 1 FROM %s p WHERE %s)"
+                % (table, present, parent, same)
+            )
+            target.run(statement)
+            why = "its %s is not on the target" % _WORDS.get(parent, parent)
+            left_out.append({"table": entry["table"], "why": why, "rows": count})
+    target.commit()
+    return left_out
+
+
+# -------------------------------------------------------------------------------------------------------------- verify
+
+
+def verify(engine, tables, columns, scope, key, dags, shifts=(0, None)):
+    """Digests of what was imported, read back: {table: {dag_id: [rows, hex]}}, comparable with an export's.
+
+    engine: history.Engine of the target. columns: {table: [[name, kind]]} of the lines. scope: the plan's (its hash).
+    shifts: this source's shift and the next one's, which is where its ids end.
+    """
+    found = {}
+    for table in tables:
+        lines = _lines(table, columns[table], history.hash_of(scope["hash"], key))
+        _read_back(engine, table, columns[table], dags, shifts, lines)
+        found[table] = lines.digests()
+    return found
+
+
+def _lines(table, columns, hasher):
+    """history._Lines that compresses nothing and keeps nothing."""
+    described = [{"name": name, "kind": kind} for name, kind in columns]
+    lines = history._Lines(table, described, hasher, lambda *_piece: None)
+    lines._compress = lambda data: None
+    return lines
+
+
+def _read_back(engine, table, columns, dags, shifts, out, dag=None):
+    """The lines of what was imported into this table (of one DAG), as an export of the target would have them."""
+    described, names = history.TABLES[table], [name for name, _kind in columns]
+    only = [dag] if dag is not None and described["dag"] else None
+    if only is None and described["dag"] and _imported(engine, table, shifts) is None:
+        only = list(dags)
+    scope = {"only": only, "not": [], "open": []}
+    scope["omit"] = {table: [one["name"] for one in described["columns"] if one["name"] not in names]}
+    sql, selected = history.statement(engine, {"table": table}, scope)
+    if [column["name"] for column in selected] != names:
+        raise history.Unfit("the lines of %s are not what this version of the agent writes" % table)
+    mine = _imported(engine, table, shifts)
+    if mine:
+        # what follows the tables is the statement's own WHERE, if it has one: conditions in brackets are in the tables
+        sql += (" AND " if " WHERE " in sql[sql.rindex(" FROM ") :] else " WHERE ") + mine
+    cursor = engine.connection.cursor()
+    try:
+        cursor.copy_expert("COPY (%s) TO STDOUT" % sql, out)
+    finally:
+        cursor.close()
+    out.close()
+
+
+def _imported(engine, table, shifts):
+    """SQL: the row, or its run, came with an import; None: nothing tells."""
+    unit = history.TABLES[table]["unit"]
+    alias = "r" if unit == "of_run" else "t"
+    by = "dag_run" if unit in ("run", "of_run") else table
+    if "id" not in engine.schema[by]:
+        return None
+    mine = "%s.id < %d" % (alias, -shifts[0])
+    if shifts[1] is not None:
+        mine += " AND %s.id >= %d" % (alias, -shifts[1])
+    if by not in NAMED:
+        return mine
+    return "(%s OR %s.id IN (SELECT name::int FROM %s WHERE kind = 'met:%s'))" % (mine, alias, LEDGER, by)
+
+
+class _Keys(object):
+    """File-like: {what names a row: digest of its line}, of one DAG."""
+
+    def __init__(self, table, columns, dag):
+        described, names = history.TABLES[table], [name for name, _kind in columns]
+        self.names = [name for name in described["key"] if name in names]
+        self.at = [names.index(name) for name in self.names]
+        self.skip = sum(1 for _name, kind in columns if kind in ("id", "ref"))
+        self.dag_at = names.index(described["dag"]) if described["dag"] else None
+        self.dag = history.escaped(dag).encode("utf-8") if dag != history.NULL else b"\\N"
+        self.found = {}
+
+    def take(self, line):
+        fields = bytes(line).rstrip(b"\n").split(b"\t")
+        if self.dag_at is None or fields[self.dag_at] == self.dag:
+            digest = hashlib.sha256(b"\t".join(fields[self.skip :])).digest()[:8]
+            self.found[b"\t".join(fields[at] for at in self.at)] = digest
+
+
+def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, None)):
+    """Which rows of one DAG differ: {"missing", "extra", "changed": [key], "more"}, LISTED of each at most.
+
+    pieces: all of this table. Both sides' keys of the DAG are held: some 200 bytes a row.
+    """
+    there, here = _Keys(table, columns, dag), _Keys(table, columns, dag)
+    lines = _lines(table, columns, hashlib.sha256())
+    lines._digest = lambda batch: [there.take(line) for line in batch] and None
+    _read_back(engine, table, columns, dags, shifts, lines, dag if dag != history.NULL else None)
+    for piece in pieces:
+        for line in _Feed(fetch(piece)).lines():
+            here.take(line)
+    sides = {
+        "missing": [one for one in here.found if one not in there.found],
+        "extra": [one for one in there.found if one not in here.found],
+        "changed": [one for one in here.found if there.found.get(one, here.found[one]) != here.found[one]],
+    }
+    answer = {"more": sum(max(len(keys) - LISTED, 0) for keys in sides.values())}
+    for what, keys in sides.items():
+        rows = [[history.unescaped(field.decode("utf-8")) for field in one.split(b"\t")] for one in sorted(keys)]
+        answer[what] = [dict(zip(here.names, row)) for row in rows[:LISTED]]
+    return answer
+
+
+# ----------------------------------------------------------------------------------------------------------------- end
+
+
+def finish(connect, tables=(), workers=2, search_path=None):
+    """After the last piece: indexes back, and the planner told of what is there now."""
+    answer = rebuild_indexes(connect, workers, search_path)
+    target = Target(connect(), search_path)
+    try:
+        for table in sorted(tables):
+            if table in target.columns:
+                target.begin()
+                target.run("ANALYZE %s" % history.name_of(table))
+                target.commit()
+    finally:
+        target.connection.close()
+    return answer
+
+
+def drop(target):
+    """The ledger, and staging tables if any were left. Refused while it holds what nobody else knows."""
+    target.begin()
+    dropped = []
+    if has_ledger(target):
+        waiting = [name for kind in ("ddl", "unpaused") for name in _noted(target, "", kind)]
+        if waiting:
+            target.rollback()
+            raise history.Unfit(
+                "the ledger is still needed, for indexes to rebuild or DAGs to unpause: %s" % ", ".join(waiting[:10])
+            )
+        target.run("DROP TABLE %s" % LEDGER)
+        dropped.append(LEDGER)
+    for (name,) in target.rows(
+        "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'"
+        " AND c.relname ~ %s AND n.nspname = ANY (current_schemas(false))",
+        ("^%s_[0-9]+$" % STAGING,),
+    ):
+        target.run("DROP TABLE %s" % history.name_of(name))
+        dropped.append(name)
+    target.commit()
+    return {"dropped": dropped}
