@@ -328,8 +328,11 @@ _HINTS = (
         "import it into the stack (type: import), or give it another name",
     ),
     ("is not authorized to perform", "allow the action in the IAM policy of who deploys (or of role_arn)"),
-    ("Cannot delete export", "change the importing stacks first"),
-    ("Cannot update export", "change the importing stacks first"),
+    ("as it is in use by", "an export stays what it is while a stack imports it: change that stack first"),
+    (
+        "Maximum policy size",
+        "a role's inline policies have 10,240 characters together: put others of its policies into managed ones",
+    ),
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks import template
-from ansible_collections.mwaa.migration.plugins.module_utils._stacks.stack import plain, root_cause
+from ansible_collections.mwaa.migration.plugins.module_utils._stacks.stack import advice, plain, root_cause
 
 
 def change(name: str, action: str = "Modify", replacement: str = "False", *details: Any, **more: Any) -> dict[str, Any]:
@@ -206,3 +206,14 @@ def test_the_cause_inside_a_nested_stack() -> None:
 )
 def test_reasons_are_said_without_what_nobody_can_use(reason: str, said: str) -> None:
     assert plain(reason) == said
+
+
+@pytest.mark.parametrize(
+    ("reason", "what"),
+    [
+        ("Export a-base-RoleArn cannot be updated as it is in use by a-environment", "change that stack first"),
+        ("Maximum policy size of 10240 bytes exceeded for role airflow (LimitExceeded)", "managed ones"),
+    ],
+)
+def test_what_to_do_about_a_reason_that_is_known(reason: str, what: str) -> None:
+    assert what in advice(reason) and advice("No bucket") == ""
