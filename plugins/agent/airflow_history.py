@@ -24,6 +24,7 @@ import json
 import os
 import pickletools
 import re
+import resource
 import select
 import struct
 import sys
@@ -1788,6 +1789,8 @@ def export_parts(connect, parts, scope, key, places, put, processes=2, until=Non
         "failed": failed,
         "left": [part["n"] for part in parts if part["n"] not in ready],
         "snapshot": snapshot,
+        # of this process and of the largest that it started, Airflow included
+        "peak_kb": max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)),
     }
 
 
