@@ -38,6 +38,7 @@ CONSTRAINTS = "https://raw.githubusercontent.com/apache/airflow/constraints-{}/c
         ("2.10.3", "3.2.1", ["2.11.2", "3.2.1"]),
         ("2.11.2", "3.2.1", ["3.2.1"]),
         ("2.11.0", "3.2.1", ["2.11.2", "3.2.1"]),  # the documented way leads through the newest 2.11
+        ("2.11.3", "3.3.1", ["3.3.1"]),  # newer than this collection: never down before up
         ("3.2.1", "2.11.2", ["2.11.2"]),
         ("3.2.1", "2.11.0", ["2.11.0"]),
         ("3.2.1", "2.10.3", ["2.11.2", "2.10.3"]),

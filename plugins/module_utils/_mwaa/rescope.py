@@ -19,6 +19,8 @@ from typing import Any
 
 # they live beside the environment, in its region and account: the last two for the secrets backend
 _BESIDE = ("airflow", "logs", "sqs", "kms", "secretsmanager", "ssm")
+# what follows the name in a log group: not -eu-Task, which is another environment's
+_GROUP = r"-(DAGProcessing|Scheduler|Task|WebServer|Worker|([A-Z][A-Za-z]*)?[*?])|[:*?]|$"
 _TRUSTED = "airflow-env.amazonaws.com"
 _UNDERSTOOD = {"StringEquals", "StringLike", "ArnEquals", "ArnLike"}
 
@@ -127,7 +129,7 @@ def _moved_arn(arn: str, old: Place, new: Place, left: list[str]) -> str:
         resource = re.sub(rf"^(environment|role)/{re.escape(old.name)}(?=/|$)", rf"\1/{new.name}", resource)
     elif service == "logs":
         resource = re.sub(
-            rf"^log-group:airflow-{re.escape(old.name)}(?=[-:*]|$)", f"log-group:airflow-{new.name}", resource
+            rf"^log-group:airflow-{re.escape(old.name)}(?={_GROUP})", f"log-group:airflow-{new.name}", resource
         )
     elif service == "kms" and old.kms_key and new.kms_key and resource == f"key/{_key_id(old.kms_key)}":
         resource = f"key/{_key_id(new.kms_key)}"

@@ -68,7 +68,9 @@ def hops(current: str, target: str, today: datetime.date | None = None) -> list[
     newest = max(between, key=numbers)
     if new[:2] == CROSSING:
         return [target]
-    return [target] if current == newest else [newest, target]
+    if old[:2] == CROSSING and old >= numbers(newest):  # newer than this collection: down first would be a detour
+        return [target]
+    return [newest, target]
 
 
 @dataclass
