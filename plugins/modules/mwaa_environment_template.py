@@ -19,6 +19,9 @@ description:
     O(secret_references); else it is refused, and all such options are named at once.
   - Options that the environment has already and that are not given here stay, where there is O(bundle), as in
     M(mwaa.migration.mwaa_environment).
+  - What the template of the stack that owns the environment says, and is not given here, stays, too, so that one that
+    was imported is not changed by what nobody said. A secret option that this template does not name has to be given
+    in O(secret_references).
 options:
   name:
     description:

@@ -43,12 +43,10 @@ class Stacks:
         holder: str = "",
         says: dict[str, str] | None = None,
         properties: dict[str, Any] | None = None,
-        tags: dict[str, str] | None = None,
     ):
         self.exports, self.owner, self.holder = EXPORTS if exports is None else exports, owner, holder
         self.says = {"smtp.smtp_password": "{{resolve:ssm:a}}"} if says is None else says
         self.properties = properties or {}
-        self.tags = [{"Key": key, "Value": value} for key, value in (tags or {}).items()]
 
     def get_template(self, StackName: str, TemplateStage: str) -> dict[str, Any]:  # noqa: N803
         assert (StackName, TemplateStage) == ("demo-environment", "Original")
@@ -64,7 +62,7 @@ class Stacks:
             ]
             return {"Stacks": [{"StackName": StackName, "StackStatus": "UPDATE_COMPLETE", "Outputs": outputs}]}
         if StackName == "demo-environment":
-            return {"Stacks": [{"StackName": StackName, "StackStatus": self.owner, "Tags": self.tags}]}
+            return {"Stacks": [{"StackName": StackName, "StackStatus": self.owner}]}
         raise aws_failure("ValidationError", f"Stack with id {StackName} does not exist")
 
     def describe_stack_resources(self, PhysicalResourceId: str) -> dict[str, Any]:  # noqa: N803
@@ -406,13 +404,6 @@ def test_a_secret_that_its_stack_does_not_say_is_not_lost(make: Any, bundle: Any
     assert options["smtp.smtp_password"] == "{{resolve:ssm:a}}"
 
 
-def test_its_tags_stay_but_for_those_of_its_stack(make: Any, bundle: Any) -> None:
-    bundle({})
-    there = {**OWNED, "Tags": {**OWNED["Tags"], "team": "a", "cost": "7", "of": "the stack"}}
-    given = {**GIVEN, "bundle": "s3://b/x", "tags": {"team": "b"}}
-    assert properties(make(given, there, stacks=Stacks(tags={"of": "the stack"})))["Tags"] == {"team": "b", "cost": "7"}
-
-
 def test_what_is_not_asked_for_stays_as_its_stack_says_it(make: Any, bundle: Any) -> None:
     """Of one that was adopted: to take EndpointManagement, or the key's name, out of the template is to replace it."""
     bundle({})
@@ -420,6 +411,7 @@ def test_what_is_not_asked_for_stays_as_its_stack_says_it(make: Any, bundle: Any
         "EndpointManagement": "SERVICE",
         "KmsKey": KEY.rpartition("/")[2],
         "MinWorkers": 2,
+        "Tags": {"cost": "7"},
         "MaxWorkers": {"Ref": "Workers"},  # of a template of one's own: this one has no such parameter
         "WorkerReplacementStrategy": "GRACEFUL",
         "SourceBucketArn": "arn:aws:s3:::example-airflow",
@@ -434,7 +426,8 @@ def test_what_is_not_asked_for_stays_as_its_stack_says_it(make: Any, bundle: Any
     stacks = Stacks({**EXPORTS, "KmsKeyArn": KEY}, properties=imported)
     made = properties(make({**given, "min_workers": 3}, {**OWNED, "KmsKey": imported["KmsKey"]}, stacks=stacks))
     assert (made["EndpointManagement"], made["KmsKey"]) == ("SERVICE", imported["KmsKey"])
-    assert made["MinWorkers"] == 3 and not {"MaxWorkers", "WorkerReplacementStrategy", "EnvironmentClass"} & set(made)
+    assert made["MinWorkers"] == 3 and made["Tags"] == {"cost": "7"}
+    assert not {"MaxWorkers", "WorkerReplacementStrategy", "EnvironmentClass"} & set(made)
     assert made["SourceBucketArn"] == {"Fn::ImportValue": {"Fn::Sub": "${BaseStackName}-BucketArn"}}
     assert {log: said["LogLevel"] for log, said in made["LoggingConfiguration"].items()} == {
         "TaskLogs": "ERROR",

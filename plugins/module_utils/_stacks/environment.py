@@ -43,8 +43,6 @@ def made(ctx: Any) -> dict[str, Any]:
     _complete(params, wanted)
     said = _said(ctx, stack)
     left_out = _options(ctx, wanted, brought, there, written(said))
-    if there and mwaa.bundles_of(params):
-        wanted["tags"] = {**_own_tags(ctx, there, stack), **wanted.get("tags", {})}
     mwaa.prepare_bucket(ctx, name, wanted.get("source_bucket", ""), wanted, whole=bool(wanted.get("source_bucket")))
     template = templates.template(
         name,
@@ -85,17 +83,6 @@ def _said(ctx: Any, stack: str | None) -> dict[str, Any] | str:
         return ""
     with aws_errors(f"read the template of stack {stack}"):
         return ctx.aws.client("cloudformation").get_template(StackName=stack, TemplateStage="Original")["TemplateBody"]
-
-
-def _own_tags(ctx: Any, there: dict[str, Any], stack: str | None) -> dict[str, str]:
-    """The environment's tags that are neither AWS's nor the stack's, which CloudFormation would take away else."""
-    found = describe_stack(ctx.aws.client("cloudformation"), stack) if stack else None
-    of_the_stack = {tag["Key"]: tag["Value"] for tag in (found or {}).get("Tags") or []}
-    return {
-        key: value
-        for key, value in (there.get("Tags") or {}).items()
-        if not key.startswith("aws:") and of_the_stack.get(key) != value
-    }
 
 
 def _exports(ctx: Any) -> dict[str, str]:
