@@ -66,9 +66,8 @@ rehearse: setup ## the main job in the lab: SOURCE=2.10.3 TARGET=2.11.2 [SEED=sm
 	mwaa-lab up --dir $(REHEARSAL) --source $(if $(INVENTORY),none,$(SOURCE)) --source-database $(SOURCE_DATABASE) \
 	  --seed-data $(SEED) $${as_of:+--as-of $$as_of} $(if $(filter old-python,$(HOSTS)),--source-python-host 3.6)
 	eval "$$(mwaa-lab env --dir $(REHEARSAL))"
-	: a version that AWS ended is an error of the preflight, whose day is today
 	ansible-playbook $(if $(SOURCES),$(SOURCES:%=-i %) -i inventories/lab/target.yml -i inventories/lab/inside.yml -e @inventories/lab/group_vars/all.yml,-i inventories/lab) \
-	  -e migration_airflow_version=$(TARGET) -e migration_deploy=$(DEPLOY) $${as_of:+-e preflight_fail_on=never} $(if $(LANE),-e migration_lane=$(LANE)) \
+	  -e migration_airflow_version=$(TARGET) -e migration_deploy=$(DEPLOY) $(if $(LANE),-e migration_lane=$(LANE)) \
 	  $${as_of:+-e preflight_fail_on=never} playbooks/rehearse.yml
 
 lab: setup ## a lab to play with: then . .venv/bin/activate; eval "$(mwaa-lab env)"
