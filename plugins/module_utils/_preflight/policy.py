@@ -76,7 +76,8 @@ def covers_principal(statement: dict[str, Any], arn: str) -> bool:
     names = {"*", arn, account, f"{arn.rsplit(':', 1)[0]}:root"}
     if "NotPrincipal" in statement:
         given = statement["NotPrincipal"]
-        return not any(one in names for one in listed(given if isinstance(given, str) else given.get("AWS")))
+        named = listed(given if isinstance(given, str) else given.get("AWS"))
+        return not any(one in ("*", arn) for one in named)  # an account that is excepted excepts none of its roles
     return any(one in names for one in principals(statement, "AWS"))
 
 

@@ -93,7 +93,10 @@ def role_trust_condition(s: Snapshot, role: Any) -> Iterator[Found]:
             )
             return
     for statement in policy.statements(trust, "Deny"):
-        always = policy.covers_action(statement, "sts:AssumeRole") and not statement.get("Condition")
+        always = policy.covers_action(statement, "sts:AssumeRole") and all(
+            key in known and policy.holds(operator, values, known[key])
+            for operator, key, values in policy.conditions(statement)
+        )
         if always and {"*", *SERVICES} & set(policy.principals(statement, "Service")):
             yield Found(role["Arn"], "its trust policy denies MWAA to assume it", "take that statement away")
 

@@ -659,7 +659,8 @@ def _permits(permission: dict[str, Any], port: int, peers: set[str], networks: l
         return False
     if any(pair.get("GroupId") in peers for pair in permission.get("UserIdGroupPairs") or []):
         return True
-    ranges = [ipaddress.ip_network(one["CidrIp"], strict=False) for one in permission.get("IpRanges") or []]
+    given = [ipaddress.ip_network(one["CidrIp"], strict=False) for one in permission.get("IpRanges") or []]
+    ranges = list(ipaddress.collapse_addresses(given))
     return bool(networks) and all(any(network.subnet_of(one) for one in ranges) for network in networks)
 
 
@@ -698,7 +699,10 @@ def _acl_of(subnet: dict[str, Any], acls: Any) -> dict[str, Any] | None:
 
 
 def _acl_allows(acl: dict[str, Any], outbound: bool, ports: tuple[int, int], network: Any) -> bool:
-    """The first entry that covers all of it decides. Who denies single ports or networks before means these."""
+    """Entries allow it together, in their order, or one denies what is left. Who denies single ports or networks
+    before means these.
+    """
+    left = [ports]
     for entry in sorted(acl.get("Entries") or [], key=lambda one: one["RuleNumber"]):
         if bool(entry.get("Egress")) != outbound or not entry.get("CidrBlock"):
             continue
@@ -707,8 +711,19 @@ def _acl_allows(acl: dict[str, Any], outbound: bool, ports: tuple[int, int], net
         theirs = ipaddress.ip_network(entry["CidrBlock"], strict=False)
         span = entry.get("PortRange") or {}
         first, last = (0, 65535) if str(entry["Protocol"]) == "-1" else (span.get("From", 0), span.get("To", 65535))
-        if network.subnet_of(theirs) and first <= ports[0] and ports[1] <= last:
-            return bool(entry["RuleAction"] == "allow")
+        if not network.subnet_of(theirs):
+            continue
+        if entry["RuleAction"] == "allow":
+            left = [
+                (low, high)
+                for start, end in left
+                for low, high in ((start, min(end, first - 1)), (max(start, last + 1), end))
+                if low <= high
+            ]
+            if not left:
+                return True
+        elif all(first <= start and end <= last for start, end in left):
+            return False
     return False
 
 

@@ -518,6 +518,15 @@ def key_policy_role(s: Snapshot, key: Any, key_policy: Any, role: Any) -> Iterat
             f"its policy gives neither the account nor the execution role {' and '.join(missing)}",
             f"allow arn:{s.partition}:iam::{s.account}:root kms:*, or {role['Arn']} these actions",
         )
+    for statement in policy.statements(key_policy, "Deny"):
+        denied = [use for use in KEY_USES if policy.covers_action(statement, use)]
+        if denied and policy.covers_principal(statement, role["Arn"]) and _certain(statement, role["Arn"]):
+            yield Found(
+                key["Arn"],
+                f"its policy ({statement.get('Sid') or 'a statement without Sid'}) denies the execution role"
+                f" {' and '.join(denied)}",
+                f"except {role['Arn']} from the statement",
+            )
 
 
 @rule(
@@ -563,7 +572,13 @@ def key_grants(s: Snapshot, key: Any, key_grants: Any) -> Iterator[Found]:
 
 def _certain(statement: dict[str, Any], role: str) -> bool | None:
     """Whether a Deny's conditions apply to calls of MWAA with this role: True, False, or None where it depends."""
-    known = {**TRUE_FOR_MWAA, "aws:principalarn": role, "aws:principalaccount": role.split(":")[4]}
+    account = role.split(":")[4]
+    known = {
+        **TRUE_FOR_MWAA,
+        "aws:principalarn": role,
+        "aws:principalaccount": account,
+        "kms:calleraccount": account,
+    }
     answer: bool | None = True
     for operator, key, values in policy.conditions(statement):
         held = policy.holds(operator, values, known[key]) if key in known else None
