@@ -98,7 +98,9 @@ options:
     type: str
     choices: [PRIVATE_ONLY, PUBLIC_ONLY, PUBLIC_AND_PRIVATE]
   environment_class:
-    description: The class, such as V(mw1.small). The source's when it is not given.
+    description:
+      - The class, such as V(mw1.small). The source's when it is not given.
+      - To and from V(mw1.micro), which has one of each, numbers of workers, schedulers and web servers are not carried.
     type: str
   min_workers:
     description: The least number of workers. The source's when it is not given.

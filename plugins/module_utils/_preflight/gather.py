@@ -20,7 +20,9 @@ from typing import Any, Callable
 
 from ansible_collections.mwaa.migration.plugins.module_utils import _versions
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
+    BAD_CREDENTIALS,
     DENIED,
+    EXPIRED,
     MISSING,
     error_code,
     http_status,
@@ -61,7 +63,7 @@ def _reading(action: str) -> Iterator[None]:
         if not is_aws_error(exception):
             raise
         code = error_code(exception) or type(exception).__name__
-        denied = code in DENIED or http_status(exception) == 403
+        denied = code in DENIED or (http_status(exception) == 403 and code not in EXPIRED | BAD_CREDENTIALS)
         raise _Unreadable(Unread(action, code, denied)) from exception
 
 

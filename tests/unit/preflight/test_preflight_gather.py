@@ -81,6 +81,11 @@ def test_what_fails_otherwise_is_not_called_denied() -> None:
     assert facts["environments"] == Unread("airflow:ListEnvironments", "InternalServerException", False)
 
 
+def test_a_session_that_ends_meanwhile_lacks_no_permission() -> None:
+    facts = facts_of(FakeAws(mwaa__list_environments=aws_failure("ExpiredTokenException", status=403)))
+    assert facts["environments"] == Unread("airflow:ListEnvironments", "ExpiredTokenException", False)
+
+
 def test_every_fact_is_read_once_although_many_ask_for_it() -> None:
     aws = FakeAws(ec2__describe_subnets={"Subnets": setups.with_nat().facts["subnets"]})
     facts_of(aws)
