@@ -548,7 +548,7 @@ class Engine(object):
             "extra_float_digits": "1" if self.version >= 120000 else "3",
             "statement_timeout": "0",
             "idle_in_transaction_session_timeout": "0",
-            # a part's rows are found by the index of their run, a whole table's by reading it
+            # the source has other work to do
             "max_parallel_workers_per_gather": "0",
         }
         if search_path:
@@ -944,8 +944,8 @@ class Unreadable(Exception):
     """Why a pickle is not carried, without its content."""
 
 
-PICKLE_BYTES = 64 << 20
-PICKLE_STEPS = 5000000  # opcodes, and values when it is written down: shared references can multiply
+PICKLE_BYTES = 16 << 20  # of the pickle, and of its texts when it is written down
+PICKLE_STEPS = 5000000  # opcodes, and values when it is written down: shared references multiply
 PICKLE_DEPTH = 100
 
 
@@ -1186,10 +1186,24 @@ class _Machine(object):
         self.stack.append(maker(arguments))
 
 
-def _of_size(value):
-    if type(value) is int and value.bit_length() > 10000:
-        raise Unreadable("it has a number of thousands of digits")
-    return value
+class _Budget(object):
+    """What may be written down: references that are shared come out as often as they are referred to."""
+
+    def __init__(self):
+        self.values, self.size = 0, 0
+
+    def take(self, value, depth):
+        self.values += 1
+        if self.values > PICKLE_STEPS:
+            raise Unreadable("written down it has more than %d values" % PICKLE_STEPS)
+        if depth > PICKLE_DEPTH:
+            raise Unreadable("it is nested more than %d deep" % PICKLE_DEPTH)
+        if type(value) in (str, bytes):
+            self.size += len(value)
+            if self.size > PICKLE_BYTES:
+                raise Unreadable("written down it has more than %d MB" % (PICKLE_BYTES >> 20))
+        elif type(value) is int and value.bit_length() > 10000:
+            raise Unreadable("it has a number of thousands of digits")
 
 
 def _printable(name):
@@ -1201,22 +1215,18 @@ TAG = "__mwaa_migration__"
 
 def plain(value):
     """A value of read_pickle as JSON: itself where JSON has it, else {TAG: kind, "value": …}. Raises Unreadable."""
-    counted = [0]
+    take = _Budget().take
 
     def walk(value, depth):
-        counted[0] += 1
-        if counted[0] > PICKLE_STEPS:
-            raise Unreadable("written down it has more than %d values" % PICKLE_STEPS)
-        if depth > PICKLE_DEPTH:
-            raise Unreadable("it is nested more than %d deep" % PICKLE_DEPTH)
+        take(value, depth)
         kind = type(value)
         if value is None or kind in (bool, int, float, str):
-            return _of_size(value)
+            return value
         if kind is list:
             return [walk(item, depth + 1) for item in value]
         if kind is dict:
             if all(type(key) is str for key in value) and TAG not in value:
-                return {key: walk(value[key], depth + 1) for key in value}
+                return {walk(key, depth): walk(value[key], depth + 1) for key in value}
             pairs = [[walk(key, depth + 1), walk(value[key], depth + 1)] for key in value]
             return {TAG: "dict", "value": pairs}
         if kind is tuple:
@@ -1293,16 +1303,12 @@ def xcom_text(data):
     spelling for.
     """
     value, changed = read_pickle(data), []
+    take = _Budget().take
 
     def walk(value, depth):
-        if depth > PICKLE_DEPTH:
-            raise Unreadable("it is nested more than %d deep" % PICKLE_DEPTH)
-        counted[0] += 1
-        if counted[0] > PICKLE_STEPS:
-            raise Unreadable("written down it has more than %d values" % PICKLE_STEPS)
+        take(value, depth)
         kind = type(value)
         if value is None or kind in (bool, int, float, str):
-            _of_size(value)
             return
         if kind in (list, tuple):
             if kind is tuple:
@@ -1313,11 +1319,11 @@ def xcom_text(data):
             for key in value:
                 if type(key) is not str:
                     raise Unreadable("it holds a dictionary whose keys are not all text")
+                take(key, depth)
                 walk(value[key], depth + 1)
         else:
             raise Unreadable("it holds a %s" % _printable(kind.__name__))
 
-    counted = [0]
     walk(value, 0)
     try:
         return json.dumps(value).encode("utf-8"), changed[0] if changed else None
@@ -1725,13 +1731,20 @@ class _Outbox(object):
 
 
 class _Turns(object):
-    """Numbers 0 … count - 1, each given once, to whichever process asks first: a pipe that was filled beforehand."""
+    """Numbers 0 … count - 1, each given once, to whichever process asks first: a pipe that was filled beforehand.
+
+    Those that the pipe does not hold (16,384 as a rule) are given in another call.
+    """
 
     def __init__(self, count):
-        self.reader, writer = os.pipe()
-        self.writer = writer
-        # more than a pipe holds would wait for readers that do not exist yet
-        os.write(writer, b"".join(struct.pack("<I", number) for number in range(min(count, 15000))))
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.writer, False)
+        try:
+            for start in range(0, count, 1024):
+                numbers = range(start, min(count, start + 1024))
+                os.write(self.writer, b"".join(struct.pack("<I", number) for number in numbers))
+        except BlockingIOError:
+            pass
 
     def begin(self):
         """To be called in each process: the end of the pipe is seen when no writer is left."""

@@ -69,6 +69,33 @@ def test_where_rooms_run_out_the_rest_is_left_for_another_time() -> None:
     assert second["left"] == [] and sums(first, second) == sums(whole)
 
 
+def test_more_turns_than_a_pipe_holds_are_for_another_time() -> None:
+    turns = history._Turns(100000)
+    turns.begin()
+    taken = list(iter(turns.take, None))
+    assert taken == list(range(len(taken))) and 1000 < len(taken) < 100000
+
+
+def test_floats_of_old_servers_are_made_short() -> None:
+    """Before PostgreSQL 12 they come with all their digits."""
+    names = ("dag_id", "duration", "pid")
+    columns = [column for column in history.columns_of("task_instance", {}) if column["name"] in names]
+    bodies: list[bytes] = []
+    hasher = history.hash_of("sha256", b"")
+    lines = history._Lines("task_instance", columns, hasher, lambda body, *_: bodies.append(body), floats=(1,))
+    for text in (b"0.10000000000000001", b"1.0000000000000001e-05", b"100000000000000", b"\\N", b"NaN"):
+        lines.write(b"etl\t" + text + b"\t1\n")
+    lines.close()
+    assert zlib.decompress(bodies[0], 31).split(b"\n") == [
+        b"etl\t0.1\t1",
+        b"etl\t1e-05\t1",
+        b"etl\t100000000000000\t1",
+        b"etl\t\\N\t1",
+        b"etl\tNaN\t1",
+        b"",
+    ]
+
+
 def test_no_part_is_begun_after_the_time_is_up() -> None:
     airflow = filled()
     plan = history.make_plan(airflow.engine())

@@ -197,6 +197,14 @@ def test_what_multiplies_when_written_down_is_given_up(monkeypatch: pytest.Monke
             read(laughs())
 
 
+def test_a_text_that_is_referred_to_often_is_given_up() -> None:
+    data = pickle.dumps(["x" * 1000000] * 100)
+    assert len(data) < 1100000
+    for read in (lambda data: history.plain(history.read_pickle(data)), history.xcom_text):
+        with pytest.raises(history.Unreadable, match="written down it has more than 16 MB"):
+            read(data)
+
+
 def test_size_and_steps_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "PICKLE_STEPS", 1000)
     with pytest.raises(history.Unreadable, match="more than 1000 steps"):
