@@ -42,15 +42,8 @@ TITLES = {
 READS = """\
 ## What it reads
 
-The caller needs to be allowed these actions, all of them reads:
-
-`airflow:GetEnvironment`, `airflow:InvokeRestApi` (a GET, of an environment that exists), `airflow:ListEnvironments`, `cloudformation:DescribeStackResources`, `ec2:DescribeNatGateways`, `ec2:DescribeNetworkAcls`,
-`ec2:DescribeRouteTables`, `ec2:DescribeSecurityGroups`, `ec2:DescribeSubnets`, `ec2:DescribeVpcAttribute`, `ec2:DescribeVpcEndpoints`, `iam:GetRole`,
-`iam:SimulatePrincipalPolicy`, `kms:DescribeKey`, `kms:GetKeyPolicy`, `kms:ListGrants`, `logs:DescribeLogGroups`, `logs:FilterLogEvents`,
-`s3:GetAccountPublicAccessBlock`, `s3:GetBucketLocation`, `s3:GetBucketPolicy`, `s3:GetBucketPublicAccessBlock`, `s3:GetBucketVersioning`,
-`s3:GetEncryptionConfiguration`, `s3:GetObject`, `s3:GetObjectVersion`, `s3:ListAllMyBuckets` (tells a bucket of another account from one that may not be listed), `s3:ListBucket`, `servicequotas:ListServiceQuotas`, `sts:GetCallerIdentity` (which nobody is denied).
-
-`kms:Decrypt` besides, where the objects of the bucket are encrypted with a key. Service control policies, session policies and permission sets of the caller are
+The caller needs to be allowed what is in [caller-policy/preflight.json](caller-policy/preflight.json), all of it reads ([caller-policy.md](caller-policy.md)).
+Service control policies, session policies and permission sets of the caller are
 known as far as IAM's simulation tells them.
 """
 

@@ -121,12 +121,19 @@ class Authority:
     # --- CloudFormation ----------------------------------------------------------------------------------------------
 
     def in_stack(
-        self, kind: str, step: str, identifier: str, old: dict[str, Any], new: dict[str, Any], actor: Actor | None
+        self,
+        kind: str,
+        step: str,
+        identifier: str,
+        old: dict[str, Any],
+        new: dict[str, Any],
+        actor: Actor | None,
+        stack: str = "",
     ) -> None:
         """One step of a stack operation. :raises ValueError: in CloudFormation's words, when it is not allowed."""
         if actor is not None:
             caller = actor.caller
-            needs = permissions.of_resource(kind, step, identifier, old, new, caller.account, caller.region)
+            needs = permissions.of_resource(kind, step, identifier, old, new, caller.account, caller.region, stack)
             self._for_stack(actor, needs, f"{step.capitalize()} {kind}", identifier or str(new.get("Name") or ""), step)
 
     def _for_stack(self, actor: Actor, needs: list[Need], operation: str, name: str, step: str) -> None:
@@ -166,7 +173,7 @@ class Authority:
         found = dict(handler)
 
         def create(logical_id: str, properties: dict[str, Any], stack: str) -> Any:
-            self.in_stack(kind, "create", "", {}, properties, ACTING.get())
+            self.in_stack(kind, "create", "", {}, properties, ACTING.get(), stack)
             return handler["create"](logical_id, properties, stack)
 
         def update(identifier: str, old: dict[str, Any], new: dict[str, Any], *rest: Any) -> Any:

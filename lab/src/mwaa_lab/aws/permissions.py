@@ -751,11 +751,12 @@ _UPDATE_ONLY = frozenset(
 
 
 def of_resource(
-    kind: str, step: str, identifier: str, old: Properties, new: Properties, account: str, region: str
+    kind: str, step: str, identifier: str, old: Properties, new: Properties, account: str, region: str, stack: str = ""
 ) -> list[Need]:
     """What CloudFormation calls to create, update, delete or read a resource.
 
     :param step: ``create``, ``update``, ``delete`` or ``read`` (import, drift).
+    :param stack: whose name the names begin with that CloudFormation finds by itself.
     :param identifier: physical id; empty for one that does not exist yet. :return: nothing for a type not in KINDS.
     """
     about = KINDS.get(kind)
@@ -763,7 +764,8 @@ def of_resource(
         return []
     properties = new or old
     name = str(properties.get(about.owner) or identifier) if about.owner else identifier
-    name = name or str(properties.get(about.named) or "*")
+    found = (stack.lower() if about.service == "s3" else stack) + "-*" if stack and about.named else "*"
+    name = name or str(properties.get(about.named) or found)
     where = f"{region if about.regional else ''}:{'' if about.service == 's3' else account}"
 
     def arn(rest: str) -> str:
