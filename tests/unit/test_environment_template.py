@@ -236,6 +236,15 @@ def test_the_order_of_subnets_is_that_of_the_environment_that_is_there(make: Any
     assert names == ["SubnetId2", "SubnetId1"]
 
 
+def test_what_would_need_another_environment_is_refused(make: Any) -> None:
+    there = {**EXISTING, "AirflowConfigurationOptions": {}, "EndpointManagement": "SERVICE"}
+    moved = Stacks({**EXPORTS, "SubnetId1": "subnet-c", "KmsKeyArn": KEY})
+    said = make({**GIVEN, "endpoint_management": "CUSTOMER"}, there, stacks=moved)["msg"]
+    assert said.startswith("environment demo: ") and "MWAA fixes this when an environment is created" in said
+    for part in ("subnet_ids is subnet-a, subnet-b and cannot become subnet-a, subnet-c", "kms_key is", "endpoint_man"):
+        assert part in said, part
+
+
 def test_what_is_too_long_for_a_template_is_a_sentence(make: Any) -> None:
     said = make({**GIVEN, "airflow_configuration_options": {"core.long": "x" * 60000, "core.short": "y"}})["msg"]
     assert "CloudFormation takes 51200" in said and "core.long (60000 characters)" in said

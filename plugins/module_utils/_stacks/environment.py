@@ -41,6 +41,12 @@ def made(ctx: Any) -> dict[str, Any]:
     stack = (mwaa.owner(ctx, there) or _holding(ctx.aws.client("cloudformation"), name)) if there else None
     wanted, brought = mwaa.asked(ctx, there)
     _complete(params, wanted)
+    fixed = settings.compare(settings.current(there), wanted, purge_tags=False).immutable if there else []
+    if fixed:
+        raise MigrationError(
+            f"environment {name}: {'; '.join(fixed)}; MWAA fixes this when an environment is created: leave it as it is,"
+            " or create an environment with another name"
+        )
     said = _said(ctx, stack)
     left_out = _options(ctx, wanted, brought, there, written(said))
     mwaa.prepare_bucket(ctx, name, wanted.get("source_bucket", ""), wanted, whole=bool(wanted.get("source_bucket")))

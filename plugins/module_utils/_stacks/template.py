@@ -16,6 +16,7 @@ INLINE_LIMIT = 51_200  # bytes of a TemplateBody [CloudFormation quotas]
 HIDDEN = "********"
 REPLACED = "True"  # ResourceChange.Replacement of a resource that is replaced, in AWS's words
 MAYBE = "Conditional"
+NAMED = ("AWS::MWAA::Environment",)
 
 
 def written(body: dict[str, Any] | str) -> str:
@@ -155,11 +156,16 @@ def destroying(changes: list[dict[str, Any]]) -> list[str]:
     """What of DescribeChangeSet's ResourceChanges replaces or deletes a resource, a phrase each.
 
     A change that CloudFormation calls conditional only because it refers to another resource that is changed in place
-    is none: the reference stays what it was.
+    is none: the reference stays what it was. Nor is one of a resource that has to have a name (NAMED): CloudFormation
+    refuses to replace it under that, and calls a change of an environment's security groups conditional.
     """
     by_name = {change["LogicalResourceId"]: change for change in changes}
     lost = {name for name, change in by_name.items() if change.get("Replacement") == REPLACED}
-    candidates = {name for name, change in by_name.items() if change.get("Replacement") == MAYBE}
+    candidates = {
+        name
+        for name, change in by_name.items()
+        if change.get("Replacement") == MAYBE and change.get("ResourceType") not in NAMED
+    }
     while True:
         more = {name for name in candidates - lost if _may_replace(by_name[name], lost, set(by_name))}
         if not more:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import LocalStore
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import Lock, run_of
+from ansible_collections.mwaa.migration.plugins.module_utils._stacks import template
 from fake_cloudformation import FakeCloudFormation, Killed
 from fakes import Clock, aws_failure
 
@@ -756,3 +757,18 @@ def test_the_lock_of_a_migration_is_respected_before_anything_is_written(
     theirs.release()
     assert ensure(template_body=group(), lock=lock)["changed"]
     assert store.read_tagged("locks/demo.json") is None  # given back: no run of ansible-playbook keeps it here
+
+
+def test_what_has_to_have_a_name_is_not_replaced_by_a_perhaps() -> None:
+    """CloudFormation says so of an environment's security groups, and refuses to replace what has its name."""
+    target = {"Name": "NetworkConfiguration", "Attribute": "Properties", "RequiresRecreation": "Conditionally"}
+    change = {
+        "LogicalResourceId": "Environment",
+        "ResourceType": "AWS::MWAA::Environment",
+        "Action": "Modify",
+        "Replacement": "Conditional",
+        "Details": [{"Target": target, "Evaluation": "Static"}],
+    }
+    assert template.destroying([change]) == []
+    assert template.destroying([{**change, "ResourceType": "AWS::EC2::Subnet"}])
+    assert template.destroying([{**change, "Replacement": "True"}])
