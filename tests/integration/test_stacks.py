@@ -577,6 +577,14 @@ def story(world: World) -> Story:
     drift["running environment"] = world.drift("running-environment")
     policies = {name: world.policy(found[name]["outputs"]["RoleName"], name) for name in GOOD}
     network = {name: world.network(found[name]["outputs"]) for name in NEW}
+    imports = {"Value": {"Fn::ImportValue": "shared-base-BucketName"}}
+    theirs = {"Resources": {"Waits": {"Type": "AWS::CloudFormation::WaitConditionHandle"}}, "Outputs": {"Its": imports}}
+    cfn = world.lab.client("cloudformation")
+    cfn.create_stack(StackName="theirs", TemplateBody=json.dumps(theirs))
+    cfn.get_waiter("stack_create_complete").wait(StackName="theirs", WaiterConfig={"Delay": 1})
+    plays["in use"] = world.play(limit="shared", stage="teardown")
+    cfn.delete_stack(StackName="theirs")
+    cfn.get_waiter("stack_delete_complete").wait(StackName="theirs", WaiterConfig={"Delay": 1})
     world.stand_on(found["endpoints"]["outputs"], "endpoints")
     plays["kept"] = world.play(limit="endpoints", stage="teardown")
     points["kept"] = {"stacks": world.stacks()}
@@ -813,6 +821,12 @@ def test_buckets_and_key_outlive_their_stack(story: Story) -> None:
     assert not story.world.lab.client("ec2").describe_vpcs(Filters=[{"Name": "vpc-id", "Values": [outputs["VpcId"]]}])[
         "Vpcs"
     ]
+
+
+def test_a_base_stack_that_is_in_use_is_not_said_to_be_removed(story: Story) -> None:
+    play = story.plays["in use"]
+    assert play.recap["shared"]["failed"] == 1, play.output
+    assert "shared-base" in play.sentence("shared") or "in use by" in play.output
 
 
 def test_an_environment_that_stays_keeps_what_it_stands_on(story: Story) -> None:
