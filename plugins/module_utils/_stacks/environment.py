@@ -44,8 +44,8 @@ def made(ctx: Any) -> dict[str, Any]:
     fixed = settings.compare(settings.current(there), wanted, purge_tags=False).immutable if there else []
     if fixed:
         raise MigrationError(
-            f"environment {name}: {'; '.join(fixed)}; MWAA fixes this when an environment is created: leave it as it is,"
-            " or create an environment with another name"
+            f"environment {name}: {'; '.join(fixed)}; MWAA fixes this when an environment is created: leave it as it"
+            " is, or create an environment with another name"
         )
     said = _said(ctx, stack)
     left_out = _options(ctx, wanted, brought, there, written(said))
