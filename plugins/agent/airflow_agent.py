@@ -2143,23 +2143,33 @@ def _default(section, key):
 
 # ------------------------------------------------------------------------------------------------ operations: history
 
-HISTORY = []  # the module, once it was needed
+HISTORY = {}  # its modules, once they were needed
+
+
+def _module(number, name):
+    """The agent's file of this name: on a host it came on stdin with this one, in MWAA it lies beside it."""
+    if name not in HISTORY:
+        sources = globals().get("SOURCES")
+        if sources:
+            source = sources[number]
+        else:
+            with io.open(os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".py"), "rb") as opened:
+                source = opened.read()
+        module = types.ModuleType(name)
+        exec(compile(source, name + ".py", "exec"), module.__dict__)
+        HISTORY[name] = module
+    return HISTORY[name]
 
 
 def history(request):
-    """An operation of airflow_history.py: on a host it came on stdin with this file, in MWAA it lies beside it."""
-    if not HISTORY:
-        sources = globals().get("SOURCES")
-        if sources:
-            source = sources[1]
-        else:
-            path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "airflow_history.py")
-            with io.open(path, "rb") as opened:
-                source = opened.read()
-        module = types.ModuleType("airflow_history")
-        exec(compile(source, "airflow_history.py", "exec"), module.__dict__)
-        HISTORY.append(module)
-    return HISTORY[0].operate(types.SimpleNamespace(**globals()), request)
+    """An operation of airflow_history.py."""
+    return _module(1, "airflow_history").operate(types.SimpleNamespace(**globals()), request)
+
+
+def history_import(request):
+    """An operation of airflow_history_import.py, which is sent to no host: nothing is imported there."""
+    _module(2, "airflow_history_import").bind(_module(1, "airflow_history"))
+    return history(request)
 
 
 OPERATIONS = {
@@ -2176,6 +2186,12 @@ OPERATIONS = {
     "describe_history": history,
     "plan_history": history,
     "export_history": history,
+    "import_history": history_import,
+    "finish_history": history_import,
+    "history_progress": history_import,
+    "verify_history": history_import,
+    "pause_dags": history_import,
+    "drop_history": history_import,
 }
 IN_ENVIRONMENT = (
     "digest_state",
@@ -2185,6 +2201,12 @@ IN_ENVIRONMENT = (
     "describe_history",
     "plan_history",
     "export_history",
+    "import_history",
+    "finish_history",
+    "history_progress",
+    "verify_history",
+    "pause_dags",
+    "drop_history",
 )
 
 

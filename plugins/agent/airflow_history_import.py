@@ -29,6 +29,7 @@ def bind(module):
     """The module that knows tables and lines; it lies beside this file, or was handed over with it."""
     global history
     history = module
+    module.OPERATIONS.update(OPERATIONS)
 
 
 LEDGER = "mwaa_migration_ledger"
@@ -1270,21 +1271,27 @@ def _imported(engine, table, shifts):
 
 
 class _Keys(object):
-    """File-like: {what names a row: digest of its line}, of one DAG."""
+    """{what names a row: digest of its line}, of one DAG.
 
-    def __init__(self, table, columns, dag):
+    shift: these are lines of the target, whose ids are negated once more and lie so far off; None: the bundle's.
+    """
+
+    def __init__(self, table, columns, dag, shift=None):
         described, names = history.TABLES[table], [name for name, _kind in columns]
         self.names = [name for name in described["key"] if name in names]
         self.at = [names.index(name) for name in self.names]
         self.skip = sum(1 for _name, kind in columns if kind in ("id", "ref"))
         self.dag_at = names.index(described["dag"]) if described["dag"] else None
         self.dag = history.escaped(dag).encode("utf-8") if dag != history.NULL else b"\\N"
-        self.found = {}
+        self.found, self.shift = {}, shift
+        self.ids = [names.index(name) for name in self.names if name == "id"] if shift is not None else []
 
     def take(self, line):
         fields = bytes(line).rstrip(b"\n").split(b"\t")
         if self.dag_at is None or fields[self.dag_at] == self.dag:
             digest = hashlib.sha256(b"\t".join(fields[self.skip :])).digest()[:8]
+            for at in self.ids:
+                fields[at] = b"%d" % (self.shift - int(fields[at]))
             self.found[b"\t".join(fields[at] for at in self.at)] = digest
 
 
@@ -1293,7 +1300,7 @@ def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, Non
 
     pieces: all of this table. Both sides' keys of the DAG are held: some 200 bytes a row.
     """
-    there, here = _Keys(table, columns, dag), _Keys(table, columns, dag)
+    there, here = _Keys(table, columns, dag, shifts[0]), _Keys(table, columns, dag)
     lines = _lines(table, columns, hashlib.sha256())
     lines._digest = lambda batch: [there.take(line) for line in batch] and None
     _read_back(engine, table, columns, dags, shifts, lines, dag if dag != history.NULL else None)
@@ -1352,3 +1359,144 @@ def drop(target):
         dropped.append(name)
     target.commit()
     return {"dropped": dropped}
+
+
+# ------------------------------------------------------------------------------------------------------------ requests
+
+
+def get_piece(piece):
+    """Its bytes: from the request, or from a presigned URL, which is a permission and neither logged nor returned."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, build_opener
+
+    if piece.get("data") is not None:
+        return base64.b64decode(piece["data"])
+    for pause in history.PAUSES + (None,):
+        try:
+            request = Request(piece["url"], headers=dict(piece.get("headers") or {}))
+            with build_opener().open(request, timeout=60) as response:
+                body = response.read()
+            if len(body) == piece.get("size", len(body)):
+                return body
+            reason, again = "it ends in the middle", True
+        except HTTPError as error:
+            if error.code == 404:
+                missing = "a piece of %s is missing in the bundle: %s" % (piece["table"], _place(piece))
+                raise history.Unfit(missing) from None
+            code = re.search(r"<Code>([^<]{1,60})</Code>", error.read(4096).decode("utf-8", "replace"))
+            reason, again = "HTTP %d %s" % (error.code, code.group(1) if code else ""), error.code >= 500
+        except URLError as error:
+            reason, again = type(error.reason).__name__, True
+        except Exception as error:
+            reason, again = type(error).__name__, True
+        if not again or pause is None:
+            raise history.Unfit("S3 does not give %s: %s" % (_place(piece), reason))
+        time.sleep(pause)
+    return None
+
+
+def _way_in(source):
+    """(function that gives connections to write on, search path)"""
+    if source.name != "postgresql":
+        raise history.Unfit("history is written into PostgreSQL, the target's metadata database is %s" % source.name)
+    return (lambda: source.connect().connection), source.search_path
+
+
+def _with_target(source, act):
+    connect, search_path = _way_in(source)
+    target = Target(connect(), search_path)
+    try:
+        return act(target)
+    finally:
+        target.rollback()
+
+
+def import_history(source, request):
+    """Some pieces of a bundle; all DAGs but the agent's own are paused first.
+
+    bundle, source: texts that name them. policy, columns, dags, beside, rebuild_indexes: see Bundle, register and
+    drop_indexes. pieces: [{"table", "sha256", "size", "rows", "orphans", "path", "url" or "data"}]. workers (2).
+    seconds: no piece is begun after.
+    """
+    connect, search_path = _way_in(source)
+
+    def prepare(target):
+        shift = register(target, request["source"], request.get("beside"))
+        pause_dags(target, "pause")
+        target.begin()
+        waiting = _noted(target, "", "ddl")
+        target.commit()
+        if request.get("rebuild_indexes") and not waiting:
+            drop_indexes(target, request["columns"])
+        return shift, waiting
+
+    shift, waiting = _with_target(source, prepare)
+    if waiting and not request.get("rebuild_indexes"):
+        rebuild_indexes(connect, request.get("workers") or 2, search_path)
+    bundle = Bundle(request["bundle"], request["columns"], request["dags"], request.get("policy") or "skip", shift)
+    until = time.time() + request["seconds"] if request.get("seconds") else None
+    workers = request.get("workers") or 2
+    return import_parts(connect, bundle, request["pieces"], get_piece, workers, until, search_path=search_path)
+
+
+def finish_history(source, request):
+    """finish, for the tables of the request."""
+    connect, search_path = _way_in(source)
+    return finish(connect, request.get("tables") or (), request.get("workers") or 2, search_path)
+
+
+def history_progress(source, request):
+    """progress, and what the ledger still holds for later: "indexes" to rebuild, DAGs to unpause."""
+
+    def look(target):
+        target.begin()
+        if not has_ledger(target):
+            return {"tables": {}, "listed": [], "more": 0, "indexes": [], "unpaused": []}
+        answer = progress(target, request["bundle"])
+        answer["indexes"] = sorted(_noted(target, "", "ddl"))
+        answer["unpaused"] = sorted(_noted(target, "", "unpaused"))
+        return answer
+
+    return _with_target(source, look)
+
+
+def verify_history(source, request):
+    """{"digests": see verify, "differences": {table: {dag_id: see differences}}}
+
+    source, columns, scope, digest_key (base64), dags: as for the import. tables: some. differences: [{"table", "dag",
+    "pieces"}], asked for one by one.
+    """
+
+    def shifts(target):
+        target.begin()
+        if not has_ledger(target):
+            raise history.Unfit("the target has no ledger of an import: there is nothing to compare with")
+        known = sorted(int(shift) for shift in _noted(target, "", "source").values())
+        mine = int(_noted(target, "", "source").get(request["source"], -1))
+        if mine < 0:
+            raise history.Unfit("the target has no history of this source")
+        return mine, min([shift for shift in known if shift > mine] or [None], key=lambda one: one or 0)
+
+    found = _with_target(source, shifts)
+    columns, key = request["columns"], base64.b64decode(request["digest_key"])
+    answer = {"digests": {}, "differences": {}}
+    engine = source.connect()
+    tables = [table for table in request.get("tables") or () if table in engine.schema]
+    answer["digests"] = verify(engine, tables, columns, request["scope"], key, request["dags"], found)
+    for one in request.get("differences") or ():
+        table, dag = one["table"], one["dag"]
+        listed = differences(engine, table, columns[table], one["pieces"], get_piece, request["dags"], dag, found)
+        answer["differences"].setdefault(table, {})[dag] = listed
+    return answer
+
+
+OPERATIONS = {
+    "import_history": import_history,
+    "finish_history": finish_history,
+    "history_progress": history_progress,
+    "verify_history": verify_history,
+    "pause_dags": lambda source, request: _with_target(
+        source, lambda target: pause_dags(target, request["action"], request.get("dags"))
+    ),
+    "drop_history": lambda source, _request: _with_target(source, drop),
+}

@@ -194,7 +194,14 @@ def test_airflows_safe_mode_parses_them(name: str) -> None:
 @pytest.mark.parametrize("minor", [6, 7])
 @pytest.mark.parametrize(
     "name",
-    ["airflow_agent.py", "airflow_history.py", "mwaa_agent_dag.py", "mwaa_agent_poll_dag.py", "mwaa_agent_cleanup.py"],
+    [
+        "airflow_agent.py",
+        "airflow_history.py",
+        "airflow_history_import.py",
+        "mwaa_agent_dag.py",
+        "mwaa_agent_poll_dag.py",
+        "mwaa_agent_cleanup.py",
+    ],
 )
 def test_old_pythons_read_them(name: str, minor: int) -> None:
     import ast

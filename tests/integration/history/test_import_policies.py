@@ -1,0 +1,443 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an import meets on a target: rows that are there already, kills, pauses, dropped indexes, bad bundles."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from import_lane import Database, Databases, Lane, importing  # noqa: E402
+from mwaa_lab.airflow.postgres import Postgres  # noqa: E402
+from mwaa_lab.labdir import LabDir  # noqa: E402
+from small_airflow import SmallAirflow, history, moment  # noqa: E402
+
+pytestmark = pytest.mark.lab
+COUNTED = ("dag_run", "task_instance", "xcom", "log", "task_fail")
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    from mwaa_lab import processes
+
+    lab = LabDir(tmp_path_factory.mktemp("policies") / "lab")
+    lab.create({})
+    try:
+        Postgres(lab).ensure()
+        yield Databases(lab)
+    finally:
+        processes.stop_all(lab)
+        lab.remove()
+
+
+@pytest.fixture
+def database(databases: Databases) -> Database:
+    return databases.new("2.11.2")
+
+
+def airflow(days: int = 6, version: str = "2.10.3") -> SmallAirflow:
+    made = SmallAirflow(version)
+    for day in range(1, days + 1):
+        made.run("etl", day, updated_at=moment(day))
+        made.task("etl", "load", day, hostname="worker", updated_at=moment(day), start_date=moment(day))
+        made.xcom("etl", "load", "return_value", b"%d" % day, day)
+        made.of_task("task_fail", "etl", "load", day, duration=day)
+        made.insert("log", dag_id="etl", dttm=moment(day), event="success", extra="")
+    return made
+
+
+def counts(database: Database) -> list[int]:
+    return [int(database.sql(f"SELECT count(*) FROM {table}")) for table in COUNTED]
+
+
+def lane_of(made: SmallAirflow, database: Database, name: str = "b1") -> Lane:
+    return Lane(made.engine(), database.schema(), name)
+
+
+def sums(answer: dict[str, Any], what: str) -> dict[str, int]:
+    return {table: row[what] for table, row in answer["tables"].items() if row[what] and table in COUNTED}
+
+
+def test_the_same_bundle_again_does_nothing(database: Database) -> None:
+    lane = lane_of(airflow(), database)
+    first = lane.into(database)
+    before = database.sql("SELECT max(xmin::text::bigint) FROM task_instance")
+    assert lane.into(database) == {**first, "done": [piece["sha256"] for piece in lane.pieces]}
+    assert counts(database) == [6] * 5 and database.sql("SELECT max(xmin::text::bigint) FROM task_instance") == before
+
+
+def test_another_bundle_of_the_same_rows_adds_and_changes_nothing(database: Database) -> None:
+    lane_of(airflow(), database).into(database)
+    again = lane_of(airflow(), database, "b2").into(database)
+    assert sums(again, "inserted") == sums(again, "updated") == {} and sums(again, "kept")["log"] == 6
+    assert counts(database) == [6] * 5
+
+
+@pytest.mark.parametrize("policy", ["skip", "overwrite", "newer"])
+def test_a_delta_brings_what_changed(database: Database, policy: str) -> None:
+    lane_of(airflow(), database).into(database)
+    made = airflow(8)  # two new runs,
+    cleared = {"try_number": 2, "hostname": "another", "updated_at": moment(9)}
+    columns = ", ".join(f"{name} = :{name}" for name in cleared)
+    made.connection.execute(f"UPDATE task_instance SET {columns} WHERE run_id LIKE '%01-02T%'", cleared)  # a change
+    delta = lane_of(made, database, "b2")
+    answer = delta.into(database, policy)
+    assert sums(answer, "inserted") == dict.fromkeys(COUNTED, 2)
+    assert sums(answer, "updated") == ({} if policy == "skip" else {"task_instance": 1})
+    assert (delta.read_back(database) == delta.sent()) == (policy != "skip")
+
+
+def native_run(database: Database, day: int, run_id: str = "", when: str = "now()") -> None:
+    """The target's own run of that day."""
+    run_id = run_id or f"scheduled__2024-01-{day:02d}T00:00:00.000000"
+    database.sql(
+        "INSERT INTO dag_run (dag_id, run_id, execution_date, state, run_type, clear_number, updated_at)"
+        f" VALUES ('etl', '{run_id}', '2024-01-{day:02d}Z', 'failed', 'scheduled', 0, {when});"
+        "INSERT INTO task_instance (dag_id, task_id, run_id, pool, pool_slots, state, updated_at)"
+        f" VALUES ('etl', 'load', '{run_id}', 'p', 1, 'failed', {when})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "when", "states"),
+    [
+        ("skip", "'2020-01-01'", ["failed", "failed"]),
+        ("overwrite", "now()", ["success", "success"]),
+        ("newer", "now()", ["failed", "failed"]),
+        ("newer", "'2020-01-01'", ["success", "success"]),
+    ],
+)
+def test_a_run_that_is_there_under_another_id(database: Database, policy: str, when: str, states: list[str]) -> None:
+    native_run(database, 2, when=when)
+    lane = lane_of(airflow(), database)
+    lane.into(database, policy)
+    assert counts(database) == [6] * 5
+    found = database.sql(
+        "SELECT r.state || '|' || t.state || '|' || (x.dag_run_id = r.id) || '|' || (r.id > 0) FROM dag_run r"
+        " JOIN task_instance t USING (dag_id, run_id) JOIN xcom x USING (dag_id, run_id) WHERE r.run_id LIKE '%01-02T%'"
+    )
+    assert found.split("|") == [*states, "true", "true"]
+    differs = {table for table, sent in lane.sent().items() if lane.read_back(database)[table] != sent}
+    assert differs == ({"dag_run", "task_instance"} if states[0] == "failed" else set())
+
+
+def test_fail_names_every_conflict_and_writes_nothing(database: Database) -> None:
+    for day in (2, 5):
+        native_run(database, day)
+    before = counts(database)
+    with pytest.raises(history.Unfit, match="4 rows of this bundle already, nothing was written") as refused:
+        lane_of(airflow(), database).into(database, "fail")
+    for day in (2, 5):
+        assert str(refused.value).count(f"etl scheduled__2024-01-{day:02d}T") == 1
+    assert counts(database) == before
+    database.sql("DELETE FROM dag_run")
+    assert lane_of(airflow(), database).into(database, "fail")["left"] == []
+
+
+def test_a_run_whose_date_another_run_has_is_listed_with_all_that_is_its(database: Database) -> None:
+    native_run(database, 2, "manual__mine")
+    answer = lane_of(airflow(), database).into(database, "overwrite")
+    assert sums(answer, "left_out") == dict.fromkeys(("dag_run", "task_instance", "xcom", "task_fail"), 1)
+    run = next(one for one in answer["listed"] if one["table"] == "dag_run")
+    assert run["why"] == "another run on the target has its date"
+    assert run["key"] == {"dag_id": "etl", "run_id": "scheduled__2024-01-02T00:00:00.000000"}
+    assert counts(database) == [6, 6, 5, 6, 5]
+
+
+def test_a_run_that_comes_in_between_is_met_all_the_same(database: Database) -> None:
+    lane = lane_of(airflow(), database)
+    target = database.target()
+    target.begin()
+    importing.make_ledger(target)
+    assert set(importing.decide_modes(target, lane.bundle(), COUNTED).values()) == {"direct"}
+    target.commit()
+    native_run(database, 2)
+    lane.into(database)
+    assert counts(database) == [6] * 5
+    wrong = "SELECT count(*) FROM xcom x JOIN dag_run r USING (dag_id, run_id) WHERE x.dag_run_id <> r.id"
+    assert database.sql(wrong) == "0"
+
+
+def test_rows_without_what_they_belong_to_are_listed(database: Database) -> None:
+    made = airflow(2, "1.10.12")  # which has no foreign keys
+    made.xcom("etl", "deleted", "k", b"1", 1)
+    made.of_task("task_fail", "etl", "deleted", 2, duration=1)
+    answer = lane_of(made, database).into(database)
+    assert sums(answer, "left_out") == {"xcom": 1, "task_fail": 1}
+    assert {one["why"] for one in answer["listed"]} == {"its task instance is not on the target"}
+    assert counts(database) == [2] * 5
+
+
+def test_task_instances_of_1_10_without_a_run(database: Database) -> None:
+    made = airflow(2, "1.10.12")
+    made.task("etl", "load", 9, start_date=moment(9), end_date=moment(9))
+    made.xcom("etl", "load", "k", b"1", 9)
+    lane = lane_of(made, database)
+    assert lane.into(database)["listed"] == []
+    assert counts(database)[:3] == [3, 3, 3] and lane.read_back(database) == lane.sent()
+    assert database.sql("SELECT id FROM dag_run WHERE run_type = 'manual'") == "1"
+    assert lane_of(made, database, "b2").into(database)["listed"] == [] and counts(database)[:3] == [3, 3, 3]
+
+
+def test_log_templates_go_by_their_text(databases: Databases) -> None:
+    database = databases.new("2.5.1")
+    made = airflow(3, "2.5.1")
+    for number, text in enumerate(("mine {{ ti }}", database.sql("SELECT filename FROM log_template WHERE id = 2")), 7):
+        search = database.sql("SELECT elasticsearch_id FROM log_template WHERE id = 2")
+        made.insert("log_template", id=number, filename=text, elasticsearch_id=search, created_at=moment(1))
+    made.connection.execute("UPDATE dag_run SET log_template_id = 6 + id WHERE id < 3")
+    lane_of(made, database).into(database)
+    assert database.sql("SELECT string_agg(log_template_id::text, ' ' ORDER BY id DESC) FROM dag_run") == "-7 2 1"
+    assert database.sql("SELECT max(id) FROM log_template") == "2"  # what new runs take
+
+
+def test_datasets_that_the_target_knows_keep_their_id(database: Database) -> None:
+    database.sql("INSERT INTO dataset (uri, extra, created_at, updated_at) VALUES ('s3://known', '{}', now(), now())")
+    made = airflow(2)
+    for number, uri in enumerate(("s3://new", "s3://known"), 1):
+        values = {"created_at": moment(1), "updated_at": moment(1), "is_orphaned": 0}
+        made.insert("dataset", id=number, uri=uri, extra="{}", **values)
+        event = {"timestamp": moment(1), "source_dag_id": "etl", "extra": "{}"}
+        made.insert("dataset_event", id=number, dataset_id=number, **event)
+        made.insert("dagrun_dataset_event", dag_run_id=number, event_id=number)
+    lane = lane_of(made, database)
+    lane.into(database)
+    found = database.sql("SELECT d.uri, d.id > 0 FROM dataset_event e JOIN dataset d ON d.id = e.dataset_id ORDER BY 1")
+    assert found.split() == ["s3://known|t", "s3://new|f"]
+    differs = {table for table, sent in lane.sent().items() if lane.read_back(database)[table] != sent}
+    assert differs == {"dataset"}  # the target's own dates of s3://known
+    assert int(database.sql("SELECT count(*) FROM dagrun_dataset_event")) == 2
+
+
+# ------------------------------------------------------------------------------------------------------------ killed
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_connections_that_are_cut_anywhere_lose_and_double_nothing(database: Database, seed: int) -> None:
+    lane = lane_of(airflow(20), database)
+    if seed % 2:
+        native_run(database, 3)
+    stop = threading.Event()
+
+    def cut() -> None:
+        while not stop.wait(0.01 + 0.03 * seed):
+            database.server.sql(
+                "postgres",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                f" WHERE datname = '{database.name}' AND random() < 0.5",
+            )
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    tries = 0
+    while tries < 12:
+        tries += 1
+        try:
+            lane.into(database, "overwrite")
+            break
+        except Exception as error:
+            assert tries < 12 or error
+        if tries == 6:
+            stop.set()
+    stop.set()
+    cutter.join()
+    lane.into(database, "overwrite")
+    assert counts(database) == [20] * 5 and lane.read_back(database) == lane.sent()
+    assert database.sql("SELECT relname FROM pg_class WHERE relname LIKE 'mwaa_migration_staging%'") == ""
+
+
+def test_two_at_once_write_each_piece_once(database: Database) -> None:
+    lane = lane_of(airflow(20), database)
+    answers: list[Any] = []
+    first = database.target()
+    first.begin()
+    importing.make_ledger(first)
+    first.commit()
+    threads = [threading.Thread(target=lambda: answers.append(lane.into(database))) for _number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answer["left"] for answer in answers] == [[], []] and counts(database) == [20] * 5
+
+
+def test_what_is_left_when_time_is_up_comes_with_the_next_call(database: Database) -> None:
+    lane = lane_of(airflow(), database)
+    answer = lane.into(database, until=0)
+    assert answer["done"] == [] and len(answer["left"]) == len(lane.pieces) and counts(database) == [0] * 5
+    assert lane.into(database)["left"] == [] and counts(database) == [6] * 5
+
+
+# ------------------------------------------------------------------------------------------------ pauses, indexes, drop
+
+
+def test_pauses_are_written_down_once_and_come_back(database: Database) -> None:
+    database.sql(
+        "INSERT INTO dag (dag_id, is_paused, max_active_tasks, max_consecutive_failed_dag_runs,"
+        " has_task_concurrency_limits) VALUES ('a', false, 1, 0, false), ('b', true, 1, 0, false),"
+        " ('c', false, 1, 0, false), ('mwaa_agent', false, 1, 0, false)"
+    )
+    target = database.target()
+    assert importing.pause_dags(target, "pause") == {"changed": ["a", "c"], "unpaused": ["a", "c"]}
+    assert importing.pause_dags(target, "pause") == {"changed": [], "unpaused": ["a", "c"]}
+    with pytest.raises(history.Unfit, match="DAGs to unpause: a, c"):
+        importing.drop(target)
+    assert importing.pause_dags(target, "resume", ["c"]) == {"changed": ["c"], "unpaused": ["a"]}
+    assert importing.pause_dags(target, "resume") == {"changed": ["a"], "unpaused": []}
+    assert (
+        database.sql("SELECT string_agg(dag_id, ' ' ORDER BY dag_id) FROM dag WHERE NOT is_paused") == "a c mwaa_agent"
+    )
+    assert importing.drop(target) == {"dropped": ["mwaa_migration_ledger"]}
+    assert importing.drop(target) == {"dropped": []}
+
+
+DDL = (
+    "SELECT string_agg(d, E'\\n' ORDER BY d) FROM (SELECT indexdef AS d FROM pg_indexes WHERE schemaname = 'public'"
+    " UNION ALL SELECT conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint) x"
+)
+
+
+def test_indexes_are_back_after_a_crash_and_what_has_no_parent_is_listed(database: Database) -> None:
+    made = airflow(4, "1.10.12")
+    made.xcom("etl", "deleted", "k", b"1", 1)
+    lane = lane_of(made, database)
+    importing.pause_dags(database.target(), "show")  # makes the ledger, whose own key is no difference
+    before = database.sql(DDL)
+    assert len(importing.drop_indexes(database.target(), lane.columns)) > 30 and database.sql(DDL) != before
+    lane.into(database)
+    with pytest.raises(history.Unfit, match="indexes to rebuild"):
+        importing.drop(database.target())
+    cut = database.target()  # a crash in the middle of rebuilding: some are back, one is half done
+    cut.begin()
+    (text,) = cut.rows("SELECT value FROM mwaa_migration_ledger WHERE name = 'ti_state'")[0]
+    entry = importing.json.loads(text)
+    importing._build(cut, entry)
+    cut.connection.close()
+    answer = importing.finish(database.connect, lane.columns)
+    assert database.sql(DDL) == before
+    assert answer["left_out"] == [{"table": "xcom", "why": "its task instance is not on the target", "rows": 1}]
+    assert counts(database) == [4] * 5
+    assert importing.finish(database.connect)["built"] == []
+
+
+def test_indexes_stay_while_tasks_run(database: Database) -> None:
+    native_run(database, 1)
+    database.sql("UPDATE task_instance SET state = 'running'")
+    before = database.sql(DDL)
+    with pytest.raises(history.Unfit, match="tasks run on the target: etl.load"):
+        importing.drop_indexes(database.target(), ["task_instance"])
+    assert set(before.split("\n")) <= set(database.sql(DDL).split("\n"))
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_a_corrupt_piece(database: Database) -> None:
+    lane = lane_of(airflow(), database)
+    piece = next(one for one in lane.pieces if one["table"] == "task_instance")
+    whole = lane.bodies[piece["sha256"]]
+    for broken in (whole[:-9], whole[:50] + b"x" + whole[51:], b""):
+        lane.bodies[piece["sha256"]] = broken
+        with pytest.raises(history.Unfit, match="a piece of task_instance is not the one that was exported"):
+            lane.into(database)
+        assert counts(database)[1] == 0
+    lane.bodies[piece["sha256"]] = whole
+    assert lane.into(database)["left"] == [] and counts(database) == [6] * 5
+
+
+def test_a_manifest_that_lies_about_rows(database: Database) -> None:
+    lane = lane_of(airflow(), database)
+    wrong = copy.deepcopy(lane.pieces)
+    next(one for one in wrong if one["table"] == "xcom")["rows"] += 1
+    with pytest.raises(history.Unfit, match="a piece of xcom has 6 rows where 7 were exported"):
+        lane.into(database, pieces=wrong)
+    assert counts(database)[2] == 0
+
+
+def test_a_disk_that_is_full(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(Exception):
+        pgcode = "53100"
+
+    lane = lane_of(airflow(), database)
+
+    def copy_half(target: Any, statement: str, feed: Any) -> int:
+        if "task_instance" in statement:
+            raise Full()
+        return real(target, statement, feed)
+
+    real = importing.Target.copy
+    monkeypatch.setattr(importing.Target, "copy", copy_half)
+    with pytest.raises(
+        history.Unfit, match="has no space left.*task_instance, piece .*nothing of this piece was written"
+    ):
+        lane.into(database)
+    monkeypatch.setattr(importing.Target, "copy", real)
+    assert counts(database)[:3] == [6, 0, 0]
+    assert lane.into(database)["left"] == [] and counts(database) == [6] * 5
+
+
+def test_another_source_is_refused_or_comes_beside(database: Database) -> None:
+    target = database.target()
+    assert importing.register(target, "first") == importing.register(target, "first") == 0
+    lane = lane_of(airflow(), database)
+    lane.into(database)
+    with pytest.raises(history.Unfit, match="history of another source already"):
+        importing.register(target, "second")
+    shift = importing.register(target, "second", beside=True)
+    assert shift == 10**8 == importing.register(target, "second")
+    made = airflow(3)
+    for table in ("dag_run", "task_instance", "xcom", "task_fail"):
+        made.connection.execute(f"UPDATE {table} SET dag_id = 'other'")
+    beside = lane_of(made, database, "b2")
+    assert beside.into(database, shift=shift)["listed"] == []
+    assert counts(database) == [9] * 5
+    assert beside.read_back(database, (shift, None)) == beside.sent()
+    assert lane.read_back(database, (0, shift)) == lane.sent()
+
+
+def test_a_column_that_the_target_lacks_is_named_and_a_text_that_is_too_long_refused(databases: Databases) -> None:
+    database = databases.new("2.5.1")
+    made = airflow(2, "2.11.2")
+    everything = Lane(made.engine(), None)  # as if nobody had looked at the target
+    everything.pieces = [one for one in everything.pieces if one["table"] != "task_instance_history"]
+    answer = everything.into(database)
+    assert {"table": "log", "column": "owner_display_name"} in answer["lacking"]
+    assert answer["listed"] == [] and counts(database) == [2] * 5
+    made.insert("log", dag_id="etl", dttm=moment(1), event="e" * 31)  # 30 on 2.5
+    longer = lane_of(made, database, "b2")
+    with pytest.raises(history.Unfit, match="a text is longer than the target's column.*log"):
+        longer.into(database)
+
+
+def test_differences_are_named_by_key(database: Database) -> None:
+    lane = lane_of(airflow(), database)
+    lane.into(database)
+    database.sql(
+        "UPDATE task_instance SET hostname = 'x' WHERE run_id LIKE '%01-02T%';"
+        "DELETE FROM xcom WHERE run_id LIKE '%01-03T%';"
+        "INSERT INTO task_fail (id, dag_id, task_id, run_id, map_index) SELECT -99, dag_id, task_id, run_id, -1"
+        " FROM task_instance LIMIT 1"
+    )
+    back, sent = lane.read_back(database), lane.sent()
+    assert {table for table in sent if back[table] != sent[table]} == {"task_instance", "xcom", "task_fail"}
+
+    def named(table: str) -> dict[str, Any]:
+        pieces = [piece for piece in lane.pieces if piece["table"] == table]
+        return importing.differences(
+            database.engine(), table, lane.columns[table], pieces, lane.fetch, lane.dags, "etl"
+        )
+
+    day = "scheduled__2024-01-{:02d}T00:00:00.000000"
+    changed = {"dag_id": "etl", "task_id": "load", "run_id": day.format(2), "map_index": "-1"}
+    assert named("task_instance") == {"missing": [], "extra": [], "changed": [changed], "more": 0}
+    missing = {**changed, "run_id": day.format(3), "key": "return_value"}
+    assert named("xcom") == {"missing": [missing], "extra": [], "changed": [], "more": 0}
+    assert named("task_fail")["extra"] == [{"id": "-99"}]
