@@ -78,7 +78,7 @@ ANEW = replace(
 DIRECT, CHANGE = USES["migrate directly"], USES["change it directly"]
 _NEW = {"migration_bundle": "s3://mwaa-lab-bundle/analytics-lab/new"}
 AWAY = [
-    ("ec2:DescribeRouteTables", USES["preflight"], {}, "", ""),
+    ("ec2:DescribeRouteTables", USES["preflight"], {"preflight_fail_on": "warning"}, "", ""),
     ("kms:GenerateDataKey", USES["rehearse"], _NEW, "", ":key/"),
     ("s3:PutObject", DIRECT, {"migration_dag_s3_path": "new/dags"}, "publish", "mwaa-lab-environment/new/dags/"),
     ("iam:PassRole", DIRECT, {"migration_environment": "new"}, "environment", "role/mwaa-lab-execution"),

@@ -151,7 +151,7 @@ USES = (
         },
         fails=True,
     ),
-    Use("preflight", "preflight.yml", ("preflight", "environment"), {"preflight_fail_on": "warning"}),
+    Use("preflight", "preflight.yml", ("preflight", "environment")),
     Use(
         "migrate again",
         "migrate.yml",
