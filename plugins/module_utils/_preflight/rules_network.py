@@ -539,7 +539,7 @@ def way_out(subnet: dict[str, Any], tables: Iterable[dict[str, Any]]) -> bool:
 
 def _leads_everywhere(table: dict[str, Any]) -> bool:
     """By a default route, or by halves of one. IPv4: AWS's services are not all reached by IPv6."""
-    blocks = [
+    blocks: list[Any] = [
         ipaddress.ip_network(route["DestinationCidrBlock"], strict=False)
         for route in _routes(table)
         if route.get("DestinationCidrBlock") and route.get("State") != "blackhole"
@@ -659,7 +659,7 @@ def _permits(permission: dict[str, Any], port: int, peers: set[str], networks: l
         return False
     if any(pair.get("GroupId") in peers for pair in permission.get("UserIdGroupPairs") or []):
         return True
-    given = [ipaddress.ip_network(one["CidrIp"], strict=False) for one in permission.get("IpRanges") or []]
+    given: list[Any] = [ipaddress.ip_network(one["CidrIp"], strict=False) for one in permission.get("IpRanges") or []]
     ranges = list(ipaddress.collapse_addresses(given))
     return bool(networks) and all(any(network.subnet_of(one) for one in ranges) for network in networks)
 
