@@ -384,8 +384,9 @@ class World:
         play = self.lab.play(playbook, *given, env=self.user(use, without))
         self.taken: dict[str, set[str]] = {}
         self.denied: set[str] = set()
+        whose = (f":user/{self._name(use)}", "role/cloudformation")
         for call in self._journal()[begun:]:
-            if call["caller"] not in ("user", "cloudformation") or call["principal"].endswith(":root"):
+            if call["caller"] not in ("user", "cloudformation") or not any(one in call["principal"] for one in whose):
                 continue
             refused = str(call["error"] or "")
             if refused.startswith(("AccessDenied", "UnauthorizedOperation")) or call["status"] == 403:
