@@ -703,9 +703,7 @@ def statement(engine, part, scope):
         if scope.get("since"):
             ended = "coalesce(%(a)s.end_date, %(a)s.start_date, %(a)s.execution_date)" % {"a": alias}
             conditions.append("%s >= %s" % (ended, engine.moment(scope["since"])))
-        ranged = alias
     else:
-        ranged = "t"
         if table["dag"]:
             qualified = table["dag"] if "." in table["dag"] else _qualified(table, table["dag"])
             conditions += _of_dags(qualified, scope)
@@ -718,7 +716,7 @@ def statement(engine, part, scope):
     if not orphans:
         for bound, sign in (("lo", ">="), ("hi", "<")):
             if part.get(bound) is not None:
-                conditions.append("%s.id %s %d" % (ranged, sign, part[bound]))
+                conditions.append("%s %s %d" % (_ranged(name, schema), sign, part[bound]))
     selected = ", ".join(_expression(engine, name, column, has, orphans) for column in columns)
     where = " WHERE " + " AND ".join(conditions) if conditions else ""
     return "SELECT %s FROM %s%s" % (selected, source, where), columns
@@ -738,9 +736,23 @@ def _link(has):
     return "t.dag_id = r.dag_id AND t.execution_date = r.execution_date"
 
 
+def _ranged(name, schema):
+    """The number that a table is cut by. Its own, where it has one with an index: a part is then read without the rest.
+    Task instances and others without one are found by their runs.
+    """
+    if TABLES[name]["unit"] == "of_run":
+        if "dag_run_id" in schema[name]:
+            return "t.dag_run_id"
+        if "id" not in schema[name]:
+            return "r.id"
+    return "t.id"
+
+
 def _closed(engine, alias, scope):
-    """Runs that ended, and that the plan did not find in flight: what has ended since comes with the delta."""
+    """Runs that ended, and that the plan did not find in flight: what has begun or ended since comes with the delta."""
     conditions = ["%s.state IN (%s)" % (alias, ", ".join(literal(state) for state in TERMINAL))]
+    if scope.get("last") is not None:
+        conditions.append("%s.id <= %d" % (alias, scope["last"]))
     held = scope.get("open") or []
     if held:
         ids = ", ".join("%d" % one for one in held)
@@ -1556,6 +1568,7 @@ def make_plan(engine, dags=None, exclude=None, tables=None, since=None, target=N
     held, ids = _open_runs(engine, scope)
     scope["open"] = ids
     lowest, highest = engine.rows("SELECT min(id), max(id) FROM dag_run")[0]
+    scope["last"] = highest
     orphans = _has_orphans(engine)
     parts, sizes = [], {}
     for name in tables_of(schema):
@@ -1564,10 +1577,11 @@ def make_plan(engine, dags=None, exclude=None, tables=None, since=None, target=N
         rows, size = _size(engine, name)
         sizes[name] = {"rows": rows, "bytes": size}
         unit = TABLES[name]["unit"]
-        if unit in ("run", "of_run"):
-            ranges = _ranges(lowest, highest, size, part_bytes)
-        elif unit == "own":
-            low, high = engine.rows("SELECT min(id), max(id) FROM %s" % name_of(name))[0]
+        if unit != "whole":
+            low, high = lowest, highest
+            ranged = _ranged(name, schema)
+            if ranged != "r.id":
+                low, high = engine.rows("SELECT min(%s), max(%s) FROM %s t" % (ranged, ranged, name_of(name)))[0]
             ranges = _ranges(low, high, size, part_bytes)
         else:
             ranges = [(None, None)]

@@ -207,3 +207,11 @@ def test_old_pythons_read_them(name: str, minor: int) -> None:
     import ast
 
     ast.parse((FOLDER / name).read_text(), feature_version=(3, minor))
+
+
+def test_the_history_file_beside_it_is_found() -> None:
+    """As in MWAA, where both lie in the DAG folder; on a host it comes on stdin with the first."""
+    from agent_loading import load
+
+    answer = load("airflow_agent").handle({"op": "describe_history"})
+    assert answer["error"]["code"] == "no_airflow"  # that far only airflow_history.py leads
