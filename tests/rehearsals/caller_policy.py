@@ -75,7 +75,12 @@ UNSEEN = {
     "secretsmanager:RestoreSecret": "a secret with this name waits for its deletion",
     "secretsmanager:UpdateSecret": "a description or a key has changed since the last import",
     "upgrade/s3:ListBucket": "a file is missing: S3 says so only to whoever may list",
+    "logs:FilterLogEvents": "the environment is there, and has written logs",
     "cleanup/s3:DeleteObject": "an environment with Airflow 2, where Airflow itself removes the agent's rows",
+    "cleanup/s3:GetObject": "an environment with Airflow 2, where Airflow itself removes the agent's rows",
+    "cleanup/s3:PutObject": "an environment with Airflow 2, where Airflow itself removes the agent's rows",
+    "cleanup/kms:Decrypt": "an environment with Airflow 2, where Airflow itself removes the agent's rows",
+    "cleanup/kms:GenerateDataKey": "an environment with Airflow 2, where Airflow itself removes the agent's rows",
 }
 
 
@@ -283,7 +288,9 @@ class World:
         read = json.dumps({"Version": "2012-10-17", "Statement": [{**_ALLOW, "Action": "s3:GetObject"}]})
         self.iam.put_role_policy(RoleName=own, PolicyName="mwaa-migration-temporary-direct", PolicyDocument=read)
         role = self.env["MWAA_LAB_ROLE_ARN"]
-        kms.create_grant(KeyId=bundles, GranteePrincipal=role, Operations=["Decrypt"], Name="mwaa-migration-left")
+        context = {"EncryptionContextEquals": {"mwaa-migration": "agent-request", "environment": "direct"}}
+        grant = {"Operations": ["Decrypt"], "Name": "mwaa-migration-left", "Constraints": context}
+        kms.create_grant(KeyId=bundles, GranteePrincipal=role, **grant)
         read = json.dumps({"Version": "2012-10-17", "Statement": [{**_ALLOW, "Action": "sqs:ListQueues"}]})
         managed = self.iam.create_policy(PolicyName="team", PolicyDocument=read)["Policy"]["Arn"]
         self.iam.attach_role_policy(RoleName=own, PolicyArn=managed)
