@@ -138,7 +138,10 @@ class Export:
         self.results: list[dict[str, Any]] = []
         for part in self.plan["parts"]:
             pieces: list[bytes] = []
-            sink = lambda body, _rows, _raw, pieces=pieces: pieces.append(body)  # noqa: E731
+
+            def sink(body: bytes, _rows: int, _raw: int, pieces: list[bytes] = pieces) -> None:
+                pieces.append(body)
+
             result = history.export_part(engine, part, self.plan["scope"], KEY, sink)
             self.results.append({**result, "table": part["table"]})
             text = b"".join(zlib.decompress(piece, 31) for piece in pieces).decode("utf-8", "surrogatepass")

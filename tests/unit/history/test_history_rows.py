@@ -314,9 +314,13 @@ def test_pieces_are_bounded_and_each_is_whole(monkeypatch: pytest.MonkeyPatch) -
     airflow = SmallAirflow("2.10.3")
     for _number in range(300):
         airflow.insert("log", dttm=moment(1), event="e", extra=os.urandom(5000).hex())
-    engine, pieces = airflow.engine(), []
+    engine = airflow.engine()
+    pieces: list[Any] = []
     plan = history.make_plan(engine, tables=["log"])
-    sink = lambda body, rows, raw: pieces.append((body, rows, raw))  # noqa: E731
+
+    def sink(*piece: Any) -> None:
+        pieces.append(piece)
+
     result = history.export_part(engine, plan["parts"][0], plan["scope"], b"", sink)
     assert len(pieces) > 2 and all(len(body) <= 600000 for body, _rows, _raw in pieces)
     assert sum(rows for _body, rows, _raw in pieces) == result["rows"] == 300
