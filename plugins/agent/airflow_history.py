@@ -21,6 +21,7 @@ import fnmatch
 import hashlib
 import io
 import json
+import math
 import os
 import pickletools
 import re
@@ -600,8 +601,7 @@ class Engine(object):
                 rows = cursor.fetchmany(1 if self.name == "mysql" else 16)
                 if not rows:
                     return
-                for row in rows:
-                    yield row
+                yield from rows
         finally:
             cursor.close()
 
@@ -885,9 +885,9 @@ def text_bytes(text):
 def float_text(value):
     """The shortest text that reads back equal, spelled as PostgreSQL 12 and later do."""
     value = float(value)
-    if value != value:
+    if math.isnan(value):
         return "NaN"
-    if value in (float("inf"), float("-inf")):
+    if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     sign, digits, exponent = re.match(r"(-?)([0-9.]+)(?:e([-+]?\d+))?$", repr(value)).groups()
     whole, _dot, fraction = digits.partition(".")
@@ -1025,7 +1025,7 @@ def _pairs(items):
 
 
 def _make_dict(arguments):
-    if arguments and not (len(arguments) == 1 and type(arguments[0]) is list and not arguments[0]):
+    if arguments and not (len(arguments) == 1 and isinstance(arguments[0], list) and not arguments[0]):
         raise Unreadable("it has a dictionary that is malformed")
     return {}
 
@@ -1138,7 +1138,7 @@ class _Machine(object):
         self._plain(list).extend(items)
 
     def _plain(self, kind):
-        if type(self.stack[-1]) is not kind:
+        if not isinstance(self.stack[-1], kind):
             raise Unreadable("it fills something that is no %s" % kind.__name__)
         return self.stack[-1]
 
@@ -1190,7 +1190,7 @@ class _Machine(object):
 
     def _reduce(self, _argument):
         arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, _Name) or type(arguments) is not tuple:
+        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
             raise Unreadable("it calls something that is no name")
         maker = CONSTRUCTORS.get(function.path)
         if maker is None:
@@ -1214,7 +1214,7 @@ class _Budget(object):
             self.size += len(value)
             if self.size > PICKLE_BYTES:
                 raise Unreadable("written down it has more than %d MB" % (PICKLE_BYTES >> 20))
-        elif type(value) is int and value.bit_length() > 10000:
+        elif isinstance(value, int) and value.bit_length() > 10000:
             raise Unreadable("it has a number of thousands of digits")
 
 
@@ -1237,7 +1237,7 @@ def plain(value):
         if kind is list:
             return [walk(item, depth + 1) for item in value]
         if kind is dict:
-            if all(type(key) is str for key in value) and TAG not in value:
+            if all(isinstance(key, str) for key in value) and TAG not in value:
                 return {walk(key, depth): walk(value[key], depth + 1) for key in value}
             pairs = [[walk(key, depth + 1), walk(value[key], depth + 1)] for key in value]
             return {TAG: "dict", "value": pairs}
@@ -1276,9 +1276,9 @@ def unplain(text):
     """The reverse of `plain`."""
 
     def build(value):
-        if type(value) is list:
+        if isinstance(value, list):
             return [build(item) for item in value]
-        if type(value) is not dict:
+        if not isinstance(value, dict):
             return value
         kind = value.get(TAG)
         if kind is None:
@@ -1307,7 +1307,7 @@ def unplain(text):
 
 
 def _key(value):
-    return tuple(value) if type(value) is list else value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def xcom_text(data):
@@ -1329,7 +1329,7 @@ def xcom_text(data):
                 walk(item, depth + 1)
         elif kind is dict:
             for key in value:
-                if type(key) is not str:
+                if not isinstance(key, str):
                     raise Unreadable("it holds a dictionary whose keys are not all text")
                 take(key, depth)
                 walk(value[key], depth + 1)
@@ -1898,6 +1898,7 @@ def put_piece(place, body):
     from urllib.request import Request, build_opener
 
     for pause in PAUSES + (None,):
+        reason, again = "", False
         try:
             headers = dict(place.get("headers") or {}, **{"Content-Length": str(len(body))})
             request = Request(place["url"], data=body, headers=headers, method="PUT")
