@@ -530,36 +530,36 @@ class Engine(object):
         begin = getattr(self, "_begin_" + name, None)
         if begin is None:
             raise Unfit("the metadata database is %s: history is read from PostgreSQL, MySQL and SQLite" % name)
-        self.version = 0
-        begin(snapshot, search_path)
+        self.version, self.search_path = 0, search_path
+        begin(snapshot)
         self.schema = self._schema()
 
-    def _begin_postgresql(self, snapshot, search_path):
+    def _begin_postgresql(self, snapshot=None):
         self.connection.rollback()
+        self.connection.set_client_encoding("UTF8")
         self.connection.set_session(isolation_level="REPEATABLE READ", readonly=True, autocommit=False)
         self.version = self.connection.server_version
+        self.rows("SET LOCAL statement_timeout = 0")
         if snapshot:
             self.rows("SET TRANSACTION SNAPSHOT %s" % literal(snapshot))
         settings = {
             "TimeZone": "UTC",
             "DateStyle": "ISO, YMD",
             "IntervalStyle": "postgres",
-            "client_encoding": "UTF8",
             # before 12 the shortest text is not what the server prints: exact digits, made shorter in `_Lines`
             "extra_float_digits": "1" if self.version >= 120000 else "3",
-            "statement_timeout": "0",
             "idle_in_transaction_session_timeout": "0",
             # the source has other work to do
             "max_parallel_workers_per_gather": "0",
         }
-        if search_path:
-            settings["search_path"] = search_path
+        if self.search_path:
+            settings["search_path"] = self.search_path
         known = {row[0].lower() for row in self.rows("SELECT name FROM pg_settings")}
         for setting in sorted(settings):
             if setting.lower() in known:
                 self.rows("SELECT set_config(%s, %s, true)" % (literal(setting), literal(settings[setting])))
 
-    def _begin_mysql(self, snapshot, search_path):
+    def _begin_mysql(self, _snapshot):
         for statement in (
             "SET SESSION sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'",
             "SET SESSION time_zone = '+00:00'",
@@ -570,7 +570,7 @@ class Engine(object):
         ):
             self.rows(statement)
 
-    def _begin_sqlite(self, snapshot, search_path):
+    def _begin_sqlite(self, _snapshot):
         self.connection.isolation_level = None
         if not getattr(self.connection, "in_transaction", False):
             self.rows("BEGIN")
@@ -616,7 +616,7 @@ class Engine(object):
             identifier = self.rows("SELECT pg_export_snapshot()")[0][0]
         except Exception:  # a standby of before 10, or a proxy: one connection then does all
             self.connection.rollback()
-            self._begin_postgresql(None, None)
+            self._begin_postgresql()
             identifier = None
         xmin = self.rows("SELECT txid_snapshot_xmin(txid_current_snapshot())")[0][0]
         return {"id": identifier, "xmin": int(xmin), "at": _now()}

@@ -220,6 +220,17 @@ def test_the_digest_does_not_know_how_it_was_cut(large: Source, tmp_path: Path) 
 
 
 @pytest.mark.lab
+def test_settings_of_the_database_change_nothing(large: Source, tmp_path: Path) -> None:
+    plain = large.export(tmp_path / "plain", **small_parts())
+    settings = {"client_encoding": "LATIN1", "datestyle": "German", "timezone": "Asia/Tokyo", "bytea_output": "escape"}
+    settings |= {"extra_float_digits": "-5", "statement_timeout": "30", "default_transaction_isolation": "serializable"}
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    other = large.export(tmp_path / "other", **small_parts(connection={**large.connection, "options": options}))
+    assert digests(other["exported"]) == digests(plain["exported"])
+    assert {dag for _table, dag in digests(other["exported"])} >= {"dag_ünï漢", "dag_001"}
+
+
+@pytest.mark.lab
 def test_a_process_that_is_killed_leaves_its_part_and_nothing_else(large: Source, tmp_path: Path) -> None:
     killed = large.export(tmp_path / "killed", **small_parts(kill_at="piece-0004.gz"))["exported"]
     assert len(killed["left"]) == 1
