@@ -1410,7 +1410,7 @@ class _Lines(object):
         totals, parts, number, fresh = self.totals, self.skip + self.grouped, int.from_bytes, self.hash.copy
         for line in batch:
             # the DAG's id stands for the line's group, so it need not be hashed
-            fields = line.split(b"\t", parts)
+            fields = line.split(b"\t", parts) if len(line) < BATCH else _cut(line, parts)
             dag = fields[-2] if self.grouped else b""
             entry = totals.get(dag)
             if entry is None:
@@ -1499,6 +1499,16 @@ class _Lines(object):
         names = [column["name"] for column in self.columns]
         key = {name: unescaped(fields[names.index(name)]) for name in TABLES[self.table]["key"] if name in names}
         self.faults.append({"table": self.table, "key": key, "what": what})
+
+
+def _cut(line, count):
+    """split(b"\\t", count) without a copy of the rest, which may be large."""
+    fields, at = [], 0
+    for _field in range(count):
+        end = line.index(b"\t", at)
+        fields.append(line[at:end])
+        at = end + 1
+    return fields + [memoryview(line)[at:]]
 
 
 def hash_of(name, key):

@@ -69,6 +69,12 @@ def test_where_rooms_run_out_the_rest_is_left_for_another_time() -> None:
     assert second["left"] == [] and sums(first, second) == sums(whole)
 
 
+def test_a_long_line_is_cut_as_a_short_one() -> None:
+    line = b"-1\tetl\t\tx" + b"y" * 100 + b"\n"
+    for count in range(4):
+        assert [bytes(field) for field in history._cut(line, count)] == line.split(b"\t", count)
+
+
 def test_more_turns_than_a_pipe_holds_are_for_another_time() -> None:
     turns = history._Turns(100000)
     turns.begin()
