@@ -174,6 +174,10 @@ class Target(object):
         try:
             cursor.copy_expert(statement, feed, FEED)
             return cursor.rowcount
+        except Exception:
+            if feed.failure:  # psycopg2 makes a cancelled query of it
+                raise feed.failure from None
+            raise
         finally:
             cursor.close()
 
@@ -288,8 +292,16 @@ class _Feed(object):
         self.engine = zlib.decompressobj(31)
         self.given = self.left = b""
         self.at = 0
+        self.failure = None
 
     def read(self, size=FEED):
+        try:
+            return self._read(size)
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _read(self, size):
         if self.amend is None:
             return self._unpack(size)
         if not self.given:
@@ -374,6 +386,60 @@ def amender(columns, templates=None):
 
     # splitlines breaks at \r and others too, which no line has: COPY's text format escapes them
     return amend if plain or at is not None else None
+
+
+class _Careful(object):
+    """Lines field by field, once PostgreSQL has refused them: SQLite and MySQL hold texts that it does not. Those
+    become the nearest that it holds, and are listed; one that is too long for its column is refused by key.
+    """
+
+    def __init__(self, mapping, amend):
+        self.mapping, self.amend = mapping, amend
+        self.count, self.listed = 0, []
+
+    def __call__(self, line):
+        fields, whys = line[:-1].decode("utf-8", "surrogatepass").split("\t"), []
+        for at, (name, kind) in enumerate(self.mapping.columns):
+            if kind not in ("text", "json") or fields[at] == history.NULL:
+                continue
+            value = held = history.unescaped(fields[at])
+            held = held.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            if kind == "json":
+                held = _json_that_fits(held)
+            limit = self.mapping.has.get(name, {}).get("length")
+            if limit and len(held) > limit:
+                raise history.Unfit(
+                    "%s.%s has %d characters where the target takes %d, at %s"
+                    % (self.mapping.table, name, len(held), limit, " ".join(map(str, self._key(fields).values())))
+                )
+            if held != value:
+                fields[at] = history.escaped(held)
+                whys.append("%s has what PostgreSQL does not hold; it is written as near as can be" % name)
+        if whys:
+            self.count += 1
+            if len(self.listed) < LISTED:
+                self.listed.append({"why": "; ".join(whys), "key": self._key(fields)})
+        line = ("\t".join(fields) + "\n").encode("utf-8")
+        return self.amend(line) if self.amend else line
+
+    def _key(self, fields):
+        row = dict(zip((name for name, _kind in self.mapping.columns), fields))
+        return {name: history.unescaped(row[name]) for name in self.mapping.key_names()}
+
+
+def _json_that_fits(text):
+    """NaN and infinities as text; what is no JSON as a JSON string; else the text as it is."""
+    odd = []
+
+    def constant(name):
+        odd.append(name)
+        return name
+
+    try:
+        value = json.loads(text, parse_constant=constant)
+    except (ValueError, RecursionError):
+        return json.dumps(text)
+    return json.dumps(value) if odd else text
 
 
 # --------------------------------------------------------------------------------------------------------- the mapping
@@ -600,13 +666,16 @@ def import_piece(target, bundle, piece, body, templates=None):
             raise
         except Exception as error:
             target.rollback()
+            code = getattr(error, "pgcode", None) or ""
             # what was not there when it was looked for has come since, or a row has no parent
-            if mode == "direct" and (getattr(error, "pgcode", None) or "")[:2] in ("23", "22"):
+            if mode == "direct" and code[:2] == "23":
                 target.begin()
                 mode = "staged"
                 _change_mode(target, bundle, table)
-                continue
-            raise
+            elif code[:2] == "22" and mode != "careful":
+                mode = "careful"
+            else:
+                raise
 
 
 def _import_piece(target, bundle, piece, body, mode, templates):
@@ -620,9 +689,13 @@ def _import_piece(target, bundle, piece, body, mode, templates):
         entry = special(target, bundle, _Feed(body))
     else:
         mapping = Mapping(target, table, bundle.columns[table], bundle.shift)
-        feed = _Feed(body, amender(mapping.columns, templates if table == "dag_run" else None))
+        amend = amender(mapping.columns, templates if table == "dag_run" else None)
+        careful = _Careful(mapping, amend) if mode == "careful" else None
         write = _write_direct if mode == "direct" else _write_staged
-        entry = write(target, bundle, mapping, feed)
+        entry = write(target, bundle, mapping, _Feed(body, careful or amend))
+        if careful:
+            entry["mended"] = careful.count
+            entry["listed"] += careful.listed
     if entry["rows"] != piece["rows"]:
         raise history.Unfit(
             "a piece of %s has %d rows where %d were exported (%s)"
@@ -648,6 +721,7 @@ def _entry(rows, inserted=0, updated=0, left_out=0, listed=()):
         "inserted": inserted,
         "updated": updated,
         "left_out": left_out,
+        "mended": 0,
         "kept": rows - inserted - updated - left_out,
         "listed": list(listed),
     }
@@ -1018,7 +1092,7 @@ def sentence(error, piece):
 
 
 def progress(target, identifier):
-    """{"tables": {table: {"pieces", "rows", "inserted", "updated", "kept", "left_out"}}, "listed", "more"}"""
+    """{"tables": {table: {"pieces", "rows", "inserted", "updated", "kept", "left_out", "mended"}}, "listed", "more"}"""
     tables, listed, more = {}, [], 0
     for (text,) in target.rows(
         "SELECT value FROM %s WHERE bundle = %%s AND kind = 'piece' ORDER BY at" % LEDGER, (identifier,)
@@ -1030,11 +1104,11 @@ def progress(target, identifier):
             sums[name] += entry[name]
         room = max(history.LISTED - len(listed), 0)
         listed += [dict(one, table=entry["table"]) for one in entry["listed"][:room]]
-        more += entry["left_out"] - len(entry["listed"][:room])
+        more += entry["left_out"] + entry["mended"] - len(entry["listed"][:room])
     return {"tables": tables, "listed": listed, "more": more}
 
 
-_SUMS = ("rows", "inserted", "updated", "kept", "left_out")
+_SUMS = ("rows", "inserted", "updated", "kept", "left_out", "mended")
 
 
 # -------------------------------------------------------------------------------------------------------------- pauses

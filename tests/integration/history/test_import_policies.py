@@ -411,10 +411,30 @@ def test_a_column_that_the_target_lacks_is_named_and_a_text_that_is_too_long_ref
     answer = everything.into(database)
     assert {"table": "log", "column": "owner_display_name"} in answer["lacking"]
     assert answer["listed"] == [] and counts(database) == [2] * 5
-    made.insert("log", dag_id="etl", dttm=moment(1), event="e" * 31)  # 30 on 2.5
+    made.insert("log", dag_id="etl", dttm=moment(1), event="e" * 31)
     longer = lane_of(made, database, "b2")
-    with pytest.raises(history.Unfit, match="a text is longer than the target's column.*log"):
+    with pytest.raises(history.Unfit, match="log.event has 31 characters where the target takes 30, at -3"):
         longer.into(database)
+
+
+def test_texts_that_postgresql_does_not_hold_are_written_as_near_as_can_be_and_listed(database: Database) -> None:
+    made = airflow(2)  # in SQLite, which holds anything
+    made.of_task("rendered_task_instance_fields", "etl", "load", 1, rendered_fields='{"a": [NaN, -Infinity, 1.0]}')
+    made.of_task("rendered_task_instance_fields", "etl", "load", 2, rendered_fields='{"ü":  1.0}')
+    made.insert("log", dag_id="etl", dttm=moment(1), event="e", extra="a\0b")
+    answer = lane_of(made, database).into(database)
+    assert {table: row["mended"] for table, row in answer["tables"].items() if row["mended"]} == {
+        "rendered_task_instance_fields": 1,
+        "log": 1,
+    }
+    assert {(one["table"], one["why"].split()[0]) for one in answer["listed"]} == {
+        ("rendered_task_instance_fields", "rendered_fields"),
+        ("log", "extra"),
+    }
+    assert answer["more"] == 0
+    rendered = database.sql("SELECT rendered_fields FROM rendered_task_instance_fields ORDER BY run_id").split("\n")
+    assert rendered == ['{"a": ["NaN", "-Infinity", 1.0]}', '{"ü":  1.0}']
+    assert database.sql("SELECT extra FROM log WHERE event = 'e'") == "a\ufffdb"
 
 
 def test_differences_are_named_by_key(database: Database) -> None:
