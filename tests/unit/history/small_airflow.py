@@ -129,6 +129,16 @@ def moment(day: int) -> str:
     return f"2024-01-{day:02d} 00:00:00.000000"
 
 
+class Pieces:
+    """A sink that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    def __call__(self, body: bytes, _rows: int, _raw: int) -> None:
+        self.bodies.append(body)
+
+
 class Export:
     """Everything that a plan of this engine carries."""
 
@@ -137,14 +147,10 @@ class Export:
         self.texts: dict[str, str] = {}
         self.results: list[dict[str, Any]] = []
         for part in self.plan["parts"]:
-            pieces: list[bytes] = []
-
-            def sink(body: bytes, _rows: int, _raw: int, pieces: list[bytes] = pieces) -> None:
-                pieces.append(body)
-
-            result = history.export_part(engine, part, self.plan["scope"], KEY, sink)
+            pieces = Pieces()
+            result = history.export_part(engine, part, self.plan["scope"], KEY, pieces)
             self.results.append({**result, "table": part["table"]})
-            text = b"".join(zlib.decompress(piece, 31) for piece in pieces).decode("utf-8", "surrogatepass")
+            text = b"".join(zlib.decompress(piece, 31) for piece in pieces.bodies).decode("utf-8", "surrogatepass")
             self.texts[part["table"]] = self.texts.get(part["table"], "") + text
 
     def rows(self, table: str) -> list[dict[str, str | None]]:
