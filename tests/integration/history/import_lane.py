@@ -118,9 +118,11 @@ class Lane:
 
     def read_back(self, database: Database, shifts: tuple[int, int | None] = (0, None)) -> dict[str, Any]:
         engine = database.engine()
-        tables = [table for table in self.columns if table not in NOT_ROWS]
-        found = importing.verify(engine, tables, self.columns, self.plan["scope"], KEY, self.dags, shifts)
-        engine.connection.close()
+        try:
+            tables = [table for table in self.columns if table not in NOT_ROWS]
+            found = importing.verify(engine, tables, self.columns, self.plan["scope"], KEY, self.dags, shifts)
+        finally:
+            engine.connection.close()
         return {table: digests for table, digests in found.items() if digests}
 
     def sent(self) -> dict[str, Any]:
