@@ -294,7 +294,6 @@ class Stage:
             "all": {
                 "vars": {
                     **common,
-                    "migration_deploy": "direct",  # a base stack would have a stage of its own
                     "import_lane": "rest",
                     "environment_wait_timeout": 5,
                     "verify_wait_timeout": 20,
@@ -308,7 +307,7 @@ class Stage:
         hosts = [name for group in groups for name in inventory[group]["hosts"]]
         path = self.folder / f"inventory-{time.monotonic_ns()}.yml"
         path.write_text(yaml.safe_dump(inventory))
-        words = ("-i", str(path), "--limit", ",".join(hosts), "--forks", "6", *words)
+        words = ("-i", str(path), "--limit", ",".join(hosts), "--forks", "6", "-e", "migration_deploy=direct", *words)
         return self.lab.play(playbook, *words, env=env)
 
     def _variables(self, one: Case, group: str) -> dict[str, Any]:
