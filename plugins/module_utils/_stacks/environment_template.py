@@ -206,9 +206,9 @@ def _keep(made: dict[str, Any], said: dict[str, Any], wanted: dict[str, Any]) ->
         made.setdefault(key, value)
     if "LoggingConfiguration" in said:
         made["LoggingConfiguration"] = {**said["LoggingConfiguration"], **made["LoggingConfiguration"]}
-    key, asked = said.get("KmsKey"), wanted.get("kms_key") or ""
-    if key and key != asked and key.rpartition("/")[2] == asked.rpartition("/")[2]:
-        made["KmsKey"] = key  # the same key by its id
+    kept, asked = said.get("KmsKey"), wanted.get("kms_key") or ""
+    if kept and kept != asked and kept.rpartition("/")[2] == asked.rpartition("/")[2]:
+        made["KmsKey"] = kept  # the same key by its id
 
 
 def _import(name: str) -> dict[str, Any]:

@@ -764,8 +764,8 @@ def of_resource(
         return []
     properties = new or old
     name = str(properties.get(about.owner) or identifier) if about.owner else identifier
-    found = (stack.lower() if about.service == "s3" else stack) + "-*" if stack and about.named else "*"
-    name = name or str(properties.get(about.named) or found)
+    made_up = (stack.lower() if about.service == "s3" else stack) + "-*" if stack and about.named else "*"
+    name = name or str(properties.get(about.named) or made_up)
     where = f"{region if about.regional else ''}:{'' if about.service == 's3' else account}"
 
     def arn(rest: str) -> str:
