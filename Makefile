@@ -93,14 +93,14 @@ lint: versions ## ruff, mypy, ansible-lint (production), cfn-lint, documentation
 unit: versions ## milliseconds each
 	@python -m pytest -q -n 2 tests/unit
 
-lab-test: versions ## playbooks and modules against stub environments
-	@python -m pytest -q -m lab -n 4 --dist loadfile tests/integration
+lab-test: versions ## playbooks and modules against stub environments, but for what takes minutes
+	@python -m pytest -q -m "lab and not slow" -n 4 --dist loadfile tests/integration
 
 e2e: versions ## the main job, one real Airflow to another
 	@python -m pytest -q tests/e2e/test_main_job.py
 
-e2e-all: versions ## everything that has real Airflows: also every lane and the lab itself (not in CI: about an hour more)
-	@python -m pytest -q -m e2e tests/e2e tests/integration
+e2e-all: versions ## everything that has real Airflows or takes minutes: every lane, the lab itself, kills, caller policies (not in CI: hours)
+	@python -m pytest -q -m "e2e or slow" tests/e2e tests/integration
 
 sanity: versions ## ansible-test sanity
 	@tests/sanity/run

@@ -23,7 +23,7 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 _FILE = Path(__file__).parents[1] / "e2e" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("lab_by_command", _FILE)

@@ -24,7 +24,7 @@ from mwaa_lab.labdir import LabDir  # noqa: E402
 from small_airflow import SmallAirflow, moment  # noqa: E402
 from test_history_export import fill  # noqa: E402
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 SOURCES = ("1.10.12", "1.10.15", "2.0.2", "2.2.2", "2.4.3", "2.5.1", "2.7.2", "2.9.2", "2.10.3", "2.11.2")
 TARGETS = ("2.0.2", "2.2.2", "2.5.1", "2.8.1", "2.10.3", "2.11.2")

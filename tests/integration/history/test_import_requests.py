@@ -26,7 +26,7 @@ from mwaa_lab.airflow.postgres import Postgres  # noqa: E402
 from mwaa_lab.labdir import LabDir  # noqa: E402
 from small_airflow import history  # noqa: E402
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
