@@ -67,7 +67,7 @@ EVERY = ("export", "publish", "environment", "import", "verify")
 ID = "[0-9A-Za-z-]+"  # AWS's request ids
 
 EXPIRED = rf"the AWS credentials have expired \({ID}: ExpiredToken\w*, request id {ID}\); get new ones .*"
-DENIED = rf"AWS denied it: .* \({ID}: AccessDenied\w*, request id {ID}\); allow the named action in the caller's IAM policy .*"
+DENIED = rf"AWS denied it: .* \({ID}: AccessDenied\w*, request id {ID}\); allow .* in the caller's IAM policy .*"
 KEY = r"arn:aws:kms:us-east-1:000000000000:key/\S+"
 
 # fmt: off

@@ -125,7 +125,8 @@ def rule(identity: str, area: str, *, why: str, source: str, severity: str = "er
     """Declare a rule. source: the page of the MWAA user guide ("UG …") or what else says so."""
 
     def declare(judge: Callable[..., Iterable[Found]]) -> Callable[..., Iterable[Found]]:
-        assert identity not in RULES, identity
+        if identity in RULES:
+            raise ValueError(f"two rules are called {identity}")
         RULES[identity] = Rule(identity, area, severity, why, source, judge)
         return judge
 

@@ -20,7 +20,7 @@ from mwaa_lab.airflow.postgres import Postgres  # noqa: E402
 from mwaa_lab.labdir import LabDir  # noqa: E402
 from small_airflow import SmallAirflow, history, moment  # noqa: E402
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 COUNTED = ("dag_run", "task_instance", "xcom", "log", "task_fail")
 
 

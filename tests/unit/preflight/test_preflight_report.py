@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import preflight_setups as setups
 import pytest
