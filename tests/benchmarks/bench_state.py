@@ -134,7 +134,8 @@ def main() -> None:
         text = measure(lab, options)
     print(text)
     if options.publish:
-        harness.publish(f"State {options.version}", text)
+        lane = "" if options.lane == "auto" else f" {options.lane}"
+        harness.publish(f"State {options.version}{lane}", text)
 
 
 def measure(lab: harness.Lab, options: argparse.Namespace) -> str:
@@ -164,7 +165,8 @@ def measure(lab: harness.Lab, options: argparse.Namespace) -> str:
     loop_rows = [f"| {name} | {took / 60:.1f} min (scaled) | {took / seconds:.1f} |" for name, took in loops.items()]
     return "\n".join(
         [
-            f"## Variables, connections and pools into Airflow {options.version}",
+            f"## Variables, connections and pools into Airflow {options.version}"
+            + ("" if options.lane == "auto" else f" by `{options.lane}`"),
             "",
             f"One task each, {'a real Airflow' if options.engine == 'airflow' else 'the stub engine'} in the lab, lane"
             f" `{options.lane}`. Every connection has a password and a token in `extra`, one variable of ten a key that"

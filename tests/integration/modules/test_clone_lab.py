@@ -307,12 +307,12 @@ POLICY = {
 
 
 @pytest.fixture
-def with_policy(lab: Any, base: Any, source: str) -> Any:
+def with_policy(lab: Any, base: Any, source: str, name: str) -> Any:
     """The source's role names the source; its other tests do not see that afterwards."""
     iam, role = lab.client("iam"), base.role.rpartition("/")[2]
     iam.put_role_policy(RoleName=role, PolicyName="mwaa", PolicyDocument=json.dumps(POLICY).replace("{}", source))
     yield role
-    for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+    for policy in {"mwaa", f"mwaa-clone-{name}"} & set(iam.list_role_policies(RoleName=role)["PolicyNames"]):
         iam.delete_role_policy(RoleName=role, PolicyName=policy)
 
 
@@ -320,12 +320,12 @@ def test_the_roles_policy_is_made_for_the_new_environment(
     lab: Any, clone: Any, source: str, name: str, with_policy: str
 ) -> None:
     iam, mine = lab.client("iam"), f"mwaa-clone-{name}"
-    options = {"source": source, "name": name}
+    options, before = {"source": source, "name": name}, iam.list_role_policies(RoleName=with_policy)["PolicyNames"]
     told = clone(**options, check=True)
     (statement,) = told["execution_role"]["policy"]["Statement"]
     assert statement["Resource"] == f"arn:aws:airflow:us-east-1:000000000000:environment/{name}"
     assert any("write_role_policy" in finding for finding in told["findings"])
-    assert iam.list_role_policies(RoleName=with_policy)["PolicyNames"] == ["mwaa"]
+    assert iam.list_role_policies(RoleName=with_policy)["PolicyNames"] == before
 
     start = time.time()
     assert (
