@@ -57,6 +57,7 @@ FIELDS = {
     "connections": ("conn_type", "description", "host", "login", "password", "schema", "port", "extra"),
     "pools": ("slots", "description", "include_deferred"),
 }
+REMEDY = "remove the bundle and export again"
 PART = 8 << 20  # bytes; S3 multipart parts are at least 5 MiB
 THREADS = 8
 
@@ -445,6 +446,17 @@ class S3Store(Store):
         headers = {"x-amz-checksum-sha256": checksum, **dict(encryption.values())}
         return url, headers
 
+    def presign_new(self, path: str, seconds: int) -> tuple[str, dict[str, str]]:
+        """A URL that lets one put whatever there, of any length, and the headers to send: for what is not known
+        beforehand. Signed with it is the encryption. seconds: how long it is good for.
+        """
+        encryption = self._encryption()
+        parameters = {"Bucket": self.bucket, "Key": self.key(path)}
+        parameters.update({name: value for name, (_header, value) in encryption.items()})
+        with aws_errors(f"sign an upload to {self.url}"):
+            url = url_signer(self._aws).generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
+        return url, dict(encryption.values())
+
     def _encryption(self) -> dict[str, tuple[str, str]]:
         """The bucket's default encryption as put_object's parameters with their headers; {} if not readable."""
         if not hasattr(self, "_default_encryption"):
@@ -654,13 +666,35 @@ class Bundle:
         text = json.dumps([name, document], sort_keys=True, separators=(",", ":"))
         return hmac.new(self._mac_key, text.encode(), hashlib.sha256).hexdigest()
 
-    def _authenticate(self, document: dict[str, Any], name: str) -> None:
+    def _authenticate(self, document: dict[str, Any], name: str, remedy: str = REMEDY) -> None:
         body = {key: value for key, value in document.items() if key != "mac"}
         if not hmac.compare_digest(str(document.get("mac")), self._mac(body, name)):
             raise MigrationError(
                 f"{self.store.url}/{name} was altered after it was written (its authentication code does not fit):"
-                " remove the bundle and export again"
+                f" {remedy}"
             )
+
+    def read_document(self, path: str, remedy: str = REMEDY) -> dict[str, Any] | None:
+        """A JSON file that write_document left, None where there is none.
+
+        remedy: what to do where it was altered, for the sentence.
+        """
+        document = _document(self.store, path, remedy)
+        if document is None:
+            return None
+        self._authenticate(document, path, remedy)
+        if document["schema_version"] != SCHEMA_VERSION:
+            raise MigrationError(
+                f"{self.store.url}/{path} has schema version {document['schema_version']!r}, this collection knows"
+                f" {SCHEMA_VERSION}: use the version of the collection that exported it"
+            )
+        return document
+
+    def write_document(self, path: str, body: dict[str, Any]) -> None:
+        """A JSON file beside the manifest, authenticated as that is, and bound to its path."""
+        document = {**body, "schema_version": SCHEMA_VERSION, "bundle_id": self.bundle_id}
+        text = json.dumps({**document, "mac": self._mac(document, path)}, sort_keys=True)
+        self.store.write(path, text.encode() + b"\n")
 
     def _derive(self, purpose: bytes) -> bytes:
         return hmac.new(self.data_key, purpose, hashlib.sha256).digest()
@@ -761,11 +795,8 @@ class Ledger:
 
     def __init__(self, bundle: Bundle, environment: str):
         self._bundle, self._path = bundle, f"ledger/{check_path(environment)}.json"
-        document = _document(bundle.store, self._path)
-        self._entries: dict[str, dict[str, dict[str, str]]] = {}
-        if document is not None:
-            bundle._authenticate(document, self._path)
-            self._entries = document["entries"]
+        document = bundle.read_document(self._path)
+        self._entries: dict[str, dict[str, dict[str, str]]] = document["entries"] if document else {}
         self._environment = environment
         self._changed = False
 
@@ -791,14 +822,7 @@ class Ledger:
         """Write it if anything changed; whether it was written."""
         if not self._changed:
             return False
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "bundle_id": self._bundle.bundle_id,
-            "environment": self._environment,
-            "entries": self._entries,
-        }
-        text = json.dumps({**document, "mac": self._bundle._mac(document, self._path)}, sort_keys=True)
-        self._bundle.store.write(self._path, text.encode())
+        self._bundle.write_document(self._path, {"environment": self._environment, "entries": self._entries})
         self._changed = False
         return True
 
@@ -845,7 +869,7 @@ def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _document(store: Store, path: str) -> dict[str, Any] | None:
+def _document(store: Store, path: str, remedy: str = REMEDY) -> dict[str, Any] | None:
     try:
         text = store.read(path)
     except MigrationError as error:
@@ -857,5 +881,5 @@ def _document(store: Store, path: str) -> dict[str, Any] | None:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise MigrationError(f"{store.url}/{path} is damaged (no JSON object): remove the bundle and export again")
+        raise MigrationError(f"{store.url}/{path} is damaged (no JSON object): {remedy}")
     return document

@@ -14,12 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-FOLDER = Path(__file__).parent
+ROOT = Path(__file__).parents[3]
+SCHEMA_FILE = ROOT / "plugins" / "module_utils" / "_history" / "schemas.json"
 KEY = b"k" * 32
 
 
 def load() -> ModuleType:
-    path = FOLDER.parents[2] / "plugins" / "agent" / "airflow_history.py"
+    path = ROOT / "plugins" / "agent" / "airflow_history.py"
     spec = importlib.util.spec_from_file_location("tested_airflow_history", path)
     assert spec
     assert spec.loader
@@ -35,7 +36,7 @@ def schemas() -> dict[str, dict[str, dict[str, str]]]:
     """{version: {table: {column: PostgreSQL's type}}}, oldest first ("as before" in the file: nothing changed)."""
     found: dict[str, Any] = {}
     before: dict[str, Any] = {}
-    for version, tables in json.loads((FOLDER / "schemas.json").read_text()).items():
+    for version, tables in json.loads(SCHEMA_FILE.read_text()).items():
         before = {name: before[name] if columns == "as before" else columns for name, columns in tables.items()}
         found[version] = before
     return found
