@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from ansible_collections.mwaa.migration.plugins.module_utils._state import secrets as secrets_manager
 
 MEASURED = 20
 NAME = "state"
@@ -28,6 +29,14 @@ MODULES = {
     "variables": "mwaa.migration.mwaa_variable_upsert",
     "pools": "mwaa.migration.mwaa_pool_upsert",
 }
+# docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
+RATES = (
+    "Secrets Manager takes 50 CreateSecret a second of an account in a Region, 50 of PutSecretValue, UpdateSecret and"
+    " their like together, 100 BatchGetSecretValue and 100 ListSecrets, none of them adjustable; the lab throttles at"
+    f" the same rates. The module begins no more than {secrets_manager.WRITES_PER_SECOND:.0f} writes and"
+    f" {secrets_manager.READS_PER_SECOND:.0f} reads a second, and reads {secrets_manager.BATCH} secrets a call; the"
+    " other calls look at what the environment has and at what Airflow's database has of these."
+)
 LOOP = """
 - hosts: localhost
   gather_facts: false
@@ -66,8 +75,9 @@ def items(numbers: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def environment(lab: harness.Lab, version: str) -> None:
+def environment(lab: harness.Lab, version: str, lane: str) -> None:
     given, mwaa = lab.environment, lab.client("mwaa")
+    asked_first = secrets_manager.backend_options("airflow", version) if lane == "secrets_manager" else {}
     mwaa.create_environment(
         Name=NAME,
         AirflowVersion=version,
@@ -75,6 +85,7 @@ def environment(lab: harness.Lab, version: str) -> None:
         SourceBucketArn=f"arn:aws:s3:::{given['MWAA_LAB_BUCKET']}",
         DagS3Path="dags",
         WebserverAccessMode="PUBLIC_ONLY",
+        AirflowConfigurationOptions=asked_first,
         NetworkConfiguration={
             "SubnetIds": given["MWAA_LAB_SUBNET_IDS"].split(","),
             "SecurityGroupIds": given["MWAA_LAB_SECURITY_GROUP_IDS"].split(",")[:1],
@@ -130,7 +141,7 @@ def main() -> None:
     parser.add_argument("--publish", action="store_true", help="write docs/performance.md")
     options = parser.parse_args()
     with harness.lab(options.engine) as lab:
-        environment(lab, options.version)
+        environment(lab, options.version, options.lane)
         text = measure(lab, options)
     print(text)
     if options.publish:
@@ -177,6 +188,7 @@ def measure(lab: harness.Lab, options: argparse.Namespace) -> str:
             *rows,
             f"| **all of them** | | **{seconds:.1f} s** | | | |",
             "",
+            *([RATES, ""] if options.lane == "secrets_manager" else []),
             f"Beside it, {MEASURED} calls measured and scaled to {total:,}:",
             "",
             "| | all of them | ratio |",
