@@ -142,21 +142,29 @@ INSERT INTO xcom (dag_run_id, task_id, map_index, key, dag_id, run_id, value, ti
       'UTF8'), now() FROM dag_run, generate_series(1, 3) n WHERE id = 9;
 INSERT INTO xcom (dag_run_id, task_id, map_index, key, dag_id, run_id, value, timestamp)
   SELECT id, 'task_1', -1, 'nan', dag_id, run_id, '{"a": NaN, "b": "\\u00fc\\\\N"}'::text::bytea, now()
-  FROM dag_run WHERE id % 100 = 11;
+  FROM dag_run WHERE id % 100 = 11
+    AND EXISTS (SELECT 1 FROM task_instance t WHERE t.dag_id = dag_run.dag_id AND t.run_id = dag_run.run_id
+      AND t.task_id = 'task_1');
 INSERT INTO task_reschedule (task_id, dag_id, run_id, map_index, try_number, start_date, end_date, duration,
     reschedule_date) SELECT 'task_0', dag_id, run_id, -1, 1, start_date, end_date, 60, end_date FROM dag_run
-  WHERE id % 14 = 1 AND end_date IS NOT NULL;
+  WHERE id % 14 = 1 AND end_date IS NOT NULL
+    AND EXISTS (SELECT 1 FROM task_instance t WHERE t.dag_id = dag_run.dag_id AND t.run_id = dag_run.run_id
+      AND t.task_id = 'task_0');
 INSERT INTO rendered_task_instance_fields (dag_id, task_id, run_id, map_index, rendered_fields, k8s_pod_yaml)
-  SELECT dag_id, 'task_0', run_id, -1, '{"cmd":  "a\nü", "b" : [1.0,1e5]}', NULL FROM dag_run WHERE id % 18 = 1;
+  SELECT dag_id, 'task_0', run_id, -1, '{"cmd":  "a\nü", "b" : [1.0,1e5]}', NULL FROM dag_run WHERE id % 18 = 1
+    AND EXISTS (SELECT 1 FROM task_instance t WHERE t.dag_id = dag_run.dag_id AND t.run_id = dag_run.run_id
+      AND t.task_id = 'task_0');
 INSERT INTO task_instance_history (task_id, dag_id, run_id, map_index, try_number, state, pool, pool_slots, duration)
   SELECT task_id, dag_id, run_id, map_index, 1, 'failed', pool, pool_slots, 0.1 FROM task_instance
   WHERE try_number = 2 AND task_id = 'task_4';
 INSERT INTO task_map (dag_id, task_id, run_id, map_index, length, keys)
-  SELECT dag_id, repeat('t', 250), run_id, -1, 5, '["a", "ü"]' FROM dag_run WHERE run_type = 'manual';
+  SELECT dag_id, repeat('t', 250), run_id, 0, 5, '["a", "ü"]' FROM dag_run WHERE run_type = 'manual';
 INSERT INTO dag_run_note (dag_run_id, content, created_at, updated_at)
   SELECT id, E'seen\nü\\', now(), now() FROM dag_run WHERE id % 100 = 12;
 INSERT INTO task_instance_note (task_id, dag_id, run_id, map_index, content, created_at, updated_at)
-  SELECT 'task_0', dag_id, run_id, -1, '', now(), now() FROM dag_run WHERE id % 50 = 13;
+  SELECT 'task_0', dag_id, run_id, -1, '', now(), now() FROM dag_run WHERE id % 50 = 13
+    AND EXISTS (SELECT 1 FROM task_instance t WHERE t.dag_id = dag_run.dag_id AND t.run_id = dag_run.run_id
+      AND t.task_id = 'task_0');
 INSERT INTO dataset (uri, extra, created_at, updated_at, is_orphaned)
   SELECT 's3://bucket/ü/' || n, '{}', now(), now(), n = 5 FROM generate_series(1, 5) n;
 INSERT INTO dataset_event (dataset_id, extra, source_task_id, source_dag_id, source_run_id, source_map_index,

@@ -1,12 +1,37 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where these tests find what the unit tests and the benchmarks have of the same."""
+"""One PostgreSQL for all of these tests, and where they find what unit tests and benchmarks have of the same."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[2]
-sys.path[:0] = [str(TESTS / "unit" / "history"), str(TESTS / "benchmarks")]
+sys.path[:0] = [str(Path(__file__).parent), str(TESTS / "unit" / "history"), str(TESTS / "benchmarks")]
+
+from import_lane import Databases  # noqa: E402
+from mwaa_lab import processes  # noqa: E402
+from mwaa_lab.airflow.postgres import Postgres  # noqa: E402
+from mwaa_lab.labdir import LabDir  # noqa: E402
+
+# a server waits for those who are connected
+LEAVE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    lab = LabDir(tmp_path_factory.mktemp("history") / "lab")
+    lab.create({})
+    server = Postgres(lab)
+    try:
+        server.ensure()
+        yield Databases(lab)
+        server.sql("postgres", LEAVE)
+    finally:
+        processes.stop_all(lab)
+        lab.remove()

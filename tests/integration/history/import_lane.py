@@ -13,15 +13,14 @@ from types import ModuleType
 from typing import Any
 
 import psycopg2
-from mwaa_lab.airflow.database import OnPostgres
-from mwaa_lab.airflow.instance import Airflow
 from mwaa_lab.airflow.postgres import Postgres
-from mwaa_lab.airflow.versions import VERSIONS
 from mwaa_lab.labdir import LabDir
 
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "history"))
-from small_airflow import KEY, history  # noqa: E402
+from small_airflow import KEY, SCHEMAS, VERSIONS, history  # noqa: E402
+
+DDL = Path(__file__).parent / "schemas"
 
 
 def load() -> ModuleType:
@@ -40,20 +39,33 @@ NOT_ROWS = ("dag", "log_template")  # the target's own: pause state goes to the 
 
 
 class Databases:
-    """Databases of any version, on the lab's PostgreSQL."""
+    """Databases of any version on the lab's PostgreSQL: the tables that history needs, as Airflow makes them."""
 
     def __init__(self, lab: LabDir):
         self.lab, self.server, self.made = lab, Postgres(lab), 0
+        self.templates: dict[str, str] = {}
 
-    def new(self, version: str) -> Database:
-        template = f"template-{version}"
-        row = VERSIONS[version]
-        airflow = Airflow(self.lab, OnPostgres(self.server, template), None, row, template, self.lab.path, Path("none"))  # type: ignore[arg-type]
-        airflow.create_database()
+    def new(self, version: str, name: str = "") -> Database:
         self.made += 1
-        name = f"target-{self.made}"
-        self.server.copy(template, name)
+        name = name or f"target-{self.made}"
+        self.server.copy(self._template(version), name)
         return Database(self.server, name, version)
+
+    def _template(self, version: str) -> str:
+        """One that has the version's tables, which may be those of an older one."""
+        if version not in self.templates:
+            tables = next(one for one in reversed(VERSIONS[: VERSIONS.index(version) + 1]) if ddl(one).exists())
+            self.templates[version] = f"template-{tables}"
+            if self.server.create(f"template-{tables}"):
+                self.server.load(f"template-{tables}", ddl(tables))
+            made = Database(self.server, f"template-{tables}", version).schema()
+            columns = {table: set(made.get(table, ())) for table in SCHEMAS[version]}
+            assert columns == {table: set(names) for table, names in SCHEMAS[version].items()}, f"schemas/ of {version}"
+        return self.templates[version]
+
+
+def ddl(version: str) -> Path:
+    return DDL / f"{version}.sql"
 
 
 class Database:

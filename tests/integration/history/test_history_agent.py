@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils import _source
-from mwaa_lab.labdir import LabDir
+from import_lane import Databases
 from small_airflow import KEY, SCHEMAS, Export, SmallAirflow
-from test_history_export import MARKED, Source, digests, fill, lab, same_rows  # noqa: F401
+from test_history_export import SOURCES, Source, digests, fill, same_rows
 
 # what a bare `import airflow` with its models needs is not ours
 BARE = "import airflow, airflow.models, resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
@@ -50,7 +50,7 @@ def store() -> Iterator[str]:
 def agent_of(source: Source, home: Path) -> _source.Agent:
     """The agent as it is carried to a host whose Airflow has this home."""
     home.mkdir()
-    url = source.database.url
+    url = source.database.server.url(source.database.name)
     (home / "airflow.cfg").write_text(
         "".join(f"[{section}]\nsql_alchemy_conn = {url}\nload_examples = False\n" for section in ("core", "database"))
     )
@@ -63,12 +63,13 @@ def agent_of(source: Source, home: Path) -> _source.Agent:
     return _source.Agent(run, _source.Source(str(source.python), str(home)))
 
 
-@pytest.mark.parametrize("version", MARKED)
-def test_a_host_exports_by_url(lab: LabDir, store: str, tmp_path: Path, version: str) -> None:  # noqa: F811
+@pytest.mark.e2e
+@pytest.mark.parametrize("version", SOURCES)
+def test_a_host_exports_by_url(databases: Databases, store: str, tmp_path: Path, version: str) -> None:
     airflow = SmallAirflow(version)
     fill(airflow)
     here = Export(airflow.engine(), target=SCHEMAS["2.11.2"])
-    source = Source(lab, version, f"host-{version}")
+    source = Source(databases, version, own=True)
     source.export(tmp_path / "rows", same_rows(airflow), texts=False)
     agent = agent_of(source, tmp_path / "home")
     described, plan = agent.calls(
@@ -99,12 +100,12 @@ def test_a_host_exports_by_url(lab: LabDir, store: str, tmp_path: Path, version:
     assert list((tmp_path / "home").glob("**/*history*")) == []
 
 
-@pytest.mark.lab
-def test_a_host_that_reaches_no_s3_answers_with_the_pieces(lab: LabDir, tmp_path: Path) -> None:  # noqa: F811
+@pytest.mark.e2e
+def test_a_host_that_reaches_no_s3_answers_with_the_pieces(databases: Databases, tmp_path: Path) -> None:
     airflow = SmallAirflow("2.10.3")
     fill(airflow)
     here = Export(airflow.engine())
-    source = Source(lab, "2.10.3", "inline")
+    source = Source(databases, "2.10.3", own=True)
     source.export(tmp_path / "rows", same_rows(airflow), texts=False)
     agent = agent_of(source, tmp_path / "home")
     plan = agent.call({"op": "plan_history"})

@@ -7,41 +7,20 @@ from __future__ import annotations
 
 import json
 import pickle
-import sys
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from import_lane import Database, Databases, Lane
+from small_airflow import SmallAirflow, moment
+from test_history_export import fill
 
-sys.path.insert(0, str(Path(__file__).parent))
-from import_lane import Database, Databases, Lane  # noqa: E402
-from mwaa_lab.airflow.postgres import Postgres  # noqa: E402
-from mwaa_lab.labdir import LabDir  # noqa: E402
-from small_airflow import SmallAirflow, moment  # noqa: E402
-from test_history_export import fill  # noqa: E402
-
-pytestmark = [pytest.mark.lab, pytest.mark.slow]
+pytestmark = pytest.mark.lab
 
 SOURCES = ("1.10.12", "1.10.15", "2.0.2", "2.2.2", "2.4.3", "2.5.1", "2.7.2", "2.9.2", "2.10.3", "2.11.2")
 TARGETS = ("2.0.2", "2.2.2", "2.5.1", "2.8.1", "2.10.3", "2.11.2")
-
-
-@pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    from mwaa_lab import processes
-
-    lab = LabDir(tmp_path_factory.mktemp("history") / "lab")
-    lab.create({})
-    try:
-        Postgres(lab).ensure()
-        yield Databases(lab)
-    finally:
-        processes.stop_all(lab)
-        lab.remove()
 
 
 def later(source: str, target: str) -> bool:

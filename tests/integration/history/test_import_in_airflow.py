@@ -9,20 +9,14 @@ import base64
 import json
 import pickle
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from import_lane import KEY, ROOT, Database, Databases, Lane  # noqa: E402
-from mwaa_lab.airflow import install  # noqa: E402
-from mwaa_lab.airflow.postgres import Postgres  # noqa: E402
-from mwaa_lab.airflow.versions import VERSIONS  # noqa: E402
-from mwaa_lab.labdir import LabDir  # noqa: E402
-from small_airflow import SmallAirflow, moment  # noqa: E402
+from import_lane import KEY, ROOT, Database, Databases, Lane
+from mwaa_lab.airflow import install
+from mwaa_lab.airflow.versions import VERSIONS
+from small_airflow import SmallAirflow, moment
 
 SCRIPT = """
 import json, logging, sys
@@ -41,20 +35,6 @@ seen = {
 }
 sys.stdout.write("\\nANSWER" + json.dumps([answers, seen], default=str))
 """
-
-
-@pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    from mwaa_lab import processes
-
-    lab = LabDir(tmp_path_factory.mktemp("airflow") / "lab")
-    lab.create({})
-    try:
-        Postgres(lab).ensure()
-        yield Databases(lab)
-    finally:
-        processes.stop_all(lab)
-        lab.remove()
 
 
 def inside(database: Database, home: Path, requests: list[dict[str, Any]]) -> tuple[list[Any], dict[str, Any]]:
@@ -80,13 +60,8 @@ def inside(database: Database, home: Path, requests: list[dict[str, Any]]) -> tu
     return [answer["result"] for answer in answers], seen
 
 
-@pytest.mark.parametrize(
-    "version",
-    [
-        pytest.param("2.11.2", marks=pytest.mark.lab),
-        *(pytest.param(version, marks=pytest.mark.e2e) for version in ("2.0.2", "2.2.2", "2.5.1", "2.10.3")),
-    ],
-)
+@pytest.mark.e2e
+@pytest.mark.parametrize("version", ["2.0.2", "2.2.2", "2.5.1", "2.10.3", "2.11.2"])
 def test_airflow_reads_what_arrived(databases: Databases, tmp_path: Path, version: str) -> None:
     database = databases.new(version)
     made = SmallAirflow("1.10.12")

@@ -6,36 +6,15 @@
 from __future__ import annotations
 
 import copy
-import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from import_lane import Database, Databases, Lane, importing
+from small_airflow import SmallAirflow, history, moment
 
-sys.path.insert(0, str(Path(__file__).parent))
-from import_lane import Database, Databases, Lane, importing  # noqa: E402
-from mwaa_lab.airflow.postgres import Postgres  # noqa: E402
-from mwaa_lab.labdir import LabDir  # noqa: E402
-from small_airflow import SmallAirflow, history, moment  # noqa: E402
-
-pytestmark = [pytest.mark.lab, pytest.mark.slow]
+pytestmark = pytest.mark.lab
 COUNTED = ("dag_run", "task_instance", "xcom", "log", "task_fail")
-
-
-@pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    from mwaa_lab import processes
-
-    lab = LabDir(tmp_path_factory.mktemp("policies") / "lab")
-    lab.create({})
-    try:
-        Postgres(lab).ensure()
-        yield Databases(lab)
-    finally:
-        processes.stop_all(lab)
-        lab.remove()
 
 
 @pytest.fixture

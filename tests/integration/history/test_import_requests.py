@@ -10,37 +10,16 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import history_rows
 import pytest
+from import_lane import KEY, Database, Databases, Lane
+from small_airflow import history
 
-ROOT = Path(__file__).parents[3]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests" / "benchmarks")]
-import history_rows  # noqa: E402
-from import_lane import KEY, Database, Databases, Lane  # noqa: E402
-from mwaa_lab.airflow.postgres import Postgres  # noqa: E402
-from mwaa_lab.labdir import LabDir  # noqa: E402
-from small_airflow import history  # noqa: E402
-
-pytestmark = [pytest.mark.lab, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    from mwaa_lab import processes
-
-    lab = LabDir(tmp_path_factory.mktemp("requests") / "lab")
-    lab.create({})
-    try:
-        Postgres(lab).ensure()
-        yield Databases(lab)
-    finally:
-        processes.stop_all(lab)
-        lab.remove()
+pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +27,6 @@ def lane(databases: Databases) -> Lane:
     """3,000 task instances and everything nasty that belongs to them."""
     source = databases.new("2.10.3")
     history_rows.fill(source.sql, 3000, nasty=True)
-    # made without foreign keys: some belong to task instances that are not there
-    for table in (
-        "xcom",
-        "task_map",
-        "task_reschedule",
-        "rendered_task_instance_fields",
-        "task_instance_note",
-        "task_instance_history",
-    ):
-        same = ("dag_id", "task_id", "run_id", "map_index")
-        there = " AND ".join(f"t.{column} = {table}.{column}" for column in same)
-        source.sql(f"DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM task_instance t WHERE {there})")
     return Lane(source.engine(), databases.new("2.11.2").schema(), part_bytes=1 << 20)
 
 
@@ -130,6 +97,7 @@ def test_nothing_to_compare_with(databases: Databases, lane: Lane) -> None:
     assert ask(database, "history_progress", bundle="b1")["tables"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_worker_that_is_killed(databases: Databases, lane: Lane, seed: int) -> None:
     database, request, dice = databases.new("2.11.2"), about(lane), random.Random(seed)
