@@ -1900,19 +1900,20 @@ def _in_processes(count, work, report, turns, rooms):
 
 
 PAUSES = (1.0, 3.0, 9.0)  # seconds between attempts to send a piece
+S3_REFUSES = "S3 does not take"  # by its beginning the controller knows the sentence
 
 
-def put_piece(place, body):
+def put_piece(place, body, pauses=PAUSES):
     """PUT to a presigned URL, which is a permission: it is neither logged nor returned."""
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, build_opener
 
-    for pause in PAUSES + (None,):
+    for pause in pauses + (None,):
         reason, again = "", False
         try:
             headers = dict(place.get("headers") or {}, **{"Content-Length": str(len(body))})
             request = Request(place["url"], data=body, headers=headers, method="PUT")
-            with build_opener().open(request, timeout=60) as response:
+            with build_opener().open(request, timeout=60 if pauses else 20) as response:
                 response.read()
                 return {
                     "version_id": response.headers.get("x-amz-version-id"),
@@ -1927,7 +1928,7 @@ def put_piece(place, body):
         except Exception as error:
             reason, again = type(error).__name__, True
         if not again or pause is None:
-            raise Unfit("S3 does not take %s from here: %s" % (place["path"], reason))
+            raise Unfit("%s %s from here: %s" % (S3_REFUSES, place["path"], reason))
         time.sleep(pause)
     return None
 
@@ -2004,6 +2005,7 @@ def plan_history(source, request):
 
 
 INLINE = 24 << 20  # bytes of pieces in one answer, where S3 cannot be reached from here
+TOO_LARGE = "the parts are too large for one answer: plan them smaller, or ask for fewer"
 
 
 def export_history(source, request):
@@ -2011,6 +2013,7 @@ def export_history(source, request):
 
     parts, scope: as planned. digest_key: base64. puts: [{"path", "url", "headers"}], more than enough of them; the
     answer says which were used. Without puts the pieces are in the answer (objects[].data, base64).
+    impatient: S3 is tried once, to know early whether it is there.
     processes (2), seconds: no part is begun after.
     """
     key = base64.b64decode(request["digest_key"])
@@ -2022,7 +2025,7 @@ def export_history(source, request):
             request["scope"],
             key,
             request["puts"],
-            put_piece,
+            (lambda place, body: put_piece(place, body, ())) if request.get("impatient") else put_piece,
             request.get("processes") or 2,
             until,
         )
@@ -2031,7 +2034,7 @@ def export_history(source, request):
     def keep(place, body):
         held[0] += len(body)
         if held[0] > INLINE:
-            raise Unfit("the parts are too large for one answer: plan them smaller, or ask for fewer")
+            raise Unfit(TOO_LARGE)
         return {"data": base64.b64encode(body).decode("ascii")}
 
     places = [{"path": "%d" % number} for number in range(64)]
