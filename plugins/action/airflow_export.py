@@ -111,7 +111,8 @@ class Export:
         source = {
             key: identity[key] for key in ("airflow_version", "python_version", "hostname", "airflow_home", "database")
         }
-        self._same_source(bundle, source)
+        if bundle is not None:
+            bundle.check_source(source)
         if bundle is None and not self.check_mode:
             bundle = Bundle.create(self.store, self.aws, self.params["kms_key_id"], source)
             state = self.agent.call(self._state_request(bundle))
@@ -169,14 +170,6 @@ class Export:
             "data_key": base64.b64encode(bundle.data_key).decode(),
             "environment": _startup.sealed(self.params["environment_variables"], self.params["target_version"]),
         }
-
-    def _same_source(self, bundle: Bundle | None, source: dict[str, Any]) -> None:
-        for name in ("airflow_home", "database"):
-            if bundle is not None and bundle.source.get(name) != source[name]:
-                raise MigrationError(
-                    f"the bundle {self.store.url} holds another Airflow"
-                    f" ({name} {bundle.source.get(name)}, not {source[name]}): use a bundle of its own for this one"
-                )
 
     def _documents(self, plan: dict[str, Any], state: dict[str, Any] | None) -> dict[str, bytes]:
         """requirements.txt, options.json and inventory.json; fills not_carried and findings."""

@@ -699,6 +699,15 @@ class Bundle:
     def _derive(self, purpose: bytes) -> bytes:
         return hmac.new(self.data_key, purpose, hashlib.sha256).digest()
 
+    def check_source(self, identity: dict[str, Any]) -> None:
+        """MigrationError when this bundle holds another Airflow. identity: as the agent's `inspect` gives it."""
+        for name in ("airflow_home", "database"):
+            if self.source.get(name) != identity[name]:
+                raise MigrationError(
+                    f"the bundle {self.store.url} holds another Airflow"
+                    f" ({name} {self.source.get(name)}, not {identity[name]}): use a bundle of its own for this one"
+                )
+
     # -- files
 
     def read(self, path: str) -> bytes:
