@@ -1344,8 +1344,12 @@ def _imported(engine, table, shifts):
     return "(%s OR %s.id IN (SELECT name::int FROM %s WHERE kind = 'met:%s'))" % (mine, alias, LEDGER, by)
 
 
+# what Airflow writes into a row that nobody touched: a row that differs in these alone is the same row
+_OWN_TOUCH = ("updated_at", "last_scheduling_decision")
+
+
 class _Keys(object):
-    """{what names a row: digest of its line}, of one DAG.
+    """{what names a row: (digest of its line, its updated_at)}, of one DAG.
 
     shift: these are lines of the target, whose ids are negated once more and lie so far off; None: the bundle's.
     """
@@ -1354,7 +1358,9 @@ class _Keys(object):
         described, names = history.TABLES[table], [name for name, _kind in columns]
         self.names = [name for name in described["key"] if name in names]
         self.at = [names.index(name) for name in self.names]
-        self.skip = sum(1 for _name, kind in columns if kind in ("id", "ref"))
+        ids = sum(1 for _name, kind in columns if kind in ("id", "ref"))
+        self.held = [at for at, name in enumerate(names) if at >= ids and name not in _OWN_TOUCH]
+        self.stamp_at = names.index("updated_at") if "updated_at" in names else None
         self.dag_at = names.index(described["dag"]) if described["dag"] else None
         self.dag = history.escaped(dag).encode("utf-8") if dag != history.NULL else b"\\N"
         self.found, self.shift = {}, shift
@@ -1363,16 +1369,20 @@ class _Keys(object):
     def take(self, line):
         fields = bytes(line).rstrip(b"\n").split(b"\t")
         if self.dag_at is None or fields[self.dag_at] == self.dag:
-            digest = hashlib.sha256(b"\t".join(fields[self.skip :])).digest()[:8]
+            digest = hashlib.sha256(b"\t".join([fields[at] for at in self.held])).digest()[:8]
+            stamp = b"" if self.stamp_at is None or fields[self.stamp_at] == b"\\N" else fields[self.stamp_at]
             for at in self.ids:
                 fields[at] = b"%d" % (self.shift - int(fields[at]))
-            self.found[b"\t".join(fields[at] for at in self.at)] = digest
+            self.found[b"\t".join(fields[at] for at in self.at)] = (digest, stamp)
 
 
 def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, None)):
-    """Which rows of one DAG differ: {"missing", "extra", "changed": [key], "more"}, LISTED of each at most.
+    """Which rows of one DAG differ: {"missing", "extra", "changed", "touched": [key], LISTED of each at most, "counts":
+    {each of these: how many}, "more": how many are not listed, "met": [run_id]}.
 
-    pieces: all of this table. Both sides' keys of the DAG are held: some 200 bytes a row.
+    touched: changed, and the target's updated_at is the later one. Times that Airflow writes by itself count nothing.
+    met: runs of the DAG that the target had under ids of its own. pieces: all of this table; of two lines of one row
+    the later piece's counts. Both sides' keys of the DAG are held: some 300 bytes a row.
     """
     there, here = _Keys(table, columns, dag, shifts[0]), _Keys(table, columns, dag)
     lines = _lines(table, columns, hashlib.sha256())
@@ -1381,16 +1391,33 @@ def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, Non
     for piece in pieces:
         for line in _Feed(fetch(piece)).lines():
             here.take(line)
+    changed = [one for one in here.found if one in there.found and there.found[one][0] != here.found[one][0]]
+    later = {one for one in changed if there.found[one][1] > here.found[one][1]}
     sides = {
         "missing": [one for one in here.found if one not in there.found],
         "extra": [one for one in there.found if one not in here.found],
-        "changed": [one for one in here.found if there.found.get(one, here.found[one]) != here.found[one]],
+        "changed": [one for one in changed if one not in later],
+        "touched": later,
     }
-    answer = {"more": sum(max(len(keys) - LISTED, 0) for keys in sides.values())}
+    answer = {"counts": {what: len(keys) for what, keys in sides.items()}, "met": _met_runs(engine, dag)}
+    answer["more"] = sum(max(len(keys) - LISTED, 0) for keys in sides.values())
     for what, keys in sides.items():
         rows = [[history.unescaped(field.decode("utf-8")) for field in one.split(b"\t")] for one in sorted(keys)]
         answer[what] = [dict(zip(here.names, row)) for row in rows[:LISTED]]
     return answer
+
+
+def _met_runs(engine, dag):
+    cursor = engine.connection.cursor()
+    try:
+        cursor.execute(
+            "SELECT run_id FROM dag_run WHERE dag_id = %%s AND id IN (SELECT name::int FROM %s WHERE kind ="
+            " 'met:dag_run') ORDER BY id DESC LIMIT 1000" % LEDGER,
+            (dag,),
+        )
+        return [row[0] for row in cursor.fetchall()]
+    finally:
+        cursor.close()
 
 
 # ----------------------------------------------------------------------------------------------------------------- end
@@ -1411,12 +1438,16 @@ def finish(connect, tables=(), workers=2, search_path=None):
     return answer
 
 
-def drop(target):
-    """The ledger, and staging tables if any were left. Refused while it holds what nobody else knows."""
+def drop(target, kept=()):
+    """The ledger, and staging tables if any were left. Refused while it holds what nobody else knows.
+
+    kept: DAGs to unpause that the caller has written down elsewhere.
+    """
     target.begin()
     dropped = []
     if has_ledger(target):
         waiting = [name for kind in ("ddl", "unpaused") for name in _noted(target, "", kind)]
+        waiting = [name for name in waiting if name not in kept]
         if waiting:
             target.rollback()
             raise history.Unfit(
@@ -1564,13 +1595,29 @@ def verify_history(source, request):
     return answer
 
 
+def pauses(source, request):
+    """pause_dags with action and dags. seconds: how long to wait for Airflow to read the DAGs to be resumed again."""
+
+    def act(target):
+        until = time.time() + (request.get("seconds") or 0)
+        answer = pause_dags(target, request["action"], request.get("dags"))
+        changed = answer["changed"]
+        while answer.get("waiting") and time.time() < until:
+            time.sleep(2.0)
+            answer = pause_dags(target, request["action"], request.get("dags"))
+            changed = sorted(set(changed) | set(answer["changed"]))
+        return dict(answer, changed=changed)
+
+    return _with_target(source, act)
+
+
 OPERATIONS = {
     "import_history": import_history,
     "finish_history": finish_history,
     "history_progress": history_progress,
     "verify_history": verify_history,
-    "pause_dags": lambda source, request: _with_target(
-        source, lambda target: pause_dags(target, request["action"], request.get("dags"))
+    "pause_dags": pauses,
+    "drop_history": lambda source, request: _with_target(
+        source, lambda target: drop(target, request.get("kept") or ())
     ),
-    "drop_history": lambda source, _request: _with_target(source, drop),
 }
