@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,25 +62,38 @@ def run_module(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> A
 
 @pytest.fixture
 def play(lab: Any) -> Any:
-    """play("clone.yml", "--check", clone_source=…) -> (return code, what ansible-playbook said)."""
+    """play("clone.yml", "--check", clone_source=…) -> (return code, what ansible-playbook said).
 
-    def run(playbook: str, *words: str, kill_at: str | None = None, **variables: Any) -> tuple[int, str]:
-        """kill_at: kill -9 it and all that it started as soon as it says this."""
+    A playbook of the collection by its name, or any by its path.
+    """
+
+    def run(
+        playbook: str | Path,
+        *words: str,
+        kill_at: str | None = None,
+        on_line: Callable[[str, subprocess.Popen[str]], object] = lambda _line, _process: None,
+        without: tuple[str, ...] = (),
+        **variables: Any,
+    ) -> tuple[int, str]:
+        """kill_at: kill -9 it and all that it started as soon as it says this. on_line: true where it is not listened
+        to any further. without: environment variables.
+        """
+        environment = {
+            **os.environ,
+            **lab.environment,
+            "PATH": os.environ["PATH"],
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"),
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+            "PYTHONUNBUFFERED": "1",
+        }
         process = subprocess.Popen(
             [
                 Path(sys.executable).parent / "ansible-playbook",
                 *("-i", "localhost,", "-c", "local", ROOT / "playbooks" / playbook, *words),
                 *("-e", json.dumps(variables)),
             ],
-            env={
-                **os.environ,
-                **lab.environment,
-                "PATH": os.environ["PATH"],
-                "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"),
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
-                "PYTHONUNBUFFERED": "1",
-            },
+            env={name: value for name, value in environment.items() if name not in without},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -89,6 +103,8 @@ def play(lab: Any) -> Any:
         output = ""
         for line in process.stdout:
             output += line
+            if on_line(line, process):
+                break
             if kill_at and kill_at in line:
                 os.killpg(process.pid, signal.SIGKILL)
         return process.wait(), output

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -233,38 +232,24 @@ def test_throttled_and_broken_calls_do_not_end_a_wait(lab: Any, ensure: Any, sta
 @pytest.mark.parametrize(
     "said", ["change set mwaa-migration-", "CREATE_IN_PROGRESS", "Group (AWS::Logs::LogGroup) CREATE_COMPLETE"]
 )
-def test_kill_9_of_ansible_playbook(lab: Any, ensure: Any, stack_name: str, tmp_path: Path, said: str) -> None:
+def test_kill_9_of_ansible_playbook(
+    lab: Any, ensure: Any, play: Any, stack_name: str, tmp_path: Path, said: str
+) -> None:
     """The module's process outlives the playbook: the next run meets it."""
     task = {"stack_name": stack_name, "template_body": log_group(stack_name, 3)}
-    play = {
+    playbook = {
         "hosts": "localhost",
         "gather_facts": False,
         "tasks": [{"mwaa.migration.cloudformation_change_set": task}],
     }
-    (tmp_path / "play.json").write_text(json.dumps([play]))
-    process = subprocess.Popen(
-        [Path(sys.executable).parent / "ansible-playbook", "-i", "localhost,", "-c", "local", tmp_path / "play.json"],
-        env={
-            **os.environ,
-            **lab.environment,
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"),
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
-            "PYTHONUNBUFFERED": "1",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout
-    output = []
-    for line in process.stdout:
-        output.append(line)
-        if f"stack {stack_name}: {said}" in line:
+    (tmp_path / "play.json").write_text(json.dumps([playbook]))
+
+    def kill(line: str, process: subprocess.Popen[str]) -> bool:
+        if found := f"stack {stack_name}: {said}" in line:
             process.kill()
-            break
-    assert said in output[-1], "".join(output)
-    process.wait()
+        return found
+
+    code, output = play(tmp_path / "play.json", on_line=kill)
+    assert code == -signal.SIGKILL, output
     assert ensure(template_body=log_group(stack_name, 3))["stack"]["status"] == "CREATE_COMPLETE"
     assert not ensure(template_body=log_group(stack_name, 3))["changed"] and change_sets(lab, stack_name) == []
-    process.stdout.close()

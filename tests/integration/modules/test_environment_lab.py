@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -212,9 +210,9 @@ def test_throttles_and_lost_answers_are_nobodys_business(lab: Any, ensure: Any, 
     assert result.get("environment", {}).get("status") == "AVAILABLE", result["msg"]
 
 
-def test_progress_is_on_the_screen_while_it_lasts(lab: Any, given: dict[str, Any], tmp_path: Path) -> None:
+def test_progress_is_on_the_screen_while_it_lasts(lab: Any, given: dict[str, Any], play: Any, tmp_path: Path) -> None:
     """Through ansible-playbook: the line comes before the end; module_defaults reach amazon.aws too."""
-    play = {
+    playbook = {
         "hosts": "localhost",
         "gather_facts": False,
         "module_defaults": {"group/mwaa.migration.aws": {"region": "us-east-1", "endpoint_url": lab.endpoint}},
@@ -223,33 +221,15 @@ def test_progress_is_on_the_screen_while_it_lasts(lab: Any, given: dict[str, Any
             {"amazon.aws.aws_caller_info": {}},
         ],
     }
-    (tmp_path / "play.json").write_text(json.dumps([play]))
+    (tmp_path / "play.json").write_text(json.dumps([playbook]))
     lab.admin("POST", "stub", {"create_seconds": 3})
-    environment = {
-        name: value for name, value in lab.environment.items() if name not in ("AWS_REGION", "AWS_DEFAULT_REGION")
-    }
-    process = subprocess.Popen(
-        [Path(sys.executable).parent / "ansible-playbook", "-i", "localhost,", "-c", "local", tmp_path / "play.json"],
-        env={
-            **os.environ,
-            **environment,
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"),
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
-            "PYTHONUNBUFFERED": "1",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout
-    order = []
-    for line in process.stdout:
-        order.append(line)
+    statuses = []
+
+    def look(line: str, _process: subprocess.Popen[str]) -> None:
         if f"[localhost] environment {given['name']}: CREATING" in line:
-            status = lab.client("mwaa").get_environment(Name=given["name"])["Environment"]["Status"]
-            order.append(f"then: {status}")
-    output = "".join(order)
-    assert process.wait() == 0, output
-    assert "then: CREATING" in order, output  # it came while the module was waiting
+            statuses.append(lab.client("mwaa").get_environment(Name=given["name"])["Environment"]["Status"])
+
+    code, output = play(tmp_path / "play.json", on_line=look, without=("AWS_REGION", "AWS_DEFAULT_REGION"))
+    assert code == 0, output
+    assert "CREATING" in statuses, output  # it came while the module was waiting
     assert "changed=1" in output
