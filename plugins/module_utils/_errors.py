@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class MigrationError(Exception):
@@ -230,6 +232,19 @@ def aws_errors(doing: str) -> Iterator[None]:
         if is_aws_error(exception):
             raise aws_error(exception, doing) from exception
         raise
+
+
+def unless_missing(
+    call: Callable[[], T], doing: str, missing: Callable[[BaseException], bool] = is_missing
+) -> T | None:
+    """What the call returns; None where AWS says that there is no such thing. doing: as in aws_errors."""
+    with aws_errors(doing):
+        try:
+            return call()
+        except Exception as exception:
+            if is_aws_error(exception) and missing(exception):
+                return None
+            raise
 
 
 def _class_names(exception: BaseException) -> set[str]:

@@ -23,6 +23,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     http_status,
     is_aws_error,
     is_missing,
+    unless_missing,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits, settings
@@ -61,14 +62,8 @@ UPDATE_HINT = (
 
 def describe(client: Any, name: str) -> dict[str, Any] | None:
     """GetEnvironment's Environment as botocore returns it (option values in clear!), None when there is none."""
-    try:
-        return client.get_environment(Name=name)["Environment"]
-    except Exception as exception:
-        if not is_aws_error(exception):
-            raise
-        if is_missing(exception):
-            return None
-        raise aws_error(exception, f"read environment {name}") from exception
+    shown = unless_missing(lambda: client.get_environment(Name=name), f"read environment {name}")
+    return shown["Environment"] if shown else None
 
 
 def names(client: Any) -> list[str]:

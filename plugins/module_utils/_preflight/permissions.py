@@ -19,6 +19,16 @@ LINKED_ROLE = "AWSServiceRoleForAmazonMWAA"
 # keys of conditions that hold for all of these calls
 ALWAYS = {"aws:SecureTransport": "true", "aws:PrincipalIsAWSService": "false", "kms:GrantIsForAWSResource": "true"}
 
+# of the role on the queue between scheduler and workers
+QUEUE_ACTIONS = (
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:GetQueueUrl",
+    "sqs:ReceiveMessage",
+    "sqs:SendMessage",
+)
+
 
 class Need(NamedTuple):
     """actions on one resource, asked with a condition's keys. purpose: what cannot be done without."""
@@ -57,14 +67,7 @@ def of_role(snapshot: Any, key_arn: str | None) -> list[Need]:
         ),
         Need(
             f"arn:{partition}:sqs:{region}:{ELSEWHERE}:airflow-celery-a",
-            (
-                "sqs:ChangeMessageVisibility",
-                "sqs:DeleteMessage",
-                "sqs:GetQueueAttributes",
-                "sqs:GetQueueUrl",
-                "sqs:ReceiveMessage",
-                "sqs:SendMessage",
-            ),
+            QUEUE_ACTIONS,
             {},
             "tasks",
         ),

@@ -17,6 +17,7 @@ import fnmatch
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from ansible_collections.mwaa.migration.plugins.module_utils._preflight.permissions import QUEUE_ACTIONS
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import policy as secrets_policy
 
 EXPORTS = (
@@ -155,17 +156,7 @@ def execution_policy(
         ),
         _allow("logs:DescribeLogGroups", "*"),
         _allow("cloudwatch:PutMetricData", "*"),
-        _allow(
-            [
-                "sqs:ChangeMessageVisibility",
-                "sqs:DeleteMessage",
-                "sqs:GetQueueAttributes",
-                "sqs:GetQueueUrl",
-                "sqs:ReceiveMessage",
-                "sqs:SendMessage",
-            ],
-            f"arn:{partition}:sqs:{region}:*:airflow-celery-*",
-        ),
+        _allow(list(QUEUE_ACTIONS), f"arn:{partition}:sqs:{region}:*:airflow-celery-*"),
         {
             "Effect": "Allow",
             "Action": ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey*", "kms:Encrypt"],

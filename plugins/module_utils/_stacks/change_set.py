@@ -11,6 +11,7 @@ its own: it executes it if it can still be executed, waits if it is being execut
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     aws_errors,
     error_code,
     is_aws_error,
+    unless_missing,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks import drift, template
@@ -652,14 +654,13 @@ def _listed(client: Any, stack_name: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     token: dict[str, str] = {}
     while True:
-        try:
-            page = client.list_change_sets(StackName=stack_name, **token)
-        except Exception as exception:
-            if not is_aws_error(exception):
-                raise
-            if stacks.says_missing(exception):
-                return []
-            raise aws_error(exception, f"list the change sets of stack {stack_name}") from exception
+        page = unless_missing(
+            functools.partial(client.list_change_sets, StackName=stack_name, **token),
+            f"list the change sets of stack {stack_name}",
+            stacks.says_missing,
+        )
+        if page is None:
+            return []
         found += page.get("Summaries") or []
         if not page.get("NextToken"):
             return found

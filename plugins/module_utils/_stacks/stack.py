@@ -21,6 +21,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_aws_error,
     is_throttle,
     is_transient,
+    unless_missing,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, span, wait_until
 
@@ -39,15 +40,9 @@ def says_missing(exception: BaseException) -> bool:
 
 def describe(client: Any, name: str) -> dict[str, Any] | None:
     """The stack (name or id) as DescribeStacks shows it; None when there is none or it was deleted."""
-    try:
-        (stack,) = client.describe_stacks(StackName=name)["Stacks"]
-    except Exception as exception:
-        if not is_aws_error(exception):
-            raise
-        if says_missing(exception):
-            return None
-        raise aws_error(exception, f"read stack {name}") from exception
-    return None if stack["StackStatus"] == "DELETE_COMPLETE" else stack
+    shown = unless_missing(lambda: client.describe_stacks(StackName=name), f"read stack {name}", says_missing)
+    stack = shown["Stacks"][0] if shown else None
+    return None if stack is None or stack["StackStatus"] == "DELETE_COMPLETE" else stack
 
 
 def busy(stack: dict[str, Any]) -> bool:
