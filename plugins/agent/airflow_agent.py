@@ -33,6 +33,7 @@ import re
 import shlex
 import socket
 import sys
+import threading
 import time
 import types
 import zlib
@@ -238,6 +239,39 @@ def _put_answer(url, body):
         return type(error).__name__, True
 
 
+class Progress(object):
+    """Counts of what a request has done so far, left now and then where its sender looks. Never fails, never waits.
+
+    url: takes one small object; None: nobody asks. put: as in serve().
+    """
+
+    def __init__(self, url, put=None, pause=5.0):
+        self.url, self.put, self.pause = url, put or _put_answer, pause
+        self.counts = {}
+        self.thread, self.ended = None, threading.Event()
+
+    def add(self, **counts):
+        for name in counts:
+            self.counts[name] = self.counts.get(name, 0) + counts[name]
+        if self.url and self.thread is None:  # not before: what forks, forks first
+            self.thread = threading.Thread(target=self._tell)
+            self.thread.daemon = True
+            self.thread.start()
+
+    def _tell(self):
+        told = None
+        while not self.ended.wait(self.pause):
+            now = dict(self.counts)
+            if now != told:
+                self.put(self.url, json.dumps(now).encode("ascii"))
+                told = now
+
+    def end(self):
+        self.ended.set()
+        if self.thread is not None:
+            self.thread.join()
+
+
 def _open_request(identifier, bucket, prefix, environment, s3, kms, kms_key_id):
     """(the request, its key), both known to come from who may use the KMS key."""
     from cryptography.fernet import Fernet, InvalidToken
@@ -294,15 +328,23 @@ def _check_request(request, identifier, environment, now):
     expires = request.get("expires_at")
     if not isinstance(expires, (int, float)) or now >= expires:
         raise AgentError("expired", "request %s has expired: send a new one" % identifier)
-    if request.get("agent_sha256") not in (None, _own_sha256()):
-        raise AgentError("outdated", "the environment still has the agent's file of before")
+    files = dict(request.get("agent_files") or {})
+    if request.get("agent_sha256"):
+        files[os.path.basename(os.path.abspath(__file__))] = request["agent_sha256"]
+    for name in sorted(files):
+        if _sha256_beside(name) != files[name]:
+            raise AgentError("outdated", "the environment still has the agent's files of before (%s)" % name)
     if request.get("op") not in IN_ENVIRONMENT:
         raise AgentError("unknown_operation", "operation %r is not served inside an environment" % (request.get("op"),))
 
 
-def _own_sha256():
-    with io.open(os.path.abspath(__file__), "rb") as opened:
-        return hashlib.sha256(opened.read()).hexdigest()
+def _sha256_beside(name):
+    """Of a file in this one's folder; None where there is none."""
+    try:
+        with io.open(os.path.join(os.path.dirname(os.path.abspath(__file__)), name), "rb") as opened:
+            return hashlib.sha256(opened.read()).hexdigest()
+    except (IOError, OSError):
+        return None
 
 
 def _aws_code(error):
@@ -2162,8 +2204,13 @@ def _module(number, name):
 
 
 def history(request):
-    """An operation of airflow_history.py."""
-    return _module(1, "airflow_history").operate(types.SimpleNamespace(**globals()), request)
+    """An operation of airflow_history.py. `tell` in its request: function (unit=number done since the last call)."""
+    progress = Progress(request.get("progress_url"))
+    try:
+        request = dict(request, tell=progress.add)
+        return _module(1, "airflow_history").operate(types.SimpleNamespace(**globals()), request)
+    finally:
+        progress.end()
 
 
 def history_import(request):

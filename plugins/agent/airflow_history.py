@@ -1779,7 +1779,7 @@ class _Turns(object):
         return struct.unpack("<I", data)[0] if len(data) == 4 else None
 
 
-def export_parts(connect, parts, scope, key, places, put, processes=2, until=None, clock=time.time):
+def export_parts(connect, parts, scope, key, places, put, processes=2, until=None, clock=time.time, tell=None):
     """Parts by several processes that look at one snapshot. Gives {"parts": [results], "left": [n], "snapshot"}.
 
     connect: function (snapshot id or None) that gives an Engine. places: where pieces may go, used in any order;
@@ -1864,6 +1864,12 @@ def _in_processes(count, work, report, turns, rooms):
         child = os.fork()
         if child == 0:
             status = 1
+
+        def note(result):
+            results.append(result)
+            if tell and "rows" in result:
+                tell(parts=1, rows=result["rows"])
+
             try:
                 os.close(reader)
                 with io.open(writer, "wb") as out:
@@ -2046,3 +2052,4 @@ OPERATIONS = {
     "plan_history": plan_history,
     "export_history": export_history,
 }
+            tell=request.get("tell"),

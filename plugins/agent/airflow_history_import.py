@@ -919,12 +919,13 @@ def register(target, source, beside=False):
 # ---------------------------------------------------------------------------------------------------------- many pieces
 
 
-def import_parts(connect, bundle, pieces, fetch, workers=2, until=None, clock=time.time, search_path=None):
+def import_parts(connect, bundle, pieces, fetch, workers=2, until=None, clock=time.time, search_path=None, tell=None):
     """Pieces in the order of their tables' phases, several at once. Gives what `progress` says, and:
 
     done, left: sha256 of pieces; lacking: [{"table", "column"}] that the target cannot hold.
     connect: function that gives a psycopg2 connection of its own. fetch(piece): its bytes. until: no piece is begun
-    after (seconds since 1970). Raises Unfit: what was finished before stays, and is not done again.
+    after (seconds since 1970). tell: see airflow_agent.history. Raises Unfit: what was finished before stays, and is
+    not done again.
     """
     target = Target(connect(), search_path)
     try:
@@ -943,7 +944,7 @@ def import_parts(connect, bundle, pieces, fetch, workers=2, until=None, clock=ti
         target.commit()
         if bundle.policy == "fail":
             _refuse_conflicts(target, bundle, [one for one in pieces if _name(one) not in done], fetch)
-        work = _Work(connect, bundle, fetch, until, clock, search_path)
+        work = _Work(connect, bundle, fetch, until, clock, search_path, tell)
         for phase in sorted({history.TABLES[name]["phase"] for name in order}):
             waiting = [one for one in pieces if history.TABLES[one["table"]]["phase"] == phase]
             waiting = [one for one in waiting if _name(one) not in done]
@@ -1004,8 +1005,8 @@ def _refuse_conflicts(target, bundle, pieces, fetch):
 class _Work(object):
     """Threads, since what takes time is the server: each has a connection and takes the next piece."""
 
-    def __init__(self, connect, bundle, fetch, until, clock, search_path):
-        self.connect, self.bundle, self.fetch = connect, bundle, fetch
+    def __init__(self, connect, bundle, fetch, until, clock, search_path, tell=None):
+        self.connect, self.bundle, self.fetch, self.tell = connect, bundle, fetch, tell
         self.until, self.clock, self.search_path = until, clock, search_path
         self.done, self.failure = set(), None
         self.lock = threading.Lock()
@@ -1047,6 +1048,8 @@ class _Work(object):
                         time.sleep(0.2 * (attempt + 1))
                 with self.lock:
                     self.done.add(_name(piece))
+                    if self.tell:
+                        self.tell(pieces=1, rows=piece["rows"])
         except BaseException as error:
             with self.lock:
                 self.failure = self.failure or error
@@ -1125,11 +1128,13 @@ def _not_own(column):
 def pause_dags(target, action, dags=None):
     """pause: what is unpaused is written down and paused, in one statement; what was written down stays so, however
     often this is called. resume: those of `dags` (nothing: all) that were written down are unpaused again, and no
-    others. show: nothing. Gives {"changed": [dag_id], "unpaused": [those written down that are not unpaused yet]}.
+    others; a DAG whose file Airflow has not read since its runs were imported is `waiting`, as its next run would
+    still be the one that followed before. show: nothing. Gives {"changed": [dag_id], "unpaused": [those written down
+    that are not unpaused yet], "waiting": [those of them that a resume did not take]}.
     """
     target.begin()
     make_ledger(target)
-    changed = []
+    changed, waiting = [], []
     if action == "pause":
         changed = target.rows(
             "WITH p AS (UPDATE dag SET is_paused = true WHERE is_paused IS NOT TRUE AND %s RETURNING dag_id),"
@@ -1137,17 +1142,45 @@ def pause_dags(target, action, dags=None):
             " SELECT dag_id FROM p" % (_not_own("dag_id"), LEDGER)
         )
     elif action == "resume":
+        known = _noted(target, "", "unpaused")
+        chosen = sorted(name for name in known if dags is None or name in dags)
+        waiting = _not_read_since(target, chosen)
         changed = target.rows(
-            "WITH w AS (DELETE FROM %s WHERE bundle = '' AND kind = 'unpaused' AND %s RETURNING name)"
-            " UPDATE dag SET is_paused = false FROM w WHERE dag_id = w.name RETURNING dag_id"
-            % (LEDGER, "true" if dags is None else "name = ANY (%s)"),
-            None if dags is None else (list(dags),),
+            "WITH w AS (DELETE FROM %s WHERE bundle = '' AND kind = 'unpaused' AND name = ANY (%%s) RETURNING name)"
+            " UPDATE dag SET is_paused = false FROM w WHERE dag_id = w.name RETURNING dag_id" % LEDGER,
+            (sorted(set(chosen) - set(waiting)),),
         )
     elif action != "show":
         raise history.Unfit("DAGs are paused, resumed or shown, not %s" % action)
-    unpaused = sorted(_noted(target, "", "unpaused"))
+    answer = {"changed": sorted(row[0] for row in changed), "unpaused": sorted(_noted(target, "", "unpaused"))}
     target.commit()
-    return {"changed": sorted(row[0] for row in changed), "unpaused": unpaused}
+    return dict(answer, waiting=waiting) if action == "resume" else answer
+
+
+def _not_read_since(target, dags):
+    """Those DAGs that Airflow knows, can import, and has not read since the last piece of runs. Reading a DAG's file
+    is what makes Airflow compute its next run.
+    """
+    has = target.columns["dag"]
+    if "last_parsed_time" not in has:
+        return []
+    since = target.rows(
+        "SELECT max(at) + interval '%d seconds' FROM %s WHERE kind = 'piece' AND split_part(name, ':', 1) = 'dag_run'"
+        % (SKEW, LEDGER)
+    )[0][0]
+    if since is None:
+        return []
+    alive = [name + (" IS TRUE" if name == "is_active" else " IS NOT TRUE") for name in _ALIVE if name in has]
+    rows = target.rows(
+        "SELECT dag_id FROM dag WHERE dag_id = ANY (%%s) AND (last_parsed_time IS NULL OR last_parsed_time <= %%s)%s"
+        " ORDER BY dag_id" % "".join(" AND " + one for one in alive),
+        (list(dags), since),
+    )
+    return [row[0] for row in rows]
+
+
+_ALIVE = ("is_active", "has_import_errors")
+SKEW = 5  # seconds that the clocks of the database and of the scheduler may differ
 
 
 # -------------------------------------------------------------------------------------------------------------- indexes
@@ -1342,6 +1375,50 @@ def _imported(engine, table, shifts):
     if by not in NAMED:
         return mine
     return "(%s OR %s.id IN (SELECT name::int FROM %s WHERE kind = 'met:%s'))" % (mine, alias, LEDGER, by)
+
+
+def carried(tables, columns, exports, fetch, scope, key):
+    """Digests of what several exports of one source come to, read from their pieces: {table: {dag_id: [rows, hex]}}.
+
+    exports: [pieces], the oldest first, with those of dag_run always. A run that a later export has takes the place of
+    the earlier one with all its rows; of what belongs to no run, a row with the same key does.
+    """
+    found = {}
+    for table in tables:
+        described, names = history.TABLES[table], [name for name, _kind in columns[table]]
+        lines = _lines(table, columns[table], history.hash_of(scope["hash"], key))
+        lines.amend = None  # they are plain already
+        by_run = described["unit"] in ("run", "of_run")
+        at = [names.index(name) for name in (("dag_id", "run_id") if by_run else described["key"]) if name in names]
+        later = set()
+        for number, pieces in reversed(list(enumerate(exports))):
+            now = set()
+            for piece in pieces:
+                if piece["table"] == table:
+                    for line in _Feed(fetch(piece)).lines():
+                        name = _fields_at(line, at) if later or number else None
+                        if name not in later:
+                            lines.write(line)
+                        if not by_run and number:
+                            now.add(name)
+            if by_run and number:
+                now = _runs_of(pieces, columns["dag_run"], fetch)
+            later |= now
+        lines.close()
+        found[table] = lines.digests()
+    return found
+
+
+def _fields_at(line, at):
+    fields = line.rstrip(b"\n").split(b"\t", max(at) + 1)
+    return b"\t".join([fields[one] for one in at])
+
+
+def _runs_of(pieces, columns, fetch):
+    names = [name for name, _kind in columns]
+    at = [names.index("dag_id"), names.index("run_id")]
+    pieces = [one for one in pieces if one["table"] == "dag_run"]
+    return {_fields_at(line, at) for piece in pieces for line in _Feed(fetch(piece)).lines()}
 
 
 # what Airflow writes into a row that nobody touched: a row that differs in these alone is the same row
@@ -1541,7 +1618,16 @@ def import_history(source, request):
     bundle = Bundle(request["bundle"], request["columns"], request["dags"], request.get("policy") or "skip", shift)
     until = time.time() + request["seconds"] if request.get("seconds") else None
     workers = request.get("workers") or 2
-    return import_parts(connect, bundle, request["pieces"], get_piece, workers, until, search_path=search_path)
+    return import_parts(
+        connect,
+        bundle,
+        request["pieces"],
+        get_piece,
+        workers,
+        until,
+        search_path=search_path,
+        tell=request.get("tell"),
+    )
 
 
 def finish_history(source, request):
@@ -1551,25 +1637,39 @@ def finish_history(source, request):
 
 
 def history_progress(source, request):
-    """progress, and what the ledger still holds for later: "indexes" to rebuild, DAGs to unpause."""
+    """What the ledger says: {"bundles": {name: progress}}, "sources" that were imported, and what it holds for later,
+    "indexes" to rebuild and DAGs to unpause ("unpaused"); of `bundle` what progress says. "lacking": what the target
+    cannot hold of these columns.
+
+    bundles: {name: {table: [[name, kind]]}}, the columns of each; bundle: the name of one.
+    """
+    bundles = request.get("bundles") or {}
 
     def look(target):
         target.begin()
-        if not has_ledger(target):
-            return {"tables": {}, "listed": [], "more": 0, "indexes": [], "unpaused": []}
-        answer = progress(target, request["bundle"])
-        answer["indexes"] = sorted(_noted(target, "", "ddl"))
-        answer["unpaused"] = sorted(_noted(target, "", "unpaused"))
+        there = has_ledger(target)
+        nothing = {"tables": {}, "listed": [], "more": 0}
+        answer = {"bundles": {}, "lacking": [], "sources": [], "indexes": [], "unpaused": []}
+        for name in sorted(bundles):
+            answer["bundles"][name] = progress(target, name) if there else nothing
+            found = _lacking(target, Bundle(name, bundles[name], ()), sorted(bundles[name]))
+            answer["lacking"] += [one for one in found if one not in answer["lacking"]]
+        if request.get("bundle"):
+            answer.update(progress(target, request["bundle"]) if there else nothing)
+        if there:
+            answer["sources"] = sorted(_noted(target, "", "source"))
+            answer["indexes"] = sorted(_noted(target, "", "ddl"))
+            answer["unpaused"] = sorted(_noted(target, "", "unpaused"))
         return answer
 
     return _with_target(source, look)
 
 
 def verify_history(source, request):
-    """{"digests": see verify, "differences": {table: {dag_id: see differences}}}
+    """{"digests": see verify, "differences": {table: {dag_id: see differences}}, "carried": see there}
 
     source, columns, scope, digest_key (base64), dags: as for the import. tables: some. differences: [{"table", "dag",
-    "pieces"}], asked for one by one.
+    "pieces"}], asked for one by one. exports: [pieces], asks for `carried`.
     """
 
     def shifts(target):
@@ -1584,7 +1684,7 @@ def verify_history(source, request):
 
     found = _with_target(source, shifts)
     columns, key = request["columns"], base64.b64decode(request["digest_key"])
-    answer = {"digests": {}, "differences": {}}
+    answer = {"digests": {}, "differences": {}, "carried": {}}
     engine = source.connect()
     tables = [table for table in request.get("tables") or () if table in engine.schema]
     answer["digests"] = verify(engine, tables, columns, request["scope"], key, request["dags"], found)
@@ -1592,6 +1692,8 @@ def verify_history(source, request):
         table, dag = one["table"], one["dag"]
         listed = differences(engine, table, columns[table], one["pieces"], get_piece, request["dags"], dag, found)
         answer["differences"].setdefault(table, {})[dag] = listed
+    if request.get("exports"):
+        answer["carried"] = carried(tables, columns, request["exports"], get_piece, request["scope"], key)
     return answer
 
 

@@ -40,7 +40,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import Cli
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import major
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
-from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, wait_until
+from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, span, wait_until
 from ansible_collections.mwaa.migration.plugins.module_utils._state import agent_starts
 from ansible_collections.mwaa.migration.plugins.module_utils._state.airflow_agent import open_answer
 
@@ -52,11 +52,14 @@ except ImportError:  # ansible-core brings it; run() says so where it is missing
 PREFIX = "mwaa-migration"  # of requests and answers, outside of the DAG folder: they are no code
 FOLDER = "mwaa_migration"  # in the DAG folder
 AGENT_FILE, DAG_FILE, POLL_FILE = "airflow_agent.py", "mwaa_agent.py", "mwaa_agent_poll.py"
+HISTORY_FILES = ("airflow_history.py", "airflow_history_import.py")  # beside the agent's own, where history is wanted
+TELLING = ("import_history", "export_history")  # requests that say how far they are while they run
 PARSE_SECONDS = 600.0  # MWAA sees a new DAG file after about 300 s [UG mwaa-faqs]
 CHANGE_SECONDS = 300.0  # and a changed one after about 30 s [UG mwaa-faqs]
 POLL_SECONDS = 3600  # that the polling DAG is good for beyond the wait it was made for
 INTERVAL = 5.0
 PORTION = 100  # values that one task of Airflow 3 reads
+LOST = "lost"  # code of the error where a run ended without an answer: its worker died, as a rule
 MARGIN = 300.0  # a request outlives the wait for it: the clocks of two machines differ
 
 
@@ -65,6 +68,8 @@ class AgentLane:
 
     environment: GetEnvironment's Environment. kms_key_id: the key that seals requests; None where nothing will be run.
     access: what can be called, where that is known. clock: has time(), monotonic() and sleep(); tests bring their own.
+    history: its requests are among those to come. A module that says so imports _history.agent_files, which has
+    Ansible send these files with it.
     """
 
     name = "agent"
@@ -77,9 +82,11 @@ class AgentLane:
         *,
         rest: RestClient | None = None,
         access: Access | None = None,
+        history: bool = False,
         clock: Any = time,
     ):
         self.aws, self.environment, self.kms_key_id = aws, environment, kms_key_id
+        self.more_files = HISTORY_FILES if history else ()
         self.env_name = environment["Name"]
         self.major = major(environment)
         self.bucket = environment["SourceBucketArn"].split(":::")[-1]
@@ -132,7 +139,8 @@ class AgentLane:
     def files(self) -> dict[str, bytes]:
         """{key in the bucket: content} of the agent as this environment needs it."""
         shell = self._shell("mwaa_agent_dag.py", STAMP=self.stamp)
-        return {f"{self.folder}/{AGENT_FILE}": source_file(AGENT_FILE), f"{self.folder}/{DAG_FILE}": shell}
+        sources = {f"{self.folder}/{name}": source_file(name) for name in (*self.more_files, AGENT_FILE)}
+        return {**sources, f"{self.folder}/{DAG_FILE}": shell}
 
     def install(self) -> bool:
         """Upload the agent's files where they are missing or differ, the DAG last. Whether any was."""
@@ -162,11 +170,16 @@ class AgentLane:
     def run(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Have the agent answer one request ({"op": …}); install() comes before. timeout: seconds, for the run itself.
 
+        counted: in the request, is not sent. {"before": counts, "of": counts}, what was done before this request and
+        what there is in all, for who watches (see _Tale).
         Returns the agent's result. Raises MigrationError with the agent's own sentence where it refuses or fails.
         """
         ready = max(timeout, PARSE_SECONDS)
         self.starter.prepare(ready, lambda probe, what, hint: self._wait(probe, ready, what, hint))
-        request = {**request, "agent_sha256": hashlib.sha256(source_file(AGENT_FILE)).hexdigest()}
+        request = {**request, "agent_sha256": _sha256(AGENT_FILE)}
+        if self.more_files:
+            # not in the stamp: the DAG's file stays as it is, so that Airflow need not read it again for them
+            request["agent_files"] = {name: _sha256(name) for name in self.more_files}
         parts = _portions(request) if self.major >= 3 else [request]
         answers = []
         for number, part in enumerate(parts):
@@ -191,6 +204,8 @@ class AgentLane:
         identifier = "r" + secrets.token_hex(16)
         what = f"agent run {identifier} in environment {self.env_name}"
         sent = _Sent(self, identifier)
+        request = dict(request)
+        tale = _Tale(request.pop("counted", None) or {}) if request["op"] in TELLING else None
         try:
             envelope, data_key = self._seal(sent, request, timeout)
             with aws_errors(f"upload the request of {what} to s3://{self.bucket}/{sent.key}"):
@@ -199,7 +214,7 @@ class AgentLane:
                 )
             sent.lies[sent.key] = reply.get("VersionId")
             self.starter.trigger(identifier, what)
-            answer = self._wait_for_answer(sent, data_key, what, timeout)
+            answer = self._wait_for_answer(sent, data_key, what, timeout, tale)
         finally:
             sent.forget()
         if not answer.get("ok"):
@@ -210,7 +225,9 @@ class AgentLane:
     def _wait(self, probe: Callable[[], Any], timeout: float, describe: Callable[[], str], hint: str) -> Any:
         return wait_until(probe, timeout=timeout, interval=INTERVAL, describe=describe, hint=hint, clock=self._clock)
 
-    def _wait_for_answer(self, sent: _Sent, data_key: bytes, what: str, timeout: float) -> dict[str, Any]:
+    def _wait_for_answer(
+        self, sent: _Sent, data_key: bytes, what: str, timeout: float, tale: _Tale | None
+    ) -> dict[str, Any]:
         """The answer, once it lies there. A run that ended without one is a failure, told as soon as it is known.
 
         What goes wrong while asking how the run stands is no failure, as the answer alone counts: an environment that
@@ -243,8 +260,15 @@ class AgentLane:
                 trouble = f"; {error.message}"
             return None
 
+        def describe() -> str:
+            if tale is None:
+                return f"{what}: {state or 'started'}{trouble}"
+            with contextlib.suppress(MigrationError):  # a courtesy
+                tale.hear(self._content(sent.tale_key), self._clock.monotonic())
+            return f"{what}: {state or 'started'}{tale}{trouble}"
+
         hint = f"{self.starter.hint}; raise wait_timeout"
-        return self._wait(answered, timeout, lambda: f"{what}: {state or 'started'}{trouble}", hint)
+        return self._wait(answered, timeout, describe, hint)
 
     def _unanswered(self, sent: _Sent, what: str, state: str, trouble: str) -> MigrationError:
         refusal = None
@@ -260,7 +284,7 @@ class AgentLane:
             )
         if refusal:
             return MigrationError(f"{what} was refused ({refusal}): {log}{trouble}", code=refusal)
-        return MigrationError(f"{what} ended as {state} without an answer: {log}{trouble}")
+        return MigrationError(f"{what} ended as {state} without an answer: {log}{trouble}", code=LOST)
 
     def _seal(self, sent: _Sent, request: dict[str, Any], timeout: float) -> tuple[dict[str, Any], bytes]:
         if not self.kms_key_id:
@@ -277,12 +301,12 @@ class AgentLane:
             "environment": self.env_name,
             "expires_at": int(self._clock.time()) + seconds,
         }
-        with aws_errors(f"sign an upload to s3://{self.bucket}/{sent.answer_key}"):
-            url = url_signer(self.aws).generate_presigned_url(
-                "put_object", Params={"Bucket": self.bucket, "Key": sent.answer_key}, ExpiresIn=seconds
-            )
+        urls = {"answer_url": self._upload_url(sent.answer_key, seconds)}
+        if request["op"] in TELLING:
+            urls["progress_url"] = self._upload_url(sent.tale_key, seconds)
+            sent.lies[sent.tale_key] = None
         sealed = Fernet(base64.urlsafe_b64encode(key["Plaintext"])).encrypt(
-            json.dumps({**request, **identity, "answer_url": url}).encode()
+            json.dumps({**request, **identity, **urls}).encode()
         )
         envelope = {
             "version": 1,
@@ -294,6 +318,12 @@ class AgentLane:
         if token:
             envelope["grant_token"] = token
         return envelope, key["Plaintext"]
+
+    def _upload_url(self, key: str, seconds: int) -> str:
+        with aws_errors(f"sign an upload to s3://{self.bucket}/{key}"):
+            return url_signer(self.aws).generate_presigned_url(
+                "put_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds
+            )
 
     def _grant(
         self, kms: Any, key_id: str, identifier: str, context: dict[str, str]
@@ -360,12 +390,55 @@ def _together(answers: list[dict[str, Any]]) -> dict[str, Any]:
     return whole
 
 
+class _Tale:
+    """How far a request is, as the agent tells: counts by unit ("pieces", "parts", "rows"), never values.
+
+    counted: {"before": {unit: number}, "of": {unit: number}}, each optional.
+    """
+
+    def __init__(self, counted: dict[str, dict[str, int]]):
+        self.before, self.of = counted.get("before") or {}, counted.get("of") or {}
+        self.now: dict[str, int] = {}
+        self.first: tuple[float, int] | None = None
+        self.rate = 0.0  # rows a second
+
+    def hear(self, body: bytes | None, at: float) -> None:
+        """body: what lies at the URL; who can write to the bucket could have written it. at: seconds of a clock."""
+        try:
+            said = json.loads(body or b"{}")
+            now = {unit: int(number) for unit, number in said.items() if unit in ("parts", "pieces", "rows")}
+        except (ValueError, TypeError, AttributeError):
+            return
+        if not now or now == self.now:
+            return
+        self.now, rows = now, now.get("rows", 0)
+        self.first = self.first or (at, rows)
+        if at > self.first[0]:
+            self.rate = (rows - self.first[1]) / (at - self.first[0])
+
+    def __str__(self) -> str:
+        if not self.now:
+            return ""
+        texts = []
+        for unit, number in self.now.items():
+            done = number + self.before.get(unit, 0)
+            of = f" of {self.of[unit]:,}" if unit in self.of else ""
+            texts.append(f"{done:,}{of} {unit}")
+        left = self.of.get("rows", 0) - self.before.get("rows", 0) - self.now.get("rows", 0)
+        if self.rate >= 1:
+            texts.append(f"{self.rate:,.0f} rows/s")
+            if left > 0:
+                texts.append(f"{span(left / self.rate)} left")
+        return ", " + ", ".join(texts)
+
+
 class _Sent:
     """One request while it is served: what lies in the bucket because of it, and the grant that opens it."""
 
     def __init__(self, lane: AgentLane, identifier: str):
         self.lane, self.identifier = lane, identifier
         self.key, self.answer_key = f"{lane.requests}{identifier}.json", f"{lane.requests}{identifier}.answer"
+        self.tale_key = f"{lane.requests}{identifier}.progress"
         self.lies: dict[str, str | None] = {self.key: None}  # object -> its version, where the bucket has versions
         self.revoke: Callable[[], None] | None = None
 
@@ -419,11 +492,21 @@ def purge(s3: Any, bucket: str, found: list[tuple[str, str]]) -> None:
 
 
 def source_file(name: str) -> bytes:
-    """A file of plugins/agent, which lies beside this one as a link; also inside the archive that Ansible makes."""
-    content = pkgutil.get_data(__package__, name)
-    if content is None:
-        raise MigrationError(f"{name} of the collection is missing: install the collection again")
-    return content
+    """A file of plugins/agent, which lies beside this one, or in _history, as a link; also inside the archive that
+    Ansible makes.
+    """
+    package = __package__
+    if name in HISTORY_FILES:
+        package = package.rpartition(".")[0] + "._history"
+    with contextlib.suppress(OSError):
+        content = pkgutil.get_data(package, name)
+        if content is not None:
+            return content
+    raise MigrationError(f"{name} of the collection is missing: install the collection again")
+
+
+def _sha256(name: str) -> str:
+    return hashlib.sha256(source_file(name)).hexdigest()
 
 
 def _packed() -> None:

@@ -269,8 +269,8 @@ def test_pauses_are_written_down_once_and_come_back(database: Database) -> None:
     assert importing.pause_dags(target, "pause") == {"changed": [], "unpaused": ["a", "c"]}
     with pytest.raises(history.Unfit, match="DAGs to unpause: a, c"):
         importing.drop(target)
-    assert importing.pause_dags(target, "resume", ["c"]) == {"changed": ["c"], "unpaused": ["a"]}
-    assert importing.pause_dags(target, "resume") == {"changed": ["a"], "unpaused": []}
+    assert importing.pause_dags(target, "resume", ["c"]) == {"changed": ["c"], "unpaused": ["a"], "waiting": []}
+    assert importing.pause_dags(target, "resume") == {"changed": ["a"], "unpaused": [], "waiting": []}
     assert (
         database.sql("SELECT string_agg(dag_id, ' ' ORDER BY dag_id) FROM dag WHERE NOT is_paused") == "a c mwaa_agent"
     )

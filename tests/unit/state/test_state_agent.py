@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -313,8 +315,8 @@ def test_a_trigger_that_never_arrived_is_made_again_when_the_burst_is_over(world
 
 
 def test_an_older_agent_in_the_environment_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = airflow_agent._own_sha256()
-    monkeypatch.setattr(airflow_agent, "_own_sha256", lambda: own if world.now > 1_000_012 else "older")
+    own = airflow_agent._sha256_beside("airflow_agent.py")
+    monkeypatch.setattr(airflow_agent, "_sha256_beside", lambda _name: own if world.now > 1_000_012 else "older")
     assert world.lane.run({"op": "inspect"}, 60) == {"fine": True}
     assert len(world.requests) == 1 and world.log.count("POST /dags/mwaa_agent/dagRuns") > 1
 
@@ -448,3 +450,117 @@ def test_credentials_that_end_meanwhile_are_one_sentence(world: World, code: str
     with pytest.raises(MigrationError, match="cannot read s3://bucket/mwaa-migration/demo/requests/r") as error:
         world.lane.run({"op": "inspect"}, 60)
     assert error.value.code == code and len(world.requests) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ history
+
+
+@pytest.fixture
+def history(world: World, monkeypatch: pytest.MonkeyPatch) -> AgentLane:
+    """A lane for history, in an environment whose agent finds beside itself what lies in the bucket."""
+
+    def beside(name: str) -> str | None:
+        body = world.s3.objects.get(f"dags/mwaa_migration/{name}")
+        return None if body is None else hashlib.sha256(body).hexdigest()
+
+    monkeypatch.setattr(airflow_agent, "_sha256_beside", beside)
+    world.lane = AgentLane(world, ENVIRONMENT, "alias/key", history=True, clock=world)
+    return world.lane
+
+
+def test_history_brings_its_files_and_leaves_the_dag_as_it_is(world: World, history: AgentLane) -> None:
+    world.make().install()
+    state = dict(world.s3.objects)
+    assert history.install() and history.stamp == world.make().stamp
+    folder = "dags/mwaa_migration"
+    assert world.s3.written[2:] == [f"{folder}/airflow_history.py", f"{folder}/airflow_history_import.py"]
+    assert {key: world.s3.objects[key] for key in state} == state
+    assert b"def import_history" in world.s3.objects[f"{folder}/airflow_history_import.py"]
+    again = AgentLane(world, ENVIRONMENT, "alias/key", history=True, clock=world)
+    assert not world.make().install() and not again.install()
+
+
+@pytest.mark.parametrize("name", ["airflow_history.py", "airflow_history_import.py"])
+@pytest.mark.parametrize("there", [None, b"of before"])
+def test_each_file_of_history_is_waited_for(world: World, history: AgentLane, name: str, there: bytes | None) -> None:
+    history.install()
+    arrives = world.s3.objects.pop(f"dags/mwaa_migration/{name}")
+    if there:
+        world.s3.objects[f"dags/mwaa_migration/{name}"] = there
+    sleep = world.sleep
+
+    def sleeping(seconds: float) -> None:
+        sleep(seconds)
+        if world.now > 1_000_012:
+            world.s3.objects[f"dags/mwaa_migration/{name}"] = arrives
+
+    world.sleep = sleeping  # type: ignore[method-assign]
+    assert history.run({"op": "history_progress"}, 60) == {"fine": True}
+    assert len(world.requests) == 1 and world.log.count("POST /dags/mwaa_agent/dagRuns") > 1
+
+
+def test_state_does_not_ask_for_the_files_of_history(world: World) -> None:
+    world.lane.run({"op": "inspect"}, 60)
+    assert "agent_files" not in world.requests[0] and "progress_url" not in world.requests[0]
+
+
+def test_who_waits_sees_pieces_rows_and_the_time_left(
+    world: World, history: AgentLane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ansible_collections.mwaa.migration.plugins.module_utils._progress.progress", said.append)
+    history.install()
+    answers: list[tuple[str, bytes]] = []
+    world.leave = lambda url, body: (answers.append((url, body)), ("", False))[1]  # comes later
+    world.state = "running"
+    done = [0]
+    sleep = world.sleep
+
+    def sleeping(seconds: float) -> None:
+        sleep(seconds)
+        done[0] += bool(answers)
+        if 0 < done[0] < 9:
+            counts = {"pieces": done[0], "rows": round(1000 * (world.now - 1_000_000))}
+            url = world.requests[0]["progress_url"]
+            world.put(url, json.dumps(counts).encode())
+        elif done[0]:
+            world.put(*answers[0])
+
+    world.sleep = sleeping  # type: ignore[method-assign]
+    counted = {"before": {"pieces": 3, "rows": 5000}, "of": {"pieces": 20, "rows": 100_000}}
+    assert history.run({"op": "import_history", "counted": counted}, 600) == {"fine": True}
+    assert "counted" not in world.requests[0]
+    line = "running, 9 of 20 pieces, 10,222 of 100,000 rows, 1,000 rows/s, 1 min 30 s left"
+    assert any(line in text for text in said), said
+    assert not [key for key in world.s3.objects if "requests" in key]  # neither request, answer nor progress stays
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'{"rows": "many"}', b'{"rows": null}', b'{"else": 1}', b"\xff"]
+)
+def test_what_others_write_there_is_not_shown(body: bytes) -> None:
+    tale = lane_module._Tale({})
+    tale.hear(body, 0.0)
+    assert str(tale) == ""
+
+
+def test_counts_are_left_now_and_then_and_nothing_fails_by_them() -> None:
+    left: list[dict[str, int]] = []
+    first = threading.Event()
+
+    def put(url: str, body: bytes) -> tuple[str, bool]:
+        assert url == "https://there"
+        left.append(json.loads(body))
+        first.set()
+        return "HTTP 503", True
+
+    progress = airflow_agent.Progress("https://there", put, pause=0.001)
+    progress.add(pieces=1, rows=10)
+    assert first.wait(10)
+    progress.add(pieces=1, rows=5)
+    progress.end()
+    assert left[0] == {"pieces": 1, "rows": 10} and progress.counts == {"pieces": 2, "rows": 15}
+    nobody = airflow_agent.Progress(None, put)
+    nobody.add(rows=1)
+    nobody.end()
+    assert nobody.thread is None

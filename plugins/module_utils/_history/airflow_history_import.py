@@ -1,0 +1,1 @@
+../../agent/airflow_history_import.py
