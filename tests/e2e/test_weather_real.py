@@ -120,14 +120,8 @@ class Troubled(Environment):
 
 @pytest.fixture(scope="module", params=["2.11.2", "3.2.1"])
 def troubled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Troubled]:
-    before = dict(os.environ)
-    running = Troubled(tmp_path_factory.mktemp("weather") / "lab", request.param)
-    try:
+    with Troubled.running(tmp_path_factory.mktemp("weather") / "lab", request.param) as running:
         yield running
-    finally:
-        running.down()
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.fixture
