@@ -1810,10 +1810,16 @@ def export_parts(connect, parts, scope, key, places, put, processes=2, until=Non
                     break
 
         results = []
+
+        def note(result):
+            results.append(result)
+            if tell and "rows" in result:
+                tell(parts=1, rows=result["rows"])
+
         if processes == 1:
-            work(engine, results.append)
+            work(engine, note)
         else:
-            _in_processes(processes, lambda report: work(connect(snapshot["id"]), report), results.append, turns, rooms)
+            _in_processes(processes, lambda report: work(connect(snapshot["id"]), report), note, turns, rooms)
         os.close(turns.reader)
         os.close(rooms.reader)
     finally:
@@ -1864,12 +1870,6 @@ def _in_processes(count, work, report, turns, rooms):
         child = os.fork()
         if child == 0:
             status = 1
-
-        def note(result):
-            results.append(result)
-            if tell and "rows" in result:
-                tell(parts=1, rows=result["rows"])
-
             try:
                 os.close(reader)
                 with io.open(writer, "wb") as out:
@@ -2034,6 +2034,7 @@ def export_history(source, request):
             (lambda place, body: put_piece(place, body, ())) if request.get("impatient") else put_piece,
             request.get("processes") or 2,
             until,
+            tell=request.get("tell"),
         )
     held = [0]
 
@@ -2052,4 +2053,3 @@ OPERATIONS = {
     "plan_history": plan_history,
     "export_history": export_history,
 }
-            tell=request.get("tell"),
