@@ -427,16 +427,39 @@ def test_differences_are_named_by_key(database: Database) -> None:
     )
     back, sent = lane.read_back(database), lane.sent()
     assert {table for table in sent if back[table] != sent[table]} == {"task_instance", "xcom", "task_fail"}
-
-    def named(table: str) -> dict[str, Any]:
-        pieces = [piece for piece in lane.pieces if piece["table"] == table]
-        return importing.differences(
-            database.engine(), table, lane.columns[table], pieces, lane.fetch, lane.dags, "etl"
-        )
-
     day = "scheduled__2024-01-{:02d}T00:00:00.000000"
     changed = {"dag_id": "etl", "task_id": "load", "run_id": day.format(2), "map_index": "-1"}
-    assert named("task_instance") == {"missing": [], "extra": [], "changed": [changed], "more": 0}
+    assert named(lane, database, "task_instance") == {"changed": [changed]}
     missing = {**changed, "run_id": day.format(3), "key": "return_value"}
-    assert named("xcom") == {"missing": [missing], "extra": [], "changed": [], "more": 0}
-    assert named("task_fail")["extra"] == [{"id": "-99"}]
+    assert named(lane, database, "xcom") == {"missing": [missing]}
+    assert named(lane, database, "task_fail") == {"extra": [{"id": "-99"}]}
+
+
+def test_what_airflow_touched_since_is_told_from_what_differs(database: Database) -> None:
+    lane = lane_of(airflow(), database)
+    lane.into(database)
+    database.sql(
+        "UPDATE dag_run SET updated_at = now(), last_scheduling_decision = now();"
+        "UPDATE task_instance SET updated_at = now(), try_number = 2 WHERE run_id LIKE '%01-02T%';"
+        "UPDATE task_instance SET updated_at = '2000-01-01', hostname = 'x' WHERE run_id LIKE '%01-03T%'"
+    )
+    day = "scheduled__2024-01-{:02d}T00:00:00.000000"
+    cleared = {"dag_id": "etl", "task_id": "load", "run_id": day.format(2), "map_index": "-1"}
+    assert lane.read_back(database)["dag_run"] != lane.sent()["dag_run"]
+    assert named(lane, database, "dag_run") == {}  # the scheduler looked at them
+    assert named(lane, database, "task_instance") == {
+        "touched": [cleared],
+        "changed": [{**cleared, "run_id": day.format(3)}],
+    }
+
+
+def named(lane: Lane, database: Database, table: str) -> dict[str, Any]:
+    """The lists of differences() that are not empty."""
+    pieces = [piece for piece in lane.pieces if piece["table"] == table]
+    answer = importing.differences(database.engine(), table, lane.columns[table], pieces, lane.fetch, lane.dags, "etl")
+    assert answer["more"] == 0 and answer["met"] == []
+    found = {what: answer[what] for what in ("missing", "extra", "changed", "touched") if answer[what]}
+    assert {what: count for what, count in answer["counts"].items() if count} == {
+        what: len(keys) for what, keys in found.items()
+    }
+    return found

@@ -1,0 +1,366 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Is the run history of a bundle in an environment, equal or listed?
+
+PRIVATE to the collection: no promise is made to other collections.
+
+Both sides are digests by table and DAG: the export's, and those that the agent computes of what the environment has.
+Where they differ, the agent names the rows by key. What it says of them is judged here; values never leave either side.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.mwaa.migration.plugins.module_utils._history import Ask
+from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import TABLES
+from ansible_collections.mwaa.migration.plugins.module_utils._history.record import HistoryExport, Record
+
+# no rows of a target: the pause state is in the ledger, and templates are found again by their text
+NOT_ROWS = ("dag", "log_template")
+PORTION = 1_000_000  # rows that one request reads back
+LOOKED_INTO = 60  # tables' DAGs whose rows are named
+AT_ONCE = 10  # of them in one request
+NAMED = 5  # keys in a sentence
+SIDES = ("missing", "extra", "changed", "touched")
+# rows that an environment's own DAG files state, too: theirs is the last word
+OWN_WORDS = ("dataset", "dataset_alias")
+
+Count = dict[str, "int | None"]
+Digests = dict[str, dict[str, list[Any]]]  # {table: {DAG id: [rows, hex]}}
+
+
+@dataclass
+class Outcome:
+    """What a comparison came to.
+
+    parity: {table: {"source", "target", "equal"}}, rows. differences: {table: {DAG id: as the agent has it}}.
+    listed: not_carried's entries. errors, warnings: (where, what, how to mend it).
+    """
+
+    parity: dict[str, Count] = field(default_factory=dict)
+    differences: dict[str, dict[str, Any]] = field(default_factory=dict)
+    listed: list[dict[str, str]] = field(default_factory=list)
+    errors: list[tuple[str, str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def list(self, kind: str, identifier: str, reason: str) -> None:
+        self.listed.append({"kind": kind, "id": identifier, "reason": reason})
+
+
+def chain(record: Record) -> list[HistoryExport]:
+    """The last full export with the deltas after it; what was before it was exported with other filters."""
+    starts = [number for number, export in enumerate(record.exports) if export.after is None]
+    return record.exports[starts[-1] :] if starts else list(record.exports)
+
+
+def rows_of(record: Record) -> dict[str, Count]:
+    """The parity where the environment cannot be asked."""
+    found: dict[str, Count] = {}
+    for table, dags in _expected(chain(record)).items():
+        found[table] = {"source": sum(rows for rows, _digest in dags.values()), "target": None, "equal": None}
+    return found
+
+
+def compare(
+    record: Record,
+    ask: Ask,
+    offer: Callable[[dict[str, Any]], dict[str, Any]],
+    progress: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Outcome:
+    """Every table and DAG of the record with what the environment has of it.
+
+    offer: a piece, made ready for the agent (with a URL, or its content). progress: what `history_progress` says of
+    the import: rows that it left out or mended. Raises MigrationError with the agent's sentence.
+    """
+    exports = chain(record)
+    outcome = Outcome(listed=listed_in(record))
+    if not exports:
+        return outcome
+    expected, found = read(exports, record, ask, offer, say)
+    differing = [
+        (table, dag)
+        for table in sorted(expected, key=lambda name: (TABLES[name]["phase"], name))
+        for dag in sorted({*expected[table], *found.get(table, {})})
+        if expected[table].get(dag) != found.get(table, {}).get(dag)
+    ]
+    named = _named(differing[:LOOKED_INTO], exports, record, ask, offer, say)
+    judge(expected, found, differing, named, progress or {}, outcome)
+    return outcome
+
+
+def read(
+    exports: list[HistoryExport],
+    record: Record,
+    ask: Ask,
+    offer: Callable[[dict[str, Any]], dict[str, Any]],
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Digests, Digests]:
+    """(what the exports come to, what the environment has), asked for in portions."""
+    expected = _expected(exports)
+    found: Digests = {}
+    for number, tables in enumerate(portions(expected)):
+        if number:
+            say(f"compared {number} of {len(portions(expected))} portions of the history")
+        request = {**_request(exports, record), "tables": tables}
+        if (
+            len(exports) > 1
+        ):  # the agent reads from the pieces what they come to, as a later one takes the place of rows
+            wanted = {*tables, "dag_run"}
+            request["exports"] = [
+                [offer(piece) for piece in export.pieces() if piece["table"] in wanted] for export in exports
+            ]
+        answer = ask(request)
+        found.update({table: answer["digests"].get(table, {}) for table in tables})
+        expected.update(answer.get("carried") or {})
+    return expected, found
+
+
+def _expected(exports: list[HistoryExport]) -> Digests:
+    """Of the first export's digests; of tables that only a delta has, its."""
+    expected: Digests = {}
+    for export in reversed(exports):
+        expected.update({table: dags for table, dags in export.digests().items() if table not in NOT_ROWS})
+    return expected
+
+
+def portions(expected: Digests) -> list[list[str]]:
+    """Tables that are asked for together."""
+    made: list[list[str]] = []
+    held = 0
+    for table in sorted(expected, key=lambda name: (TABLES[name]["phase"], name)):
+        rows = sum(rows for rows, _digest in expected[table].values())
+        if not made or held + rows > PORTION:
+            made.append([])
+            held = 0
+        made[-1].append(table)
+        held += rows
+    return made
+
+
+def _request(exports: list[HistoryExport], record: Record) -> dict[str, Any]:
+    return {
+        "op": "verify_history",
+        "source": record.source,
+        "columns": exports[-1].columns,
+        "scope": exports[0].scope,
+        "digest_key": base64.b64encode(record.bundle.digest_key).decode(),
+        "dags": sorted({dag for export in exports for dag in export.dags()}),
+    }
+
+
+def _named(
+    differing: list[tuple[str, str]],
+    exports: list[HistoryExport],
+    record: Record,
+    ask: Ask,
+    offer: Callable[[dict[str, Any]], dict[str, Any]],
+    say: Callable[[str], None],
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows that differ, by key."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for start in range(0, len(differing), AT_ONCE):
+        some = differing[start : start + AT_ONCE]
+        say(f"naming what differs: {start} of {len(differing)}")
+        pieces = {
+            table: [offer(piece) for export in exports for piece in export.pieces() if piece["table"] == table]
+            for table in {table for table, _dag in some}
+        }
+        wanted = [{"table": table, "dag": dag, "pieces": pieces[table]} for table, dag in some]
+        answer = ask({**_request(exports, record), "tables": [], "differences": wanted})["differences"]
+        found.update({(table, dag): answer[table][dag] for table, dag in some})
+    return found
+
+
+# --- judging: pure ----------------------------------------------------------------------------------------------------
+
+
+def judge(
+    expected: Digests,
+    found: Digests,
+    differing: list[tuple[str, str]],
+    named: Mapping[tuple[str, str], Mapping[str, Any]],
+    progress: Mapping[str, Any],
+    outcome: Outcome,
+) -> None:
+    """Fill the outcome's parity, and say of each difference why it is there, or that it has to be mended.
+
+    named: by (table, DAG id), {"missing", "extra", "changed", "touched": [key], "counts": {each: number}, "met"}.
+    """
+    touched = _touched_runs(named)
+    spare = {
+        table: {"missing": entry.get("left_out", 0), "changed": entry.get("mended", 0)}
+        for table, entry in (progress.get("tables") or {}).items()
+    }
+    short: dict[str, int] = {}
+    for table, dag in differing:
+        rows = expected[table].get(dag, [0, ""])[0]
+        there = found.get(table, {}).get(dag, [0, ""])[0]
+        detail = named.get((table, dag))
+        where = f"history: {_called(table, dag)}"
+        if detail is None:
+            short[table] = short.get(table, 0) + rows
+            outcome.errors.append(
+                (where, _unlooked(rows, there), "mend what is named before it, and run the history stage again")
+            )
+            continue
+        counts = detail["counts"]
+        short[table] = short.get(table, 0) + counts["missing"] + counts["changed"] + counts["touched"]
+        outcome.differences.setdefault(table, {})[dag] = dict(detail)
+        wrong: dict[str, list[Mapping[str, Any]]] = {}
+        for side in SIDES:
+            keys = detail[side]
+            excuse = _excuse(table, side, spare.get(table, {}), counts[side])
+            left = [] if excuse else [key for key in keys if not _of_a_run(key, side, touched.get(dag), detail["met"])]
+            if excuse and counts[side]:
+                outcome.list("history", _called(table, dag), f"{_rows(counts[side])} {excuse}")
+            elif counts[side] and not left:
+                outcome.list("history", _called(table, dag), f"{_rows(counts[side])} {_SINCE[side]}")
+            elif left:
+                wrong[side] = left
+        if wrong:
+            what = "; ".join(
+                f"{_rows(counts[side])} {_WRONG[side]} ({_keys(keys, dag)}{_more(counts[side], keys)})"
+                for side, keys in wrong.items()
+            )
+            outcome.errors.append((where, what, _MEND["changed" if "changed" in wrong else next(iter(wrong))]))
+    for table, dags in expected.items():
+        source = sum(rows for rows, _digest in dags.values())
+        target = sum(rows for rows, _digest in found.get(table, {}).values())
+        outcome.parity[table] = {"source": source, "target": target, "equal": source - short.get(table, 0)}
+
+
+_WRONG = {
+    "missing": "missing",
+    "extra": "that the source has not",
+    "changed": "different",
+    "touched": "different",
+}
+_MEND = {
+    "missing": "run the history stage again; it brings what is missing",
+    "extra": "if the source lost them since, export again, which lists them; otherwise find out who wrote them",
+    "changed": "run the history stage with history_on_conflict: overwrite, unless they were changed on purpose",
+    "touched": "",
+}
+_SINCE = {
+    "missing": "were taken away in the environment since: their runs ran there again, or were there before",
+    "extra": "came in the environment since: their runs ran there again, or were there before",
+    "changed": "are as the environment has them: their runs ran there again, or were there before",
+    "touched": "were changed in the environment since they were brought",
+}
+
+
+def _touched_runs(named: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, set[str]]:
+    """{DAG id: runs that Airflow, or somebody, has changed on the target since}."""
+    runs: dict[str, set[str]] = {}
+    for (_table, dag), detail in named.items():
+        runs.setdefault(dag, set()).update(str(key["run_id"]) for key in detail["touched"] if "run_id" in key)
+    return runs
+
+
+def _of_a_run(key: Mapping[str, Any], side: str, touched: set[str] | None, met: Iterable[str]) -> bool:
+    """Whether the row's difference is accounted for: its run was touched since, was there before, or it is a row of
+    the environment's own (with an id that no import gives).
+    """
+    if side == "touched":
+        return True
+    run = key.get("run_id")
+    if run is not None and (run in (touched or ()) or run in met):
+        return True
+    return side == "extra" and str(key.get("id", "-")).isdigit()
+
+
+def _excuse(table: str, side: str, spare: Mapping[str, int], count: int) -> str:
+    """Why all of these rows differ, where the import or the table itself says so."""
+    if table in OWN_WORDS and side != "missing":
+        return "are as the environment's own DAG files state them"
+    if side == "missing" and count and count <= spare.get("missing", 0):
+        return "were left out by the import, which lists them"
+    if side == "changed" and count and count <= spare.get("changed", 0):
+        return "hold what PostgreSQL does not, and were written as near as can be"
+    return ""
+
+
+def _unlooked(rows: int, there: int) -> str:
+    if rows != there:
+        return f"{rows:,} rows at the source and {there:,} in the environment (not looked into: too much differs)"
+    return f"some of its {rows:,} rows differ (not looked into: too much differs)"
+
+
+def _called(table: str, dag: str) -> str:
+    if dag == "":
+        return table
+    return f"{table} of no DAG" if dag == "\\N" else f"{table} of DAG {dag}"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _keys(keys: Iterable[Mapping[str, Any]], dag: str) -> str:
+    shown = []
+    for key in list(keys)[:NAMED]:
+        names = [
+            f"{name}={value}" for name, value in key.items() if value != dag and (name, value) != ("map_index", "-1")
+        ]
+        shown.append(" ".join(names))
+    return ", ".join(shown)
+
+
+def _more(count: int, keys: list[Mapping[str, Any]]) -> str:
+    left = count - min(len(keys), NAMED)
+    return f" and {left:,} more" if left > 0 else ""
+
+
+# --- what the record itself lists -------------------------------------------------------------------------------------
+
+
+def listed_in(record: Record) -> list[dict[str, str]]:
+    """What the exports did not carry, or not as it was: not_carried's entries, once each."""
+    outcome = Outcome()
+    exports = chain(record)
+    if not exports:
+        return []
+    last = exports[-1]
+    for run in last.open:
+        tasks = run.get("tasks") or 0
+        work = f" with {tasks} {'task' if tasks == 1 else 'tasks'} under way" if tasks else ""
+        kept = "; the environment keeps it as it was before" if run.get("again") else ""
+        outcome.list(
+            "dag_run",
+            f"{run['dag_id']} {run['run_id']}",
+            f"it was {run.get('state') or 'not finished'} at the source{work}: a later export carries it{kept}",
+        )
+    if last.more_open:
+        outcome.list(
+            "dag_run", f"and {last.more_open:,} more", "not finished at the source: a later export carries them"
+        )
+    for key in last.deferred:
+        outcome.list(
+            "task_instance",
+            " ".join(str(value) for value in key.values()),
+            "it was deferred: it arrives without its trigger",
+        )
+    for loss in last.losses:
+        column = f".{loss['column']}" if loss.get("column") else ""
+        outcome.list("history", f"{loss['table']}{column}", str(loss["why"]))
+    for export in exports:
+        for fault in export.faults():
+            key = " ".join(str(value) for value in fault["key"].values())
+            outcome.list("history", f"{fault['table']} {key}", str(fault["what"]))
+        _list_deleted(export, outcome)
+    return list({tuple(entry.items()): entry for entry in outcome.listed}.values())
+
+
+def _list_deleted(export: HistoryExport, outcome: Outcome) -> None:
+    """Deletions do not travel. deleted: {"rows": {table: count}, …}; [] in a full export."""
+    rows = export.deleted.get("rows") if isinstance(export.deleted, Mapping) else None
+    for table, count in sorted((rows or {}).items()):
+        if count:
+            reason = f"{_rows(int(count))} deleted at the source before {export.at}; the environment keeps what it has"
+            outcome.list("history", f"{table}, deleted", reason)

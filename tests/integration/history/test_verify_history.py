@@ -1,0 +1,170 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A record of exports against a target that has imported them: equal, or named by key, or listed with the reason."""
+
+from __future__ import annotations
+
+import base64
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._history.record import HistoryExport, Record
+from ansible_collections.mwaa.migration.plugins.module_utils._history.verify import Outcome, compare
+from import_lane import KEY, Database, Databases, Lane, importing
+from small_airflow import SmallAirflow, history, moment
+
+pytestmark = pytest.mark.lab
+
+
+def airflow(days: int = 4) -> SmallAirflow:
+    made = SmallAirflow("2.10.3")
+    for dag in ("etl", "hourly"):
+        for day in range(1, days + 1):
+            made.run(dag, day, updated_at=moment(day))
+            made.task(dag, "load", day, updated_at=moment(day), start_date=moment(day))
+            made.xcom(dag, "load", "return_value", b"%d" % day, day)
+            made.insert("log", dag_id=dag, dttm=moment(day), event="success", extra="")
+    return made
+
+
+class Migration:
+    """Exports of one Airflow, brought into one database, and what verifying says of it."""
+
+    def __init__(self, database: Database, made: SmallAirflow):
+        self.database, self.made, self.lanes = database, made, []
+        self.bodies: dict[str, bytes] = {}
+        self.record = Record(SimpleNamespace(digest_key=KEY), "s1")  # type: ignore[arg-type]
+        self.requests: list[dict[str, Any]] = []
+
+    def export(self, **options: Any) -> None:
+        number = len(self.lanes)
+        lane = Lane(self.made.engine(), self.database.schema(), f"b{number}", **options)
+        self.lanes.append(lane)
+        self.bodies.update(lane.bodies)
+        parts: dict[str, dict[str, Any]] = {}
+        for piece in lane.pieces:
+            part = parts.setdefault(piece["table"], {"table": piece["table"], "rows": 0, "objects": []})
+            part["rows"] += piece["rows"]
+            part["objects"].append({"path": piece["sha256"], **piece})
+        for table, digests in lane.digests.items():
+            parts.setdefault(table, {"table": table, "rows": 0, "objects": []})["digests"] = digests
+        self.record.exports.append(
+            HistoryExport(
+                f"e{number}", f"day {number}", "2.10.3", "2.11.2", "sqlite", {}, after=number or None,
+                columns=lane.columns, scope=lane.plan["scope"], parts=list(parts.values()), open=lane.plan["open"],
+            )
+        )  # fmt: skip
+
+    def bring(self, policy: str = "newer") -> None:
+        target = self.database.target()
+        importing.register(target, "s1")
+        for lane in self.lanes:
+            lane.into(self.database, policy)
+
+    def verify(self) -> Outcome:
+        source = SimpleNamespace(
+            name="postgresql",
+            search_path=None,
+            connect=lambda: history.Engine("postgresql", self.database.connect()),
+        )
+
+        def ask(request: dict[str, Any]) -> dict[str, Any]:
+            self.requests.append(request)
+            return history.OPERATIONS[request["op"]](source, request)
+
+        def offer(piece: dict[str, Any]) -> dict[str, Any]:
+            return {**piece, "data": base64.b64encode(self.bodies[piece["sha256"]]).decode()}
+
+        return compare(self.record, ask, offer)
+
+
+@pytest.fixture
+def migration(databases: Databases) -> Migration:
+    return Migration(databases.new("2.11.2"), airflow())
+
+
+def test_what_was_imported_is_equal(migration: Migration) -> None:
+    migration.export()
+    migration.bring()
+    outcome = migration.verify()
+    assert outcome.errors == [] and outcome.listed == [] and outcome.differences == {}
+    assert outcome.parity["dag_run"] == {"source": 8, "target": 8, "equal": 8}
+    assert outcome.parity["xcom"] == {"source": 8, "target": 8, "equal": 8}
+    assert len(migration.requests) == 1  # nothing differs, so nothing is asked for by name
+
+
+def test_what_differs_is_named_by_key_and_never_shown(migration: Migration) -> None:
+    migration.export()
+    migration.bring()
+    migration.database.sql(
+        "DELETE FROM xcom WHERE dag_id = 'etl' AND run_id LIKE '%01-03T%';"
+        "UPDATE task_instance SET hostname = 'CANARY-host-0badc0de' WHERE dag_id = 'etl' AND run_id LIKE '%01-02T%'"
+    )
+    outcome = migration.verify()
+    assert outcome.parity["xcom"] == {"source": 8, "target": 7, "equal": 7}
+    assert outcome.parity["task_instance"] == {"source": 8, "target": 8, "equal": 7}
+    assert [(where, what) for where, what, _mend in outcome.errors] == [
+        (
+            "history: task_instance of DAG etl",
+            "1 row different (task_id=load run_id=scheduled__2024-01-02T00:00:00.000000)",
+        ),
+        (
+            "history: xcom of DAG etl",
+            "1 row missing (task_id=load run_id=scheduled__2024-01-03T00:00:00.000000 key=return_value)",
+        ),
+    ]
+    assert "CANARY" not in str(outcome)
+
+
+def test_a_run_that_ran_again_in_the_environment_is_listed(migration: Migration) -> None:
+    """Somebody cleared a task there: new tries, a new XCom, rows that are the environment's own."""
+    migration.export()
+    migration.bring()
+    migration.database.sql(
+        "UPDATE dag_run SET updated_at = now(), last_scheduling_decision = now();"  # the scheduler alone
+        "UPDATE task_instance SET updated_at = now(), try_number = 2 WHERE dag_id = 'etl' AND run_id LIKE '%01-02T%';"
+        "DELETE FROM xcom WHERE dag_id = 'etl' AND run_id LIKE '%01-02T%';"
+        "INSERT INTO task_fail (dag_id, task_id, run_id, map_index) SELECT dag_id, task_id, run_id, -1"
+        " FROM task_instance WHERE dag_id = 'etl' AND run_id LIKE '%01-02T%'"
+    )
+    outcome = migration.verify()
+    assert outcome.errors == []
+    assert [(entry["id"], entry["reason"].split(" ", 4)[:4]) for entry in outcome.listed] == [
+        ("task_instance of DAG etl", ["1", "row", "were", "changed"]),
+        ("xcom of DAG etl", ["1", "row", "were", "taken"]),
+    ]
+    assert outcome.parity["dag_run"]["equal"] == 8 and outcome.parity["task_instance"]["equal"] == 7
+
+
+def test_a_later_export_takes_the_place_of_rows(migration: Migration) -> None:
+    migration.export()
+    migration.bring()
+    made = migration.made
+    made.connection.execute(
+        "UPDATE dag_run SET state = 'failed', updated_at = '2024-02-01 00:00:00+00:00' WHERE id = 2"
+    )
+    made.connection.execute("DELETE FROM xcom WHERE dag_id = 'hourly'")  # what is deleted does not travel
+    made.run("etl", 9, updated_at=moment(9))
+    made.task("etl", "load", 9, updated_at=moment(9))
+    migration.export()
+    migration.bring()
+    outcome = migration.verify()
+    assert outcome.errors == [] and outcome.listed == []
+    assert outcome.parity["dag_run"] == {"source": 9, "target": 9, "equal": 9}
+
+
+def test_more_than_can_be_named(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.mwaa.migration.plugins.module_utils._history import verify
+
+    monkeypatch.setattr(verify, "LOOKED_INTO", 1)
+    migration.export()
+    migration.bring()
+    migration.database.sql("DELETE FROM log; UPDATE dag_run SET run_type = 'manual' WHERE id = -1")
+    outcome = migration.verify()
+    looked, other, another = outcome.errors
+    assert "1 row different" in looked[1]
+    assert {other[1], another[1]} == {
+        "4 rows at the source and 0 in the environment (not looked into: too much differs)"
+    }
