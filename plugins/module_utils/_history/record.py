@@ -22,16 +22,17 @@ from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_hi
 
 FOLDER = "history/"
 MANIFEST = FOLDER + "manifest.json"
+PROGRESS = FOLDER + "progress.json"
 PARTS = FOLDER + "parts/"
 REMEDY = f"remove {FOLDER} there and export the history again"
 
 
 @dataclass
 class HistoryExport:
-    """One export: full (after is None), or what changed since another one.
+    """One export: full, or what changed since the one before it (after: its id).
 
-    Everything but the first six is as the agent's plan has it; parts are its answers to export_history, in the
-    plan's order.
+    What is not said here is as the agent's plan has it. parts are its answers to export_history, in the plan's order.
+    mark: what the next plan takes as `after`; the last export of a record has it.
     """
 
     id: str
@@ -40,7 +41,7 @@ class HistoryExport:
     target_version: str
     dialect: str
     filters: dict[str, Any]  # dags, exclude, tables, since: as they were asked for
-    after: Any = None
+    after: str | None = None
     mark: Any = None
     columns: dict[str, list[list[str]]] = field(default_factory=dict)
     scope: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +50,8 @@ class HistoryExport:
     more_open: int = 0
     deferred: list[dict[str, Any]] = field(default_factory=list)
     losses: list[dict[str, Any]] = field(default_factory=list)
-    deleted: Any = field(default_factory=list)
+    touched_dags: list[str] = field(default_factory=list)
+    deleted: dict[str, Any] = field(default_factory=lambda: {"tables": {}, "rows": {}, "more": 0})
     snapshots: list[dict[str, Any]] = field(default_factory=list)  # those that parts were read in
     parts: list[dict[str, Any]] = field(default_factory=list)
 
@@ -102,6 +104,35 @@ class HistoryExport:
         """[{"table", "key", "what"}] of values that could not be carried as they were. Never the values."""
         return [fault for part in self.parts for fault in part.get("faults") or ()]
 
+    def not_carried(self) -> list[dict[str, str]]:
+        """[{"kind", "id", "reason"}] of everything that stays behind, as all stages list it."""
+        listed = []
+        for run in self.open:
+            tasks = ", ".join(f"{count} {state}" for state, count in sorted(run.get("tasks", {}).items()))
+            reason = f"it is {run['state'] or 'without a state'}" + (
+                f" with tasks in flight ({tasks})" if tasks else ""
+            )
+            listed.append(
+                ("run", f"{run['dag_id']} {run['run_id']}", f"{reason}: runs are carried when they have ended")
+            )
+        if self.more_open:
+            listed.append(("run", "others", f"{self.more_open} more that had not ended"))
+        for instance in self.deferred:
+            reason = "deferred: it is carried without the trigger that it waits for"
+            listed.append(("task_instance", " ".join(str(part) for part in instance.values()), reason))
+        for loss in self.losses:
+            listed.append(("history", ".".join(filter(None, (loss["table"], loss["column"]))), loss["why"]))
+        for fault in self.faults():
+            key = " ".join(str(part) for part in fault["key"].values())
+            listed.append(("history", f"{fault['table']} {key}", fault["what"]))
+        more = sum(part.get("more_faults") or 0 for part in self.parts)
+        if more:
+            listed.append(("history", "others", f"{more} more values that could not be carried as they were"))
+        for table, rows in sorted(self.deleted["rows"].items()):
+            reason = f"{rows} rows that an earlier export carried are gone at the source: deletions are not carried"
+            listed.append(("history", f"{table} (deleted)", reason))
+        return [{"kind": kind, "id": identifier, "reason": reason} for kind, identifier, reason in listed]
+
 
 class Record:
     """A bundle's history. source: names the Airflow for import_history, the same for all exports of it."""
@@ -116,6 +147,13 @@ class Record:
         if document is None:
             return None
         return cls(bundle, document["source"], [HistoryExport.of(one) for one in document["exports"]])
+
+    def add(self, export: HistoryExport) -> None:
+        """One more, complete. What is of use to the next plan alone may be megabytes, and is kept of this one only."""
+        for former in self.exports:
+            former.mark = None
+        export.scope = {name: value for name, value in export.scope.items() if name not in ("runs", "after")}
+        self.exports.append(export)
 
     def save(self) -> None:
         """Write it, in one step: from then on what it names counts."""
