@@ -15,9 +15,12 @@ DAG is the number of its lines and the sum modulo 2**128 of a keyed hash of each
 rows give the same digest on every engine and version, in any order.
 """
 
+import array
 import base64
+import bisect
 import datetime
 import fnmatch
+import fractions
 import hashlib
 import io
 import json
@@ -522,11 +525,11 @@ class Engine(object):
     """One DB-API connection inside one read-only snapshot.
 
     name: postgresql, mysql or sqlite (as SQLAlchemy says). snapshot: the id of another connection's snapshot to look
-    at (PostgreSQL).
+    at (PostgreSQL). writable: it may make temporary tables (PostgreSQL).
     """
 
-    def __init__(self, name, connection, snapshot=None, search_path=None):
-        self.name, self.connection = name, connection
+    def __init__(self, name, connection, snapshot=None, search_path=None, writable=False):
+        self.name, self.connection, self.writable = name, connection, writable
         begin = getattr(self, "_begin_" + name, None)
         if begin is None:
             raise Unfit("the metadata database is %s: history is read from PostgreSQL, MySQL and SQLite" % name)
@@ -537,7 +540,7 @@ class Engine(object):
     def _begin_postgresql(self, snapshot=None):
         self.connection.rollback()
         self.connection.set_client_encoding("UTF8")
-        self.connection.set_session(isolation_level="REPEATABLE READ", readonly=True, autocommit=False)
+        self.connection.set_session(isolation_level="REPEATABLE READ", readonly=not self.writable, autocommit=False)
         self.version = self.connection.server_version
         self.rows("SET LOCAL statement_timeout = 0")
         if snapshot:
@@ -605,6 +608,18 @@ class Engine(object):
         finally:
             cursor.close()
 
+    def each(self, statement, take):
+        """take(integers of a row), row by row, without holding the result."""
+        if self.name != "postgresql":
+            for row in self.stream(statement):
+                take(*map(int, row))
+            return
+        cursor = self.connection.cursor()
+        try:
+            cursor.copy_expert("COPY (%s) TO STDOUT" % statement, _Integers(take))
+        finally:
+            cursor.close()
+
     def close(self):
         self.connection.rollback()
 
@@ -657,6 +672,16 @@ class Engine(object):
         return literal(at + "+00") + "::timestamptz" if self.name == "postgresql" else literal(at)
 
 
+class _Integers(object):
+    """File-like, for COPY … TO STDOUT."""
+
+    def __init__(self, take):
+        self.take = take
+
+    def write(self, line):
+        self.take(*map(int, line.split(b"\t")))
+
+
 class Unfit(Exception):
     """One sentence for the user."""
 
@@ -699,6 +724,7 @@ def statement(engine, part, scope):
             source += " JOIN %s t ON %s" % (name_of(name), _link(has))
         if not orphans:
             conditions += _closed(engine, alias, scope)
+            conditions += _carried(engine, alias, part, scope)
         conditions += _of_dags("%s.dag_id" % alias, scope)
         if scope.get("since"):
             ended = "coalesce(%(a)s.end_date, %(a)s.start_date, %(a)s.execution_date)" % {"a": alias}
@@ -709,14 +735,19 @@ def statement(engine, part, scope):
             conditions += _of_dags(qualified, scope)
         if scope.get("since") and table["at"]:
             conditions.append("t.%s >= %s" % (name_of(table["at"]), engine.moment(scope["since"])))
+        if scope.get("after"):
+            conditions.append(_changed_alone(engine, name, scope["after"]))
     if table["joins"]:
         source += " " + table["joins"]
     if table["where"]:
         conditions.append(table["where"])
     if not orphans:
+        ranged = _ranged(name, schema)
+        if scope.get("runs") is not None and unit == "of_run":
+            ranged = "r.id"  # a delta's parts are cut by their runs
         for bound, sign in (("lo", ">="), ("hi", "<")):
             if part.get(bound) is not None:
-                conditions.append("%s %s %d" % (_ranged(name, schema), sign, part[bound]))
+                conditions.append("%s %s %d" % (ranged, sign, part[bound]))
     selected = ", ".join(_expression(engine, name, column, has, orphans) for column in columns)
     where = " WHERE " + " AND ".join(conditions) if conditions else ""
     return "SELECT %s FROM %s%s" % (selected, source, where), columns
@@ -760,6 +791,20 @@ def _closed(engine, alias, scope):
         rows = "SELECT unnest(ARRAY[%s]::int[])" % ids if engine.name == "postgresql" else ids
         conditions.append("%s.id NOT IN (%s)" % (alias, rows))
     return conditions
+
+
+def _carried(engine, alias, part, scope):
+    """A delta carries the runs that it names."""
+    if scope.get("runs") is None:
+        return []
+    low, high = part.get("lo"), part.get("hi")
+    ids = [one for one in unpacked_ids(scope["runs"]) if (low is None or one >= low) and (high is None or one < high)]
+    if ids and low is not None and len(ids) == high - low:
+        return []
+    listed = ", ".join("%d" % one for one in ids) or "NULL"
+    return [
+        "%s.id IN (%s)" % (alias, "SELECT unnest(ARRAY[%s]::int[])" % listed if engine.name == "postgresql" else listed)
+    ]
 
 
 def _of_dags(column, scope):
@@ -889,7 +934,11 @@ def float_text(value):
         return "NaN"
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
-    sign, digits, exponent = re.match(r"(-?)([0-9.]+)(?:e([-+]?\d+))?$", repr(value)).groups()
+    shortest = repr(value)
+    if abs(value) >= 9007199254740992.0 and _is_boundary(value, shortest):
+        figures = len(re.sub(r"e.*|\D", "", shortest).strip("0"))
+        shortest = "%.*e" % (figures, value)
+    sign, digits, exponent = re.match(r"(-?)([0-9.]+)(?:e([-+]?\d+))?$", shortest).groups()
     whole, _dot, fraction = digits.partition(".")
     fraction = "" if fraction == "0" else fraction
     point = len(whole) + int(exponent or 0)
@@ -906,6 +955,14 @@ def float_text(value):
         return sign + figures[:point] + "." + figures[point:]
     mantissa = figures[0] + ("." + figures[1:] if figures[1:] else "")
     return "%s%se%s%02d" % (sign, mantissa, "-" if point <= 0 else "+", abs(point - 1))
+
+
+def _is_boundary(value, text):
+    """Whether the text lies in the middle of two floats: where it reads back equal Python takes it, PostgreSQL not."""
+    step = fractions.Fraction(2) ** (math.frexp(value)[1] - 53)
+    off = abs(fractions.Fraction(text)) - abs(fractions.Fraction(value))
+    # below a power of two floats lie twice as close
+    return off == step / 2 or -off == (step / 4 if abs(math.frexp(value)[0]) == 0.5 else step / 2)
 
 
 def time_text(value):
@@ -1350,7 +1407,7 @@ class _Lines(object):
     """File-like, for COPY … TO STDOUT: takes one line a call, makes pickles plain, digests, compresses, hands over
     pieces. Holds one batch, one line and one piece, whatever the table's size.
 
-    sink: function (bytes of a gzip file, its rows, its bytes uncompressed).
+    sink: function (bytes of a gzip file, its rows, its bytes uncompressed); None: lines are digested only.
     """
 
     def __init__(self, table, columns, hasher, sink, old=False, floats=()):
@@ -1374,7 +1431,7 @@ class _Lines(object):
 
     def close(self):
         self._take()
-        if self.piece_rows:
+        if self.piece_rows and self.sink:
             self._close_piece()
 
     def digests(self):
@@ -1396,6 +1453,8 @@ class _Lines(object):
         self._digest(batch)
         self.piece_rows += len(batch)
         self.rows += len(batch)
+        if self.sink is None:
+            return
         if len(batch) == 1 and len(batch[0]) > BATCH:
             view = memoryview(batch[0])
             for start in range(0, len(view), 1 << 20):
@@ -1527,7 +1586,8 @@ def _known_hash():
 
 
 def export_part(engine, part, scope, key, sink):
-    """One part's lines into the sink. Gives {"rows", "raw", "digests", "faults", "more_faults"}.
+    """One part's lines into the sink (None: they are digested only). Gives {"rows", "raw", "digests", "faults",
+    "more_faults"}.
 
     engine: an Engine. part: {"table", "lo", "hi", "orphans"} as planned. key: bytes, of the digests.
     """
@@ -1560,11 +1620,22 @@ def export_part(engine, part, scope, key, sink):
 # -------------------------------------------------------------------------------------------------------------- plan
 
 
-def make_plan(engine, dags=None, exclude=None, tables=None, since=None, target=None, part_bytes=PART):
+def make_plan(
+    engine,
+    dags=None,
+    exclude=None,
+    tables=None,
+    since=None,
+    target=None,
+    part_bytes=PART,
+    after=None,
+    whole=None,
+):
     """What would be carried, cut into parts, and what would not.
 
     dags, exclude: patterns of DAG ids (fnmatch). tables: names, nothing: all. since: ISO 8601, UTC: runs that ended
-    before stay. target: the target's schema, as `describe_history` gives it.
+    before stay. target: the target's schema, as `describe_history` gives it. after: the mark of an earlier plan with
+    the same filters: only what changed since, and what is gone. whole: DAG ids whose runs are carried all the same.
     """
     schema = engine.schema
     missing = sorted({"dag_run", "task_instance"} - set(schema))
@@ -1575,19 +1646,29 @@ def make_plan(engine, dags=None, exclude=None, tables=None, since=None, target=N
         raise Unfit("no table of run history is called %s: known are %s" % (", ".join(unknown), ", ".join(TABLES)))
     scope = {"since": since, "omit": omitted(target) if target else {}, "hash": _known_hash()}
     scope.update(_chosen_dags(engine, dags, exclude))
-    held, ids = _open_runs(engine, scope)
-    scope["open"] = ids
+    held = _open_runs(engine, scope)
+    scope["open"] = sorted(held)
     lowest, highest = engine.rows("SELECT min(id), max(id) FROM dag_run")[0]
     scope["last"] = highest
     orphans = _has_orphans(engine)
+    deferred = _deferred(engine, scope)
+    names = [name for name in tables_of(schema) if (not tables or name in tables) and (not target or name in target)]
+    fits = _fits(engine, [dags, exclude, tables, since], scope["omit"])
+    why = _unfit_mark(engine, after, fits) if after else None
+    former = None if why else after
+    survey = _Survey(engine, scope, names, former, whole or (), orphans)
+    if former:
+        scope.update(survey.scope(), open=[])
     parts, sizes = [], {}
-    for name in tables_of(schema):
-        if (tables and name not in tables) or (target and name not in target):
-            continue
+    for name in names:
         rows, size = _size(engine, name)
         sizes[name] = {"rows": rows, "bytes": size}
         unit = TABLES[name]["unit"]
-        if unit != "whole":
+        if former:
+            share = survey.changes.get(name, 0) / float(max(rows, survey.changes.get(name, 0), 1))
+            size = int(size * share)
+            ranges = survey.ranges(name, size, part_bytes)
+        elif unit != "whole":
             low, high = lowest, highest
             ranged = _ranged(name, schema)
             if ranged != "r.id":
@@ -1597,7 +1678,7 @@ def make_plan(engine, dags=None, exclude=None, tables=None, since=None, target=N
             ranges = [(None, None)]
         for low, high in ranges:
             parts.append({"table": name, "lo": low, "hi": high, "bytes": size // len(ranges)})
-        if orphans and unit in ("run", "of_run") and _has_date(schema[name], name):
+        if survey.has_orphans(name):
             parts.append({"table": name, "lo": None, "hi": None, "orphans": True, "bytes": 0})
     for number, part in enumerate(parts):
         part["n"] = number
@@ -1611,12 +1692,18 @@ def make_plan(engine, dags=None, exclude=None, tables=None, since=None, target=N
             ]
             for name in sizes
         },
-        "open": held[:LISTED],
+        "open": survey.open_runs(held),
         "more_open": max(len(held) - LISTED, 0),
-        "deferred": _deferred(engine, scope),
+        "deferred": deferred,
         "losses": losses(schema, target) if target else [],
         "orphans": orphans,
         "snapshot": {"at": _now()},
+        "delta": former is not None,
+        "full_why": why,
+        "mark": dict(survey.mark, fits=fits),
+        "changes": survey.changes,
+        "touched_dags": survey.touched_dags,
+        "deleted": survey.deleted,
     }
 
 
@@ -1673,7 +1760,7 @@ def _chosen_dags(engine, dags, exclude):
 
 
 def _open_runs(engine, scope):
-    """([{"dag_id", "run_id", "state", "tasks"}] of runs that are not carried yet, their ids)."""
+    """{id: {"dag_id", "run_id", "state", "tasks"}} of runs that are not carried yet."""
     link = _link(engine.schema["task_instance"])
     dags = "".join(" AND " + one for one in _of_dags("r.dag_id", scope))
     states = ", ".join(literal(state) for state in TERMINAL)
@@ -1690,8 +1777,7 @@ def _open_runs(engine, scope):
     ):
         entry = found.setdefault(row[0], {"dag_id": row[1], "run_id": row[2], "state": row[3], "tasks": {}})
         entry["tasks"][row[4]] = int(row[5])
-    ids = sorted(int(one) for one in found)
-    return [found[one] for one in sorted(found, key=lambda one: (found[one]["dag_id"], one))], ids
+    return {int(one): found[one] for one in found}
 
 
 def _deferred(engine, scope):
@@ -1712,6 +1798,395 @@ def _has_orphans(engine):
     if "run_id" in engine.schema["task_instance"]:
         return False
     return bool(engine.rows("SELECT 1 FROM %s o LIMIT 1" % _orphans(engine)))
+
+
+# ------------------------------------------------------------------------------------------------------------- delta
+#
+# A mark is what a plan remembers of its snapshot for the next one: every run's id and how many rows it had in each
+# table (a byte each, when packed), the runs in flight, and where the other tables ended. Parts are read from that
+# snapshot or later ones: what changed in between is carried again, never missed.
+#
+# PostgreSQL tells each row that was written since by its xmin, exactly. SQLite and MySQL have dates and counts only
+# (`_DATES`, an hour earlier than the mark): what they cannot tell is a row that was changed in place without a date
+# (a conf or an XCom's value by hand, before 2.5 a state by SQL); `whole` carries such DAGs anyway. What changed of a
+# run is not told apart: the run is carried whole.
+
+MARGIN = datetime.timedelta(hours=1)
+CHUNK = 20000  # ids in one statement
+_DATES = (
+    "updated_at created_at start_date end_date queued_at queued_dttm last_scheduling_decision timestamp dttm"
+    " latest_heartbeat reschedule_date"
+).split()
+
+
+def packed(numbers):
+    """Integers of 0 … 2**32 - 1 as text: alike ones cost next to nothing."""
+    data = array.array("I", numbers)
+    if sys.byteorder == "big":
+        data.byteswap()
+    return base64.b64encode(zlib.compress(data.tobytes(), 6)).decode("ascii")
+
+
+def unpacked(text):
+    data = array.array("I", zlib.decompress(base64.b64decode(text)))
+    if sys.byteorder == "big":
+        data.byteswap()
+    return data
+
+
+def packed_ids(ids):
+    """The same for ascending ids: steps of one cost nothing."""
+    before, steps = 0, array.array("I")
+    for one in ids:
+        steps.append(one - before)
+        before = one
+    return packed(steps)
+
+
+def unpacked_ids(text):
+    ids, at = unpacked(text), 0
+    for index, step in enumerate(ids):
+        at += step
+        ids[index] = at
+    return ids
+
+
+def _digest_of(value):
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8")).hexdigest()[:32]
+
+
+def _fits(engine, filters, omit):
+    """What must be the same for a mark to be of use."""
+    return {
+        "filters": _digest_of(filters),
+        "target": _digest_of(omit),
+        "schema": _digest_of([engine.name, sorted((name, sorted(has)) for name, has in engine.schema.items())]),
+        "lines": _digest_of(TABLES),
+        "server": _server(engine),
+    }
+
+
+_UNFIT = (
+    ("server", "the source's database is another one than that of the last export, or was set back"),
+    ("schema", "the source's Airflow was upgraded since the last export"),
+    ("target", "the target's tables are others than those of the last export"),
+    ("filters", "the last export was of other DAGs, tables or ages"),
+    ("lines", "the last export was made by another version of this collection"),
+)
+
+
+def _unfit_mark(engine, mark, fits):
+    """Why a delta cannot follow on this mark (a sentence), None: it can."""
+    if not isinstance(mark, dict) or mark.get("form") != 1:
+        return "the last export's mark is none that this version of the collection reads"
+    for what, why in _UNFIT:
+        if mark["fits"].get(what) != fits[what]:
+            return why
+    if engine.name == "postgresql":
+        upto = int(engine.rows("SELECT txid_snapshot_xmax(txid_current_snapshot())")[0][0])
+        if mark["xmin"] > upto:
+            return _UNFIT[0][1]
+        if upto - mark["xmin"] >= 1 << 32:
+            return "the source's database has counted more than 2^32 transactions since the last export"
+    return None
+
+
+def _server(engine):
+    """What names a database and its line of transactions: numbers of one say nothing in another."""
+    if engine.name != "postgresql":
+        return engine.rows("SELECT database()")[0][0] if engine.name == "mysql" else ""
+    found = [engine.rows("SELECT oid::bigint FROM pg_database WHERE datname = current_database()")[0][0]]
+    # with a restored backup the time line changes
+    for function, value in (("pg_control_system", "system_identifier"), ("pg_control_checkpoint", "timeline_id")):
+        oid = engine.rows("SELECT to_regprocedure(%s)::oid::bigint" % literal("pg_catalog.%s()" % function))[0][0]
+        if oid and engine.rows("SELECT has_function_privilege(%d::oid, 'execute')" % oid)[0][0]:
+            found.append(engine.rows("SELECT %s::text FROM %s()" % (value, function))[0][0])
+    return "/".join(map(str, found))
+
+
+def _is_changed(engine, alias, name, after):
+    """SQL: this row was written since."""
+    if engine.name == "postgresql":
+        # rows that were frozen long ago keep a number that comes round again: they are carried once more, at worst
+        return (
+            "mod(%s.xmin::text::bigint - %d + 4294967296, 4294967296)"
+            " < (SELECT txid_snapshot_xmax(txid_current_snapshot()) - %d)"
+            % (alias, after["xmin"] % (1 << 32), after["xmin"])
+        )
+    moment = engine.moment(after["at"])
+    dates = ["%s.%s >= %s" % (alias, column, moment) for column in _DATES if column in engine.schema[name]]
+    return "(%s)" % " OR ".join(dates or ["1 = 0"])
+
+
+def _changed_alone(engine, name, after):
+    """SQL: this row of a table that belongs to no run is to be carried."""
+    if _is_small(engine, name):
+        return "1 = 1"  # as a whole, if at all
+    ways = [_is_changed(engine, "t", name, after)]
+    if engine.name != "postgresql":
+        ways.append("t.id > %d" % after["last"].get(name, 0))
+        going = unpacked_ids(after["going"]) if name == "job" else ()
+        if going:
+            ways.append("t.id IN (%s)" % ", ".join("%d" % one for one in going))
+    if after.get("whole") and TABLES[name]["dag"]:
+        column = TABLES[name]["dag"]
+        column = column if "." in column else _qualified(TABLES[name], column)
+        ways.append("%s IN (%s)" % (column, ", ".join(literal(one) for one in after["whole"])))
+    return "(%s)" % " OR ".join(ways)
+
+
+def _is_small(engine, name):
+    """Tables that travel whole whenever anything in them is not as it was."""
+    return name == "dag" or (TABLES[name]["unit"] == "whole" and engine.name != "postgresql")
+
+
+class _Survey(object):
+    """What there is (`mark`, for the next plan), and with a former mark what changed and what is gone since.
+
+    Holds some bytes a run: 20 MB for a million of them.
+    """
+
+    def __init__(self, engine, scope, names, former, whole, orphans):
+        self.engine, self.base, self.former, self.whole = engine, dict(scope), former, sorted(whole)
+        self.after = self._after(former) if former else None
+        self.changes, self.touched_dags = {}, []
+        self.deleted = {"tables": {}, "rows": {}, "more": 0}
+        self.mark = {"form": 1, "at": _now(), "xmin": None, "rows": {}, "last": {}, "small": {}}
+        if engine.name == "postgresql":
+            self.mark["xmin"] = int(engine.rows("SELECT txid_snapshot_xmin(txid_current_snapshot())")[0][0])
+        self.mark["going"] = packed_ids(self._going(names))
+        self.bounds, self.carry, self.with_orphans = {}, array.array("I"), set()
+        self._runs([name for name in names if TABLES[name]["unit"] == "of_run"], "dag_run" in names)
+        for name in names:
+            if _is_small(engine, name):
+                self._small(name)
+            elif TABLES[name]["unit"] not in ("run", "of_run"):
+                self._alone(name)
+            elif orphans and _has_date(engine.schema[name], name):
+                self._orphans(name)
+        self.deleted["more"] = sum(self.deleted["rows"].values()) - sum(
+            one.get("rows", 1) for keys in self.deleted["tables"].values() for one in keys
+        )
+
+    def _after(self, mark):
+        at = datetime.datetime.strptime(mark["at"].rstrip("Z").partition(".")[0], "%Y-%m-%dT%H:%M:%S") - MARGIN
+        last = {name: entry[0] for name, entry in mark["last"].items()}
+        after = {"xmin": mark["xmin"], "at": at.isoformat() + "Z", "last": last, "going": mark["going"]}
+        return dict(after, whole=self.whole)
+
+    def _going(self, names):
+        """Jobs that are not carried yet, where nothing tells that they ended since."""
+        if "job" not in names or self.engine.name == "postgresql":
+            return []
+        rows = self.engine.rows("SELECT t.id FROM job t WHERE NOT %s ORDER BY t.id" % TABLES["job"]["where"])
+        return [int(row[0]) for row in rows]
+
+    def scope(self):
+        """What a delta's scope has beside a plan's."""
+        return {"runs": packed_ids(self.carry), "after": self.after}
+
+    # runs, and what belongs to them
+
+    def _runs(self, names, themselves):
+        engine, former = self.engine, self.former
+        ids, ended, touched = array.array("I"), bytearray(), bytearray()
+
+        def take(one, changed, terminal):
+            ids.append(one)
+            touched.append(changed)
+            ended.append(terminal)
+
+        changed = [_is_changed(engine, "r", "dag_run", self.after)] if former else []
+        if self.whole:
+            changed.append("r.dag_id IN (%s)" % ", ".join(literal(one) for one in self.whole))
+        conditions = _of_dags("r.dag_id", self.base)
+        engine.each(
+            "SELECT r.id, CASE WHEN %s THEN 1 ELSE 0 END, CASE WHEN r.state IN (%s) THEN 1 ELSE 0 END"
+            " FROM dag_run r%s ORDER BY r.id"
+            % (
+                " OR ".join(changed) or "1 = 0",
+                ", ".join(literal(state) for state in TERMINAL),
+                " WHERE " + " AND ".join(conditions) if conditions else "",
+            ),
+            take,
+        )
+        in_flight = set(self.base["open"])
+        for index, one in enumerate(ids):
+            if one in in_flight:
+                ended[index] = 0
+        known = unpacked_ids(former["ids"]) if former else array.array("I")
+        never = set(unpacked_ids(former["never"])) if former else set()
+        places = _places(ids, known)
+        self.carried_before = {one for one in in_flight if former and one not in never and _found(known, one) >= 0}
+        if former:
+            waited = set(unpacked_ids(former["open"]))
+            for index, one in enumerate(ids):
+                if places[index] < 0 or one in waited:
+                    touched[index] = 1
+        for name in names:
+            counts, fewer = array.array("I", bytes(4 * len(ids))), []
+
+            def count(one, rows, changed, counts=counts):
+                index = _found(ids, one)
+                if index >= 0:
+                    counts[index] = rows
+                    touched[index] |= changed
+
+            engine.each(_per_run(engine, name, self.after), count)
+            if former and name in former["rows"]:
+                before = unpacked(former["rows"][name])
+                for index, place in enumerate(places):
+                    if place < 0 or before[place] == counts[index]:
+                        continue
+                    # a table that was emptied leaves the rest of the run as it is
+                    if counts[index]:
+                        touched[index] = 1
+                    if before[place] > counts[index] and ended[index]:
+                        fewer.append((ids[index], before[place] - counts[index]))
+                self._list_fewer(name, fewer)
+            self.mark["rows"][name] = packed(counts)
+        going = sorted(in_flight)
+        self.mark.update(
+            ids=packed_ids(ids),
+            open=packed_ids(going),
+            never=packed_ids(one for one in going if one not in self.carried_before),
+        )
+        if former:
+            present = set(ids)
+            gone = [one for one in known if one not in present and one not in never]
+            if gone and themselves:
+                self.deleted["rows"]["dag_run"] = len(gone)
+                self.deleted["tables"]["dag_run"] = [{"id": one} for one in gone[:LISTED]]
+            self.carry = array.array("I", (one for index, one in enumerate(ids) if touched[index] and ended[index]))
+            if themselves and self.carry:
+                self.changes["dag_run"] = len(self.carry)
+            at = [index for index in range(len(ids)) if touched[index] and ended[index]]
+            for name in names:
+                counts = unpacked(self.mark["rows"][name])
+                rows = sum(counts[index] for index in at)
+                if rows:
+                    self.changes[name] = rows
+            self._name_dags([one for index, one in enumerate(ids) if touched[index]])
+
+    def _list_fewer(self, name, fewer):
+        if not fewer:
+            return
+        lost = dict(fewer[:LISTED])
+        self.deleted["rows"][name] = sum(rows for _one, rows in fewer)
+        self.deleted["tables"][name] = [
+            {"dag_id": dag_id, "run_id": run_id, "rows": lost[one]}
+            for one, dag_id, run_id in self.engine.rows(
+                "SELECT id, dag_id, run_id FROM dag_run WHERE id IN (%s) ORDER BY id"
+                % ", ".join("%d" % one for one in sorted(lost))
+            )
+        ]
+
+    def _name_dags(self, ids):
+        found = set()
+        for start in range(0, len(ids), CHUNK):
+            listed = ", ".join("%d" % one for one in ids[start : start + CHUNK])
+            found.update(
+                row[0] for row in self.engine.rows("SELECT DISTINCT dag_id FROM dag_run WHERE id IN (%s)" % listed)
+            )
+        self.touched_dags = sorted(found)
+
+    # tables that belong to no run
+
+    def _small(self, name):
+        self.mark["small"][name] = self._content({"table": name})
+        if self.former and self.mark["small"][name] != self.former["small"].get(name):
+            self.bounds[name] = (None, None)
+            self.changes[name] = self.engine.rows("SELECT count(*) FROM %s" % name_of(name))[0][0]
+
+    def _orphans(self, name):
+        """Runs that were made up for task instances have no id to be known by: all of them, if anything is new."""
+        self.mark["small"]["orphans:" + name] = content = self._content({"table": name, "orphans": True})
+        if not self.former or content != self.former["small"].get("orphans:" + name):
+            self.with_orphans.add(name)
+
+    def _content(self, part):
+        # no one but this plan and the next one compares it
+        return _digest_of(export_part(self.engine, part, self.base, b"mark", None)["digests"])
+
+    def _alone(self, name):
+        engine, table = self.engine, TABLES[name]
+        source = "%s t %s" % (name_of(name), table["joins"])
+        conditions = []
+        if table["dag"]:
+            conditions = _of_dags(table["dag"] if "." in table["dag"] else _qualified(table, table["dag"]), self.base)
+        where = " WHERE " + " AND ".join(conditions or ["1 = 1"])
+        if "id" in engine.schema[name]:
+            rows, last = engine.rows("SELECT count(*), max(t.id) FROM %s%s" % (source, where))[0]
+            self.mark["last"][name] = [int(last or 0), int(rows)]
+            if self.former and name in self.former["last"]:
+                last, before = self.former["last"][name]
+                rows = engine.rows("SELECT count(*) FROM %s%s AND t.id <= %d" % (source, where, last))[0][0]
+                if rows < before:
+                    self.deleted["rows"][name] = before - int(rows)
+                    self.deleted["tables"][name] = [{"id_up_to": last, "rows": before - int(rows)}]
+        if self.former:
+            low, high = ("min(t.id)", "max(t.id)") if "id" in engine.schema[name] else ("NULL", "NULL")
+            # as a part has them
+            sql = statement(engine, {"table": name}, dict(self.base, after=self.after))[0]
+            clause = sql[sql.index(" FROM %s t" % name_of(name)) :]
+            rows, low, high = engine.rows("SELECT count(*), %s, %s%s" % (low, high, clause))[0]
+            if rows:
+                self.changes[name] = int(rows)
+                self.bounds[name] = (low, high)
+
+    # the plan
+
+    def ranges(self, name, size, part_bytes):
+        """[(lo, hi)] of a delta's parts of this table."""
+        if not self.changes.get(name):
+            return []
+        if TABLES[name]["unit"] not in ("run", "of_run"):
+            low, high = self.bounds[name]
+            return [(None, None)] if low is None else _ranges(low, high, size, part_bytes)
+        count = max(1, -(-size // part_bytes), -(-len(self.carry) // CHUNK))
+        step = -(-len(self.carry) // count)
+        starts = range(0, len(self.carry), step)
+        return [(self.carry[at], self.carry[min(at + step, len(self.carry)) - 1] + 1) for at in starts]
+
+    def has_orphans(self, name):
+        return name in self.with_orphans
+
+    def open_runs(self, held):
+        order = sorted(held, key=lambda one: (held[one]["dag_id"], one))[:LISTED]
+        return [dict(held[one], again=True) if one in self.carried_before else held[one] for one in order]
+
+
+def _found(ids, one):
+    """The index of an id in ascending ones, -1: it is not among them."""
+    index = bisect.bisect_left(ids, one)
+    return index if index < len(ids) and ids[index] == one else -1
+
+
+def _places(ids, known):
+    """For each of `ids` where it is in `known`, or -1; both ascending."""
+    places, at = array.array("i"), 0
+    for one in ids:
+        while at < len(known) and known[at] < one:
+            at += 1
+        places.append(at if at < len(known) and known[at] == one else -1)
+    return places
+
+
+def _per_run(engine, name, after):
+    """SELECT of (run's id, its rows in this table, whether one of them was written since)."""
+    has = engine.schema[name]
+    changed = "max(CASE WHEN %s THEN 1 ELSE 0 END)" % _is_changed(engine, "t", name, after) if after else "0"
+    if "dag_run_id" in has:
+        return "SELECT t.dag_run_id, count(*), %s FROM %s t WHERE t.dag_run_id IS NOT NULL GROUP BY t.dag_run_id" % (
+            changed,
+            name_of(name),
+        )
+    link = "run_id" if "run_id" in has else "execution_date"
+    return (
+        "SELECT r.id, c.n, c.m FROM (SELECT t.dag_id, t.%s, count(*) AS n, %s AS m FROM %s t"
+        " GROUP BY t.dag_id, t.%s) c JOIN dag_run r ON r.dag_id = c.dag_id AND r.%s = c.%s"
+        % (link, changed, name_of(name), link, link, link)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ export
@@ -1783,8 +2258,8 @@ def export_parts(connect, parts, scope, key, places, put, processes=2, until=Non
     """Parts by several processes that look at one snapshot. Gives {"parts": [results], "left": [n], "snapshot"}.
 
     connect: function (snapshot id or None) that gives an Engine. places: where pieces may go, used in any order;
-    put(place, bytes) leaves one there and gives what is to be noted of it. until: no part is begun after (seconds
-    since 1970). A part that could not be finished is left, and its objects are not named.
+    put(place, bytes) leaves one there and gives what is to be noted of it; None: lines are digested only. until: no
+    part is begun after (seconds since 1970). A part that could not be finished is left, and its objects are not named.
     """
     engine = connect(None)
     try:
@@ -1845,7 +2320,7 @@ def _place(rooms, places):
 def _export_one(engine, part, scope, key, take, put):
     outbox, begun = _Outbox(take, put), time.time()
     try:
-        result = export_part(engine, part, scope, key, outbox)
+        result = export_part(engine, part, scope, key, outbox if put else None)
         outbox.wait()
     except _NoRoom:
         return {"n": part["n"], "full": True}
@@ -1909,11 +2384,12 @@ PAUSES = (1.0, 3.0, 9.0)  # seconds between attempts to send a piece
 S3_REFUSES = "S3 does not take"  # by its beginning the controller knows the sentence
 
 
-def put_piece(place, body, pauses=PAUSES):
+def put_piece(place, body, pauses=None):
     """PUT to a presigned URL, which is a permission: it is neither logged nor returned."""
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, build_opener
 
+    pauses = PAUSES if pauses is None else pauses
     for pause in pauses + (None,):
         reason, again = "", False
         try:
@@ -1993,7 +2469,7 @@ def describe_history(source, request):
 
 
 def plan_history(source, request):
-    """make_plan with the request's dags, exclude, tables, since, target and part_bytes."""
+    """make_plan with the request's dags, exclude, tables, since, target, part_bytes, after and whole."""
     engine = source.connect()
     plan = make_plan(
         engine,
@@ -2003,6 +2479,8 @@ def plan_history(source, request):
         since=request.get("since"),
         target=request.get("target"),
         part_bytes=request.get("part_bytes") or PART,
+        after=request.get("after"),
+        whole=request.get("whole"),
     )
     plan["snapshot"] = engine.snapshot()
     plan["snapshot"]["id"] = None  # it ends with this call
@@ -2048,8 +2526,29 @@ def export_history(source, request):
     return export_parts(source.connect, request["parts"], request["scope"], key, places, keep, 1, until)
 
 
+def digest_history(source, request):
+    """What export_history would say of these parts, and nothing is kept of them.
+
+    parts, scope, digest_key, processes, seconds: as there.
+    """
+    key = base64.b64decode(request["digest_key"])
+    until = time.time() + request["seconds"] if request.get("seconds") else None
+    return export_parts(
+        source.connect,
+        request["parts"],
+        request["scope"],
+        key,
+        (),
+        None,
+        request.get("processes") or 2,
+        until,
+        tell=request.get("tell"),
+    )
+
+
 OPERATIONS = {
     "describe_history": describe_history,
     "plan_history": plan_history,
     "export_history": export_history,
+    "digest_history": digest_history,
 }
