@@ -1,7 +1,10 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""airflow_export, on the controller: carries the agent to the source's host, and what it finds into the bundle."""
+"""airflow_export, on the controller: carries the agent to the source, and what it finds into the bundle.
+
+The source is a host, or an MWAA environment, where the agent is a DAG and code lies in a bucket.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.mwaa.migration.plugins.action.progress import ActionModule as Showing
 from ansible_collections.mwaa.migration.plugins.module_utils import (
     _access,
     _hosts,
@@ -42,6 +46,12 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import Migr
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, breaks_lock, held, run_of
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import Run as Owner
 from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, Run, find
+from ansible_collections.mwaa.migration.plugins.module_utils._source_environment import (
+    SOURCE_ARGUMENTS,
+    Code,
+    SourceEnvironment,
+    seal_key,
+)
 
 PIECE = 4 << 20  # bytes of files in one answer over the connection
 ROUND = 100  # presigned URLs handed over at once
@@ -63,6 +73,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "state": {"type": "str", "default": "exported", "choices": ["exported", "listed"]},
     "hosts": {"type": "dict", "default": {}},
     "on_difference": {"type": "str", "default": "fail", "choices": ["fail", "list"]},
+    **SOURCE_ARGUMENTS,
 }
 
 
@@ -98,7 +109,7 @@ class Export:
 
     def _run(self) -> dict[str, Any]:
         started = time.monotonic()
-        self.agent = Agent(self._remote, find(self._remote, self.params["airflow_home"], self.params["airflow_python"]))
+        self._find()
         self.store.check_place()
         seen = state_of_writing(self.store)
         bundle = Bundle.resume(self.store, self.aws, self.params["kms_key_id"])
@@ -115,7 +126,7 @@ class Export:
             bundle.check_source(source)
         if bundle is None and not self.check_mode:
             bundle = Bundle.create(self.store, self.aws, self.params["kms_key_id"], source)
-            state = self.agent.call(self._state_request(bundle))
+            state = self._state(bundle)
         documents = self._documents(plan, state)
         files, roots = self._wanted(plan)
         listing = self.store.list()
@@ -129,6 +140,7 @@ class Export:
                 )
             bundle.source = source
             self._write(bundle, changes, files, roots, documents, state, plan)
+        self._leave(bundle)
         counts = dict(identity["counts"] if state is None else {**state["counts"], "dags": identity["counts"]["dags"]})
         counts["default_connections_left_out"] = len(state["defaults"]) if state else 0
         counts["files"] = len(files)
@@ -153,6 +165,15 @@ class Export:
 
     # -- asking
 
+    def _find(self) -> None:
+        self.agent = Agent(self._remote, find(self._remote, self.params["airflow_home"], self.params["airflow_python"]))
+
+    def _leave(self, bundle: Bundle | None) -> None:
+        """Nothing of the agent is left on a host."""
+
+    def _state(self, bundle: Bundle) -> dict[str, Any]:
+        return self.agent.call(self._state_request(bundle))
+
     def _ask(self, bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
         requests: list[dict[str, Any]] = [{"op": "plan"}]
         if bundle is not None:
@@ -174,8 +195,7 @@ class Export:
     def _documents(self, plan: dict[str, Any], state: dict[str, Any] | None) -> dict[str, bytes]:
         """requirements.txt, options.json and inventory.json; fills not_carried and findings."""
         identity, target = plan["identity"], self.params["target_version"]
-        requirements = _requirements.derive(plan["distributions"], identity["python_version"], target)
-        options = _options.classify(plan["options"], identity["airflow_version"], target)
+        requirements, options, variables = self._derived(plan)
         defaults = state["defaults"] if state else []
         self.not_carried += state["faults"] if state else identity["faults"]
         self.not_carried += [
@@ -186,7 +206,6 @@ class Export:
             }
             for conn_id in defaults
         ]
-        variables = _startup.decide(plan["environment"], self.params["environment_variables"], target)
         self.not_carried += variables.not_carried
         self.findings += variables.findings
         ended = _versions.ended(target)
@@ -220,7 +239,7 @@ class Export:
             **documents,
             "access.json": _json(proposal),
             "access.md": _access.render(proposal).encode(),
-            "requirements.txt": requirements.text.encode(),
+            **({"requirements.txt": requirements.text.encode()} if requirements.text else {}),
             "options.json": _json(options),
             "inventory.json": _json(
                 {
@@ -238,6 +257,15 @@ class Export:
                 }
             ),
         }
+
+    def _derived(self, plan: dict[str, Any]) -> tuple[_requirements.Requirements, dict[str, Any], _startup.Decision]:
+        """What the target's version makes of what is installed, configured and set in the environment."""
+        identity, target = plan["identity"], self.params["target_version"]
+        return (
+            _requirements.derive(plan["distributions"], identity["python_version"], target),
+            _options.classify(plan["options"], identity["airflow_version"], target),
+            _startup.decide(plan["environment"], self.params["environment_variables"], target),
+        )
 
     def _elsewhere(self, plan: dict[str, Any]) -> None:
         identity = plan["identity"]
@@ -549,6 +577,127 @@ class Export:
         self.lost.append({"kind": "file", "id": path, "reason": reason})
 
 
+class EnvironmentExport(Export):
+    """The same of an MWAA environment. Its agent answers for what is in Airflow; code comes out of its bucket.
+
+    Check mode puts no agent there: what only Airflow knows is then taken to be as it was.
+    """
+
+    UNSEEN = ("inventory.json", "access.json", "access.md")
+
+    def __init__(
+        self,
+        params: dict[str, Any],
+        aws: Aws,
+        source: SourceEnvironment,
+        show: Callable[[str], None],
+        check_mode: bool,
+        owner: Owner | None = None,
+    ):
+        super().__init__(params, aws, lambda _command, _stdin: (1, "", ""), show, check_mode, owner)
+        refuse_host_options(params)
+        self.source = source
+        self.bundle: Bundle | None = None
+
+    def _find(self) -> None:
+        self.show(f"airflow_export: reading the bucket of environment {self.source.name}")
+        self.code: Code = self.source.code()
+
+    def _ask(self, bundle: Bundle | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        self.bundle = bundle
+        self.key = seal_key(self.params, bundle, self.aws, self.source.aws)
+        plan = self._unasked() if self.check_mode else self._asked()
+        plan.update(files=self.code.listings, dag_bundles_elsewhere=[])
+        plan["identity"] = {
+            "secrets_backend": None,
+            "fernet": {"sentence": None, "lookalikes": 0},
+            "faults": [],
+            **plan["identity"],
+            **self.source.identity,
+            "unreadable": [],
+        }
+        return plan, self._state(bundle) if bundle is not None and not self.check_mode else None
+
+    def _asked(self) -> dict[str, Any]:
+        self.source.enter(self.key)
+        plan = self.source.plan()
+        counts = plan["identity"].get("counts") or {}
+        plan["identity"]["counts"] = {**counts, "dags": len(plan["dags"])}
+        return plan
+
+    def _unasked(self) -> dict[str, Any]:
+        before = self.bundle.source if self.bundle else {}
+        names = ("python", "python_version", "user", "airflow_home", "executor", "dags_folder", "plugins_folder")
+        identity = {**dict.fromkeys(names), "python_version": self.source.python, **before}
+        counts = dict.fromkeys((*KINDS, "dags"))
+        access: dict[str, Any] = {"model": "unknown", "users": [], "roles": {}, "access_control": []}
+        return {"identity": {**identity, "counts": counts}, "dags": [], "access": access}
+
+    def _state(self, bundle: Bundle) -> dict[str, Any]:
+        return self.source.state(self._state_request(bundle), bundle)
+
+    def _documents(self, plan: dict[str, Any], state: dict[str, Any] | None) -> dict[str, bytes]:
+        self.findings += self.code.findings
+        documents = super()._documents(plan, state)
+        if self.check_mode:
+            self.findings.append(
+                f"check mode puts no agent into environment {self.source.name}: its state, DAGs and users were not read"
+            )
+            before = self.bundle.files if self.bundle else {}
+            documents.update({name: self.bundle.read(name) for name in self.UNSEEN if self.bundle and name in before})
+        elif plan["access"]["model"] == "unknown":
+            self.findings.append("a task of Airflow 3 does not see users and their roles: access.md names none")
+        for name in (state or {}).get("hidden") or ():
+            self.findings.append(f"{name} is set in the environment and hides what its database holds: it is carried")
+        return documents
+
+    def _derived(self, plan: dict[str, Any]) -> tuple[_requirements.Requirements, dict[str, Any], _startup.Decision]:
+        return self.code.derived(self.source, self.params["target_version"])
+
+    def _send(self, bundle: Bundle, paths: list[str], files: dict[str, dict[str, Any]], roots: dict[str, str]) -> None:
+        progress = Progress(self.show, len(paths), sum(files[path]["size"] for path in paths))
+
+        def carry(path: str) -> StoredFile:
+            return self.store.write_stream(path, self.code.open[path]())
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            for batch in _batches(paths, lambda path: files[path]["size"]):
+                for file in pool.map(carry, batch):
+                    if file.sha256 != files[file.path]["sha256"]:
+                        self._lost(file.path, "it changed each time it was read")
+                        continue
+                    self.stored[file.path] = file
+                    progress.done(file.size)
+                bundle.save_progress(self.stored)
+
+    def _leave(self, bundle: Bundle | None) -> None:
+        self.findings += self.source.notes
+        if self.check_mode or self.params["source_agent"] == "kept":
+            return
+        self.show(f"airflow_export: taking the agent out of environment {self.source.name}")
+        for rest in self.source.leave(self.key):
+            self.findings.append(f"{rest['what']} in {rest['where']} remain: {rest['reason']}")
+
+
+def refuse_host_options(params: dict[str, Any]) -> None:
+    """MigrationError where options of a host are given for an environment."""
+    given = [
+        name
+        for name, default in (
+            *((name, None) for name in ("airflow_home", "airflow_python", "airflow_command_prefix", "hosts")),
+            ("state", "exported"),
+            ("transport", "auto"),
+            ("environment_variables", "list"),
+        )
+        if (params.get(name) or default) != default
+    ]
+    if given:
+        raise MigrationError(
+            f"with source_environment, {', '.join(given)} {'has' if len(given) == 1 else 'have'} no meaning (its"
+            " startup.sh is carried as it is, its code comes out of its bucket): leave it out"
+        )
+
+
 class _Changed(Exception):
     """A file is not what it was when its reading began."""
 
@@ -651,7 +800,7 @@ def listing(run: Run, params: dict[str, Any]) -> dict[str, Any]:
     return {"listing": _hosts.digest(agent.call({"op": "listing"}))}
 
 
-class ActionModule(ActionBase):
+class ActionModule(Showing):
     """The plugin: options, the connection, the screen."""
 
     _requires_connection = True
@@ -659,10 +808,18 @@ class ActionModule(ActionBase):
     _supports_diff = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
+        result = ActionBase.run(self, tmp, task_vars)
         _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **ARGUMENT_SPEC})
         failure: MigrationError | None = None
         try:
+            if params["source_environment"]:
+                aws, owner = Aws.for_plugin(params), run_of(os.getppid(), breaks_lock(task_vars))
+                with self.source_environment(params, aws, task_vars or {}) as source:
+                    show = self._display.display
+                    result.update(EnvironmentExport(params, aws, source, show, self._task.check_mode, owner).run())
+                if self._task.diff:
+                    result["diff"] = {"prepared": diff_text(result)}
+                return result
             if not self._connection.has_pipelining:
                 raise MigrationError(
                     f"the connection {self._connection.transport} cannot hand stdin to a command, which the agent"

@@ -24,8 +24,11 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import TUNNEL
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import breaks_lock, run_variable
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import source_aws
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import VARIABLE
+from ansible_collections.mwaa.migration.plugins.module_utils._source_environment import SourceEnvironment
 from ansible_collections.mwaa.migration.plugins.module_utils._tunnel import Tunnel
 
 GLANCE = 0.5  # seconds between two looks at the file
@@ -69,6 +72,28 @@ class ActionModule(ActionBase):
         if not wrap_async:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
+
+    @contextlib.contextmanager
+    def source_environment(
+        self, params: dict[str, Any], aws: Any, task_vars: dict[str, Any], *, history: bool = False
+    ) -> Iterator[SourceEnvironment]:
+        """The MWAA environment that a plugin reads (`source_environment` and what belongs to it in params): its waits
+        are shown, and it is reached through api_host where that is given.
+        """
+        there = source_aws(aws, params)
+        with contextlib.ExitStack() as stack:
+            os.environ[VARIABLE] = stack.enter_context(self._shown(task_vars.get("inventory_hostname", "")))
+            stack.callback(os.environ.pop, VARIABLE, None)  # of this fork alone
+            if params["api_host"]:
+                tunnel = Tunnel(self._way_through(str(params["api_host"]), task_vars))
+                stack.callback(tunnel.close)
+                trouble = tunnel.check()
+                if trouble:
+                    raise MigrationError(
+                        f"api_host {params['api_host']} cannot be used, its SSH connection does not forward: {trouble}"
+                    )
+                there = there.through(tunnel.url)
+            yield SourceEnvironment(there, params["source_environment"], params["wait_timeout"], history=history)
 
     def _way_through(self, name: str, task_vars: dict[str, Any]) -> Any:
         """Makes the command that connects to "host:port" from a host of the inventory, as Ansible would reach it."""

@@ -10,7 +10,7 @@ Two ways in:
 - on a host, `main()`: the source of this file and one JSON request come on stdin, one sealed answer goes to stdout
   between two marker lines, and nothing is written on the host;
 - in MWAA, `serve()`: called by mwaa_agent_dag.py with a request id; it answers with ids, statuses, digests and
-  reasons, never values.
+  reasons, and with values only where the environment is the source, sealed with the bundle's key.
 
 Rows are read and written as columns, not through Variable and Connection objects: those hand every secret to
 Airflow's masker, whose cost grows with the square of their number, and their readers turn undecryptable values into
@@ -1088,6 +1088,19 @@ def inspect(request):
         counts = {kind: len(state[kind]) for kind in KINDS}
         counts["dags"] = len(_dags(database))
         name, dialect = database.name, database.session.get_bind().dialect.name
+    sentence = cipher.sentence() if cipher.status in ("invalid", "missing", "wrong") else None
+    return dict(
+        _who(version),
+        database=name,
+        dialect=dialect,
+        fernet=dict(cipher.report(), sentence=sentence),
+        counts=counts,
+        faults=faults,
+    )
+
+
+def _who(version):
+    """What an Airflow is, without its database."""
     return {
         "agent_version": VERSION,
         "airflow_version": version,
@@ -1097,17 +1110,10 @@ def inspect(request):
         "user": _user(),
         "airflow_home": os.environ.get("AIRFLOW_HOME"),
         "airflow_config": config_path(),
-        "database": name,
-        "dialect": dialect,
         "executor": _option("core", "executor"),
         "dags_folder": _option("core", "dags_folder"),
         "plugins_folder": _option("core", "plugins_folder"),
-        "fernet": dict(
-            cipher.report(), sentence=cipher.sentence() if cipher.status in ("invalid", "missing", "wrong") else None
-        ),
         "secrets_backend": _option("secrets", "backend") or None,
-        "counts": counts,
-        "faults": faults,
     }
 
 
@@ -1116,8 +1122,11 @@ def export_state(request):
     bytes).
 
     Fails as a whole when the Fernet key is missing or wrong; single unreadable rows and untouched defaults are listed.
+    With `ids`, in a task of Airflow 3: of these alone (_export_by_sdk).
     """
     data_key = base64.b64decode(request["data_key"])
+    if request.get("ids") is not None:
+        return _export_by_sdk(request, data_key)
     state, cipher, faults = read_state()
     if cipher.status in ("invalid", "missing", "wrong"):
         raise AgentError("fernet_" + cipher.status, cipher.sentence())
@@ -1140,22 +1149,46 @@ def export_state(request):
             if item["description"] is None:  # an environment variable has none: it hides the row's value alone
                 item = dict(item, description=state[kind].get(identifier, item)["description"])
             state[kind][identifier] = item
+    return dict(
+        sealed_state(state, data_key),
+        faults=faults,
+        defaults=left_out,
+        defaults_known=defaults is not None,
+        fernet=cipher.report(),
+    )
+
+
+def sealed_state(state, data_key):
+    """{"sealed", "content", "counts"}, each by kind. state: {kind: {id: {field: value}}}, with every field."""
     seal = fernet(base64.urlsafe_b64encode(data_key))
     sealed, content = {}, {}
     key = hmac.new(data_key, b"digest", hashlib.sha256).digest()
-    for kind in KINDS:
+    for kind in sorted(state):
         text = state_text(kind, state[kind])
         content[kind] = hmac.new(key, text, hashlib.sha256).hexdigest()
         sealed[kind] = seal.encrypt(text).decode("ascii")
-    return {
-        "sealed": sealed,
-        "content": content,
-        "counts": {kind: len(state[kind]) for kind in KINDS},
-        "faults": faults,
-        "defaults": left_out,
-        "defaults_known": defaults is not None,
-        "fernet": cipher.report(),
-    }
+    return {"sealed": sealed, "content": content, "counts": {kind: len(state[kind]) for kind in state}}
+
+
+def _export_by_sdk(request, data_key):
+    """Airflow 3, inside a task: the values of the variables and connections in `ids`, with the descriptions that REST
+    has shown ({kind: {id: text}}); what cannot be read is listed. Pools are no secret: REST shows them whole.
+    """
+    ids = {kind: request["ids"][kind] for kind in KINDS[:2] if kind in request["ids"]}
+    state, unreadable, _notes = _read_by_sdk(sorted(ids), ids)
+    descriptions = request.get("descriptions") or {}
+    faults = [{"kind": kind, "id": name, "reason": unreadable[(kind, name)]} for kind, name in sorted(unreadable)]
+    for kind in ids:
+        for identifier in ids[kind]:
+            values = state[kind].get(identifier)
+            if values is not None:
+                description = (descriptions.get(kind) or {}).get(identifier)
+                state[kind][identifier] = canonical(kind, dict(values, description=description))
+            elif (SINGULAR[kind], identifier) not in unreadable:
+                faults.append(_fault(kind, identifier, "it was gone when the agent looked for it"))
+    prefixes = {"variables": "AIRFLOW_VAR_", "connections": "AIRFLOW_CONN_"}
+    hidden = [prefixes[kind] + name.upper() for kind in ids for name in ids[kind]]
+    return dict(sealed_state(state, data_key), faults=faults, hidden=[name for name in hidden if name in os.environ])
 
 
 def state_text(kind, items):
@@ -1466,7 +1499,12 @@ def _write(database, cipher, request, results):
 def plan(request):
     """Everything but secrets that an export decides on: identity, files, distributions, options, environment variables,
     DAGs, users and their rights.
+
+    bucket: true in MWAA, where code, requirements, options and startup script are in the environment's bucket and
+    settings: the answer leaves them out. A task of Airflow 3 sees neither DAGs nor users.
     """
+    if request.get("bucket"):
+        return _plan_in_environment(request)
     identity = inspect(request)
     folders, elsewhere = code_folders()
     files = {name: list_files(folders[name]) for name in folders}
@@ -1485,6 +1523,20 @@ def plan(request):
         "dags": dags,
         "access": access,
     }
+
+
+def _plan_in_environment(request):
+    folders, _elsewhere = code_folders()
+    reads = scan(folders, {name: list_files(folders[name]) for name in folders})
+    if in_task_sdk():
+        access = {"model": "unknown", "users": [], "roles": {}, "access_control": reads["access_control"]}
+        return {"identity": _who(airflow_version()), "dags": None, "access": access}
+    with Database() as database:
+        return {
+            "identity": inspect(request),
+            "dags": _dags(database),
+            "access": _access(database, reads["access_control"]),
+        }
 
 
 def listing(_request):
@@ -2219,6 +2271,12 @@ def history_import(request):
     return history(request)
 
 
+def logs(request):
+    """An operation of airflow_logs.py, which is sent to hosts alone: the logs of an environment are in CloudWatch."""
+    agent = types.SimpleNamespace(**globals())
+    return _module(2, "airflow_logs").operate(agent, _module(1, "airflow_history"), request)
+
+
 OPERATIONS = {
     "batch": batch,
     "inspect": inspect,
@@ -2234,6 +2292,8 @@ OPERATIONS = {
     "plan_history": history,
     "export_history": history,
     "digest_history": history,
+    "list_logs": logs,
+    "export_logs": logs,
     "import_history": history_import,
     "finish_history": history_import,
     "history_progress": history_import,
@@ -2243,6 +2303,8 @@ OPERATIONS = {
     "drop_history": history_import,
 }
 IN_ENVIRONMENT = (
+    "plan",
+    "export_state",
     "digest_state",
     "import_state",
     "inspect",

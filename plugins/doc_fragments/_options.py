@@ -30,6 +30,41 @@ options:
     type: str
 """
 
+    # of what reads an MWAA environment that is left
+    SOURCE = r"""
+options:
+  source_environment:
+    description: The name of the MWAA environment that is left.
+    type: str
+  source_region:
+    description: The region of O(source_environment). The same as O(region) when it is not given.
+    type: str
+  source_profile:
+    description: The profile to reach O(source_environment) with, where it is in another account.
+    type: str
+  source_role_arn:
+    description: The ARN of a role that is assumed to reach O(source_environment).
+    type: str
+"""
+
+    # of those that put the agent into it
+    SOURCE_AGENT = r"""
+options:
+  source_kms_key_id:
+    description:
+      - The KMS key that requests to the agent in O(source_environment) are sealed with. The bundle's when it is not
+        given, which another region cannot use.
+    type: str
+  source_agent:
+    description:
+      - What becomes of the agent in O(source_environment) when all was read. V(removed) takes it out again, with its rows
+        in Airflow's database; V(kept) leaves it for the next task that needs it.
+      - An export that fails, or is killed, leaves it, too. M(mwaa.migration.migration_cleanup) takes it out.
+    type: str
+    default: removed
+    choices: [removed, kept]
+"""
+
     # of modules that may have the agent run in an environment
     AGENT_WAIT = r"""
 options:

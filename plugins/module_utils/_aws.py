@@ -166,6 +166,12 @@ class Aws:
                 f"api_host works for the user who runs ansible-playbook ({error.strerror}): leave become out"
             ) from None
 
+    def through(self, tunnel: str) -> Aws:
+        """The same, with MWAA's API reached through this proxy: for an action plugin, which opened it itself."""
+        other = Aws(self.params, self._name)
+        other.__dict__["tunnel"] = tunnel
+        return other
+
     @property
     def account_id(self) -> str:
         """The 12 digits of the caller's account."""
@@ -232,6 +238,10 @@ class Aws:
             # botocore would send a POST again that may have taken effect: _mwaa/rest.py decides what is repeated
             client.meta.events.register_first(
                 "needs-retry.mwaa.InvokeRestApi", functools.partial(_repeat_nothing, client)
+            )
+        if service == "logs":  # events of a call that may have taken effect would be there twice: _logs/cloudwatch.py
+            client.meta.events.register_first(
+                "needs-retry.cloudwatch-logs.PutLogEvents", functools.partial(_repeat_nothing, client)
             )
         return client
 

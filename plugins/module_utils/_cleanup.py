@@ -39,6 +39,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_missing,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import source_aws
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import bundles_of, describe
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
@@ -60,6 +61,9 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "keep_bundle_days": {"type": "int"},
     "kms_key_id": {"type": "str", "no_log": False},
     "source_environment": {"type": "str"},
+    "source_region": {"type": "str"},
+    "source_profile": {"type": "str"},
+    "source_role_arn": {"type": "str"},
     "api_host": {"type": "str"},
     "wait_timeout": {"type": "int", "default": 1200},
 }
@@ -81,6 +85,20 @@ class Step:
 def cleanup(ctx: Any, clock: Any = time) -> dict[str, Any]:
     """The body of migration_cleanup. Raises MigrationError, before anything was removed where something is at work."""
     return _Cleanup(ctx, clock).run()
+
+
+def take_out(
+    aws: Any, environment: dict[str, Any], keys: list[str], timeout: int, clock: Any = time
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Remove the agent from an environment that is left. environment: GetEnvironment's. keys: of its requests.
+
+    Returns what was removed and what remains, as cleanup() does. Raises MigrationError while it serves a request.
+    """
+    inside = _Inside(aws, environment, keys, timeout, clock, left=True)
+    inside.refuse_while_serving()
+    removed = _removed(inside.steps(), check_mode=False)
+    inside.say_what_remains()
+    return removed, inside.remains
 
 
 @dataclass
@@ -138,40 +156,46 @@ class _Cleanup:
         return []
 
     def _all(self) -> dict[str, Any]:
-        environment = describe(self.aws.client("mwaa"), self.name)
-        status = (environment or {}).get("Status")
-        if status in limits.BUSY:
-            raise MigrationError(
-                f"environment {self.name} is {status}, so nothing was removed: run again when it is AVAILABLE"
-            )
-        inside = (
-            _Inside(self.aws, environment, self.keys, self.params["wait_timeout"], self._clock) if environment else None
-        )
-        steps: list[Step] = []
-        if inside:
+        source = self.params["source_environment"]
+        left_aws = source_aws(self.aws, self.params) if source else self.aws
+        environment = self._described(self.aws, self.name)
+        left = self._described(left_aws, source) if source else None
+        insides = [
+            _Inside(aws, one, self.keys, self.params["wait_timeout"], self._clock, left=one is left)
+            for aws, one in ((self.aws, environment), (left_aws, left))
+            if one
+        ]
+        for inside in insides:
             inside.refuse_while_serving()
-            steps += inside.steps()
-        policies = _Policies(self.aws, self.name, environment, self.params["source_environment"])
+        policies = _Policies(self.name, [(self.aws, environment), (left_aws, left)])
+        if source and left is None:
+            policies.unknown(source)
+        steps = [step for inside in insides for step in inside.steps()]
         steps.append(policies.step())
-        steps += [self._bundle(source.store) for source in self.sources if self._goes(source)]
-        removed = []
-        for step in steps:
-            if step.count:
-                if not self.ctx.check_mode:
-                    step.remove()
-                removed.append({"what": step.what, "where": step.where, "count": step.count})
-        if inside:
+        steps += [self._bundle(one.store) for one in self.sources if self._goes(one)]
+        removed = _removed(steps, self.ctx.check_mode)
+        for inside in insides:
             inside.say_what_remains()
         result: dict[str, Any] = {
             "changed": bool(removed),
             "removed": removed,
-            "remains": [*(inside.remains if inside else []), *policies.remains],
+            "remains": [*(one for inside in insides for one in inside.remains), *policies.remains],
             "retire": [step for source in self.sources for step in self._retire(source)],
         }
         if self.ctx.diff_mode:
             lines = "".join(f"{item['count']} {item['what']}, {item['where']}\n" for item in removed)
             result["diff"] = {"before": lines, "after": ""}
         return result
+
+    @staticmethod
+    def _described(aws: Any, name: str) -> dict[str, Any] | None:
+        environment = describe(aws.client("mwaa"), name)
+        status = (environment or {}).get("Status")
+        if status in limits.BUSY:
+            raise MigrationError(
+                f"environment {name} is {status}, so nothing was removed: run again when it is AVAILABLE"
+            )
+        return environment
 
     def _bundle(self, store: Store) -> Step:
         paths = _paths(store)
@@ -195,6 +219,8 @@ class _Cleanup:
             return []
         airflow = f"Airflow {source.get('airflow_version', '?')}"
         where = source.get("hostname") or "the source"
+        if str(source.get("database")).startswith("arn:"):
+            return self._retire_environment(bundle, airflow, where)
         home = f" (AIRFLOW_HOME {source['airflow_home']})" if source.get("airflow_home") else ""
         database = f", {source['database']}," if isinstance(source.get("database"), str) else ""
         steps = [
@@ -203,36 +229,44 @@ class _Cleanup:
             f"Back up its metadata database{database} for as long as your history has to be kept, then switch it off",
             "Take back what only the source used: its users, keys, security group rules, and secrets that were rotated",
         ]
-        if not self._goes(bundle):
-            keep = f"Keep the bundle {bundle.store.url} until you are sure, then remove it with keep_bundle_days: 0"
-            steps.append(keep)
-        return steps
+        return steps + self._keep(bundle)
+
+    def _retire_environment(self, bundle: _Source, airflow: str, name: str) -> list[str]:
+        return [
+            f"Pause what is not paused yet in environment {name} ({airflow}), and let running tasks end",
+            f"Delete environment {name}; its database goes with it, for good: carry first what of its history is to be"
+            " kept",
+            "Take back what only it used: its bucket's DAG folder, execution role, log groups and security group rules",
+            *self._keep(bundle),
+        ]
+
+    def _keep(self, bundle: _Source) -> list[str]:
+        if self._goes(bundle):
+            return []
+        return [f"Keep the bundle {bundle.store.url} until you are sure, then remove it with keep_bundle_days: 0"]
 
 
 class _Policies:
     """The rights that roles were given for as long as the migration lasts (roles/mwaa_stack, iam)."""
 
-    def __init__(self, aws: Any, name: str, environment: dict[str, Any] | None, source: str | None):
-        """source: the MWAA environment that was left, by name."""
-        self.iam: Any = aws.client("iam") if environment or source else None
+    def __init__(self, name: str, environments: list[tuple[Any, dict[str, Any] | None]]):
+        """name: of the environment that is entered. environments: this one and the one that is left, with their Aws."""
         self.policy = temporary_policy_name(name)
         self.remains: list[dict[str, str]] = []
-        environments = [environment]
-        if source:
-            left = describe(aws.client("mwaa"), source)
-            environments.append(left)
-            if left is None:
-                why = f"environment {source} does not exist any more, so that its role is not known"
-                self.remains.append(_rest_of(f"policy {self.policy}", "a role", why))
-        roles = {one["ExecutionRoleArn"].rpartition("/")[2] for one in environments if one}
-        self.roles = sorted(role for role in roles if self._has(role))
+        roles = {one["ExecutionRoleArn"].rpartition("/")[2]: aws for aws, one in environments if one}
+        self.roles = {role: iam for role in sorted(roles) if self._has(iam := roles[role].client("iam"), role)}
+
+    def unknown(self, source: str) -> None:
+        """source: an MWAA environment that was left, and is not there any more."""
+        why = f"environment {source} does not exist any more, so that its role is not known"
+        self.remains.append(_rest_of(f"policy {self.policy}", "a role", why))
 
     def step(self) -> Step:
         return Step("temporary policies", f"of {', '.join(self.roles)}", len(self.roles), self._remove)
 
-    def _has(self, role: str) -> bool:
+    def _has(self, iam: Any, role: str) -> bool:
         try:
-            self.iam.get_role_policy(RoleName=role, PolicyName=self.policy)
+            iam.get_role_policy(RoleName=role, PolicyName=self.policy)
         except Exception as exception:
             if not is_aws_error(exception):
                 raise
@@ -247,16 +281,19 @@ class _Policies:
         return True
 
     def _remove(self) -> None:
-        for role in self.roles:
+        for role, iam in self.roles.items():
             with aws_errors(f"remove policy {self.policy} of role {role}"):
-                self.iam.delete_role_policy(RoleName=role, PolicyName=self.policy)
+                iam.delete_role_policy(RoleName=role, PolicyName=self.policy)
 
 
 class _Inside:
-    """What is the agent's in one environment."""
+    """What is the agent's in one environment. left: nothing was published into it by this migration."""
 
-    def __init__(self, aws: Any, environment: dict[str, Any], keys: list[str], timeout: int, clock: Any):
+    def __init__(
+        self, aws: Any, environment: dict[str, Any], keys: list[str], timeout: int, clock: Any, *, left: bool = False
+    ):
         self.aws, self.environment, self.timeout, self._clock = aws, environment, timeout, clock
+        self.left = left
         self.name: str = environment["Name"]
         self.lane = AgentLane(aws, environment, None, clock=clock)
         self.remains: list[dict[str, str]] = []
@@ -278,7 +315,8 @@ class _Inside:
                 lambda: self._purge(f"{self.lane.folder}/"),
             ),
             Step(
-                "versions of requests, answers and the index of what was published",
+                f"versions of requests{',' if not self.left else ' and'} answers"
+                f"{'' if self.left else ' and the index of what was published'}",
                 f"{bucket}/",
                 len(self.work),
                 lambda: self._purge(*self._work()),
@@ -288,8 +326,11 @@ class _Inside:
     # -- looking
 
     def _work(self) -> tuple[str, ...]:
+        own = self.lane.requests, f"{self.lane.prefix}/cleanup.json"
+        if self.left:
+            return own
         index = str(self.environment.get("DagS3Path", "")).strip("/").replace("/", "~")
-        return self.lane.requests, f"{self.lane.prefix}/cleanup.json", f"mwaa-migration/published/{index}.json"
+        return *own, f"mwaa-migration/published/{index}.json"
 
     def _known_dags(self) -> list[str]:
         if self.lane.access.rest:
@@ -484,6 +525,15 @@ class _Inside:
                 reason = "Airflow 3 has no way to delete them; they say that the agent was there, and who triggered it"
                 for what in (f"{rows} rows of the audit log", "names of the agent's DAGs among the permissions"):
                     self.remains.append(_rest_of(what, f"Airflow of {self.name}", reason))
+
+
+def _removed(steps: list[Step], check_mode: bool) -> list[dict[str, Any]]:
+    """Do what there is to do. Returns it, as the module does."""
+    todo = [step for step in steps if step.count]
+    for step in todo:
+        if not check_mode:
+            step.remove()
+    return [{"what": step.what, "where": step.where, "count": step.count} for step in todo]
 
 
 def _document(store: Store, path: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils import _versions
@@ -320,6 +321,52 @@ def moved(options: dict[str, str], source_version: str, target_version: str) -> 
     for name, value in needed.items():
         if name not in result["options"] and name in known:
             result["options"][name] = result["added"][name] = value
+    return result
+
+
+def classify_own(
+    options: dict[str, str], source_version: str, target_version: str, telling: Callable[[str, str], bool]
+) -> dict[str, Any]:
+    """The content of options.json of an environment that is left. telling: whether name and value tell a secret.
+
+    Unlike `classify`, what no Airflow knows is carried, since it was set for the user's own code; and so are paths, which are MWAA's.
+    """
+    whole = moved(options, source_version, target_version)
+    old_names = {new: old for old, new in whole["renamed"].items()}
+    gone = {one["name"] for one in whole["unknown"]}
+    result: dict[str, Any] = {
+        "target_version": target_version,
+        "portable": {},
+        "renamed": {},
+        "added": [],
+        "findings": list(whole["findings"]),
+        **{name: [] for name in LISTS},
+        "unknown": whole["unknown"] + whole["dropped"],
+    }
+    for new, value in sorted(whole["options"].items()):
+        old = old_names.get(new, new)
+        if old in gone or new in whole["added"]:
+            continue
+        why = next(filter(None, map(ignored, _names(new))), None)
+        if why:
+            result["reserved"].append({"name": old, "reason": why})
+        elif telling(old, value) or telling(new, value):
+            reason = "it may hold a secret, which a bundle does not keep in clear: give it to the environment that is entered"
+            result["secret"].append({"name": old, "reason": reason})
+        elif new == PAUSED:
+            if value.strip().lower() not in ("true", "t", "1", "yes"):
+                result["findings"].append(
+                    f"the source has {PAUSED} = {value}; the target keeps True, so that nothing runs early"
+                )
+        else:
+            result["portable"][new] = value
+            if new != old:
+                result["renamed"][old] = new
+    _add(result, PAUSED, "True", "nothing on the target may run before the cutover")
+    for name, value in whole["added"].items():
+        _add(result, name, value, "what it stands for in Airflow differs between the two versions")
+    for name in LISTS:
+        result[name].sort(key=lambda one: one["name"])
     return result
 
 

@@ -11,13 +11,19 @@ short_description: Export an Airflow's state, code and configuration into a seal
 version_added: 0.1.0
 description:
   - Reads variables, connections, pools, the DAG and plugin folders, what is installed and what is configured from
-    an Apache Airflow on a host, and puts them into a bundle in S3 or in a local folder.
+    an Apache Airflow on a host, or from an MWAA environment, and puts them into a bundle in S3 or in a local folder.
   - Runs one agent with Airflow's own Python through the connection of the host. Nothing is installed or written
     there, and the host needs no AWS credentials, no boto3 and no Python that Ansible's modules would need.
   - Variables, connections and pools are exact, passwords included, and sealed on the host with the bundle's data
     key, which KMS wraps. A source without the cryptography package (1.10 without its extra) seals with OpenSSL.
     No secret is ever an argument, an environment variable, a file or a return value.
   - A missing or wrong Fernet key, with which Airflow's own export succeeds with nulls or ciphertext, fails the export.
+  - With O(source_environment), the agent runs as a DAG in that environment, and is taken out again. Nothing else of the
+    environment is changed, its requirements least of all, and no DAG is paused, because all that is read is read in one
+    snapshot of its database. DAG files, C(plugins.zip), C(requirements.txt), C(startup.sh) and options come out of its
+    bucket and its settings, in the versions that it runs. They are put into the bundle as a host's are.
+  - A task of Airflow 3 has no way to the database. From such an environment, names, descriptions and pools are listed by
+    the REST API, and values are read by the agent through the task SDK. What cannot be read that way is listed.
   - Running it again sends only what changed, and writes nothing when nothing did. An interrupted export goes on
     where it was.
 options:
@@ -98,6 +104,10 @@ options:
     default: fail
     choices: [fail, list]
 extends_documentation_fragment:
+  - mwaa.migration._options.source
+  - mwaa.migration._options.source_agent
+  - mwaa.migration._options.api_host
+  - mwaa.migration._options.agent_wait
   - amazon.aws.common.modules
   - amazon.aws.region.modules
   - amazon.aws.boto3
@@ -107,6 +117,7 @@ attributes:
     support: full
     details:
       - Nothing is written and no key is made. An existing bundle is opened, which asks KMS to decrypt its key.
+      - With O(source_environment), no agent is put there, so that its state, DAGs and users are not compared.
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode
     support: full
@@ -145,6 +156,15 @@ EXAMPLES = r"""
     airflow_command_prefix: docker compose -f /srv/airflow/compose.yml exec -T airflow-scheduler
     environment_variables: state
 
+- name: Export an MWAA environment of another account
+  mwaa.migration.airflow_export:
+    source_environment: analytics-old
+    source_role_arn: arn:aws:iam::444455556666:role/mwaa-migration
+    bundle: s3://my-migration/airflow-prod
+    kms_key_id: arn:aws:kms:eu-central-1:111122223333:key/00000000-0000-0000-0000-000000000000
+    target_version: 2.11.2
+  delegate_to: localhost
+
 - name: Look, and write nothing
   mwaa.migration.airflow_export:
     bundle: /var/tmp/bundle
@@ -181,7 +201,7 @@ source:
       type: str
       sample: 3.11.7
     hostname:
-      description: The name of the host.
+      description: The name of the host, or of the environment.
       type: str
       sample: airflow-1
     airflow_home:
@@ -189,7 +209,7 @@ source:
       type: str
       sample: /opt/airflow
     database:
-      description: Its metadata database, without user and password.
+      description: Its metadata database, without user and password; of an environment, its ARN.
       type: str
       sample: postgresql+psycopg2://db.internal:5432/airflow
     executor:

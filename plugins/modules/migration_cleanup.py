@@ -16,7 +16,9 @@ description:
   - On Airflow 2, no row is left that names the agent. On Airflow 3, rows of the audit log and names of
     permissions stay, and are listed.
   - It refuses while the agent serves a request, and before it removes anything.
-  - Returns what may be switched off at the source, in order. Nothing there is touched.
+  - Of an MWAA environment that was left, O(source_environment), the agent is taken out, too, and its role loses what it
+    was given for the migration, the policy C(mwaa-migration-temporary-) and the name of O(environment).
+  - Returns what may be switched off at the source, in order. Nothing else there is touched.
 options:
   bundle:
     description:
@@ -35,17 +37,13 @@ options:
   kms_key_id:
     description: The KMS key of requests, where it is not the bundle's.
     type: str
-  source_environment:
-    description:
-      - The MWAA environment that was left, if it was one. Its role loses what it was given for the migration, the
-        policy C(mwaa-migration-temporary-) and the name of O(environment). So does the environment's own role.
-    type: str
   wait_timeout:
     description: Seconds to wait for Airflow to see that the agent is gone. MWAA may take five minutes.
     type: int
     default: 1200
 extends_documentation_fragment:
   - mwaa.migration._options.environment
+  - mwaa.migration._options.source
   - mwaa.migration._options.api_host
   - mwaa.migration._attributes
   - mwaa.migration._attributes.aws

@@ -119,6 +119,9 @@ class World(Clock):
     def client(self, service: str, **_config: Any) -> Any:
         return self.s3 if service == "s3" else self
 
+    def elsewhere(self, **_where: Any) -> World:
+        return self
+
     def parse(self) -> None:
         """Airflow 2 parses what stands in the place of the agent's DAG file, now and then."""
         text = self.s3.current()[AGENT[1]].decode()
@@ -132,7 +135,8 @@ class World(Clock):
     def get_environment(self, Name: str) -> dict[str, Any]:
         if not self.environment or Name not in ("demo", "old"):
             raise aws_failure("ResourceNotFoundException", status=404)
-        return {"Environment": {**self.environment, **({"ExecutionRoleArn": f"{ROLE}-old"} if Name == "old" else {})}}
+        old = {"Name": "old", "ExecutionRoleArn": f"{ROLE}-old", "DagS3Path": "old-dags"} if Name == "old" else {}
+        return {"Environment": {**self.environment, **old}}
 
     def get_role_policy(self, RoleName: str, PolicyName: str) -> dict[str, Any]:
         if (RoleName, PolicyName) not in self.policies:
@@ -156,7 +160,7 @@ class World(Clock):
             return reply({"total_entries": 6})
         if Path.endswith("/dagRuns"):
             return reply({"dag_runs": self.runs})
-        if name not in self.dags:
+        if name not in self.dags or Name == "old":
             raise ClientError(
                 {"Error": {"Code": "RestApiClientException"}, "RestApiStatusCode": 404, "RestApiResponse": {}}, "x"
             )
@@ -303,6 +307,29 @@ def test_rights_that_were_given_for_the_migration_go_and_no_others() -> None:
     assert {"what": "temporary policies", "where": "of execution, execution-old", "count": 2} in done["removed"]
     assert world.policies == before
     assert not world.clean(source_environment="old")["changed"]
+
+
+def test_the_agent_goes_from_the_environment_that_is_left_too() -> None:
+    """After a run that was killed: what was published belongs to another migration there, and stays."""
+    world = World()
+    world.dags.clear()
+    theirs = ("old-dags/daily.py", "mwaa-migration/published/old-dags.json")
+    ours = ("old-dags/mwaa_migration/airflow_agent.py", "mwaa-migration/old/requests/r9.json")
+    for key in (*ours, *theirs):
+        world.s3.put_object("bucket", key, b"{}")
+    done = world.clean(source_environment="old")
+    assert {"what": "versions of requests and answers", "where": "s3://bucket/", "count": 1} in done["removed"]
+    assert set(theirs) < set(world.s3.current()) and not set(ours) & set(world.s3.current())
+    assert not world.clean(source_environment="old")["changed"]
+
+
+def test_what_to_retire_of_an_environment_is_told_as_of_an_environment(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    arn = "arn:aws:airflow:eu-central-1:111122223333:environment/old"
+    manifest["source"] = {"airflow_version": "2.10.3", "hostname": "old", "database": arn}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    retire = World().clean(bundle=str(bundle))["retire"]
+    assert retire[1].startswith("Delete environment old; its database goes with it")
 
 
 def test_rights_that_cannot_be_looked_for_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,3 +60,10 @@ def _rest_refused(aws: Any, name: str) -> str:
         if error.status is None and error.code not in THROTTLED:  # otherwise Airflow, or its door, has answered
             return error.message
     return ""
+
+
+def source_aws(aws: Any, params: dict[str, Any]) -> Any:
+    """The credentials and the region that an MWAA environment that is left is reached with. aws: the target's."""
+    return aws.elsewhere(
+        region=params["source_region"], profile=params["source_profile"], role_arn=params["source_role_arn"]
+    )

@@ -276,7 +276,7 @@ def _plan(ctx: Any, source_aws: Any, source: dict[str, Any], wanted: dict[str, A
     secret = secret_options(full, version) | set(wanted.get("secret_configuration_options", {}))
     secret |= secret_options(source.get("AirflowConfigurationOptions") or {}, source["AirflowVersion"])
     ctx.hide(
-        {value for option, value in full.items() if option in secret and len(value) > 5 and _telling(option, value)}
+        {value for option, value in full.items() if option in secret and len(value) > 5 and telling(option, value)}
     )
     bucket = fields["SourceBucketArn"].rpartition(":")[2]
     new = rescope.Place(params["name"], ctx.aws.region, here, bucket, fields.get("KmsKey"), _partition(ctx.aws.region))
@@ -293,7 +293,8 @@ def _partition(region: str) -> str:
     return "aws-us-gov" if "-gov-" in region else "aws"
 
 
-def _telling(option: str, value: str) -> bool:
+def telling(option: str, value: str) -> bool:
+    """Whether an option's value is a secret by its name or by itself."""
     return settings.looks_secret(option) or bool(_CREDENTIAL.search(value))
 
 

@@ -112,4 +112,4 @@ def test_what_another_run_names_is_not_served(lab, lane, mwaa):
 
 def test_an_operation_that_is_none_of_the_environments_fails_in_a_sentence(lane):
     with pytest.raises(MigrationError, match="is not served inside an environment"):
-        lane("2.11.2").run({"op": "export_state", "data_key": KEY}, 600)
+        lane("2.11.2").run({"op": "export_files", "root": "/", "paths": []}, 600)

@@ -166,7 +166,7 @@ def test_who_sent_it_is_told_what_was_wrong_inside_and_the_run_what_was_wrong_ou
         (envelope(wrapped_key=base64.b64encode(b"another").decode()), "tampered"),
         (envelope(wrapped_key=base64.b64encode(b"a stranger's").decode(), grant_token="theirs"), "outdated"),
         (envelope(sealed="gAAAAABmx"), "tampered"),
-        (envelope({"op": "export_state"}), "unknown_operation"),
+        (envelope({"op": "export_files"}), "unknown_operation"),
         (envelope({"op": "export_files"}), "unknown_operation"),
         (envelope({"answer_url": None}), "tampered"),
     ],
