@@ -1157,6 +1157,17 @@ def pause_dags(target, action, dags=None):
     return dict(answer, waiting=waiting) if action == "resume" else answer
 
 
+def forget_next_runs(target):
+    """Whoever unpauses a DAG before Airflow has read its file again must not get the run that followed when it had no
+    history: an interval that has run. Without a date there is no next run, and reading the file computes it anew.
+    """
+    target.begin()
+    if has_ledger(target) and "next_dagrun_create_after" in target.columns["dag"]:
+        stale = _not_read_since(target, [row[0] for row in target.rows("SELECT dag_id FROM dag")])
+        target.run("UPDATE dag SET next_dagrun_create_after = NULL WHERE dag_id = ANY (%s)", (stale,))
+    target.commit()
+
+
 def _not_read_since(target, dags):
     """Those DAGs that Airflow knows, can import, and has not read since the last piece of runs. Reading a DAG's file
     is what makes Airflow compute its next run.
@@ -1501,10 +1512,13 @@ def _met_runs(engine, dag):
 
 
 def finish(connect, tables=(), workers=2, search_path=None):
-    """After the last piece: indexes back, and the planner told of what is there now."""
+    """After the last piece: indexes back, no next run of what Airflow has yet to read, and the planner told of what is
+    there now.
+    """
     answer = rebuild_indexes(connect, workers, search_path)
     target = Target(connect(), search_path)
     try:
+        forget_next_runs(target)
         for table in sorted(tables):
             if table in target.columns:
                 target.begin()

@@ -278,6 +278,21 @@ def test_pauses_are_written_down_once_and_come_back(database: Database) -> None:
     assert importing.drop(target) == {"dropped": []}
 
 
+def test_what_airflow_has_not_read_since_its_runs_came_has_no_next_run(database: Database) -> None:
+    """Whoever unpauses it early would else get an interval that has run."""
+    database.sql(
+        "INSERT INTO dag (dag_id, is_paused, is_active, last_parsed_time, next_dagrun_create_after, max_active_tasks,"
+        " max_consecutive_failed_dag_runs, has_task_concurrency_limits) VALUES"
+        " ('etl', true, true, now(), '2024-01-01', 1, 0, false),"
+        " ('read_again', true, true, now() + interval '1 hour', '2024-01-02', 1, 0, false)"
+    )
+    lane = lane_of(airflow(2), database)
+    dates = "SELECT string_agg(dag_id || ' ' || coalesce(next_dagrun_create_after::date::text, '-'), ', ') FROM dag"
+    lane.into(database)
+    assert importing.finish(database.connect, lane.columns)["left_out"] == []
+    assert sorted(database.sql(dates).split(", ")) == ["etl -", "read_again 2024-01-02"]
+
+
 DDL = (
     "SELECT string_agg(d, E'\\n' ORDER BY d) FROM (SELECT indexdef AS d FROM pg_indexes WHERE schemaname = 'public'"
     " UNION ALL SELECT conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint) x"
