@@ -2428,13 +2428,13 @@ class _Source(object):
         self.search_path = name_of(schema) if schema else None
         self.kept = []
 
-    def connect(self, snapshot=None):
+    def connect(self, snapshot=None, writable=False):
         # a pool of its own, with Airflow's ways to connect: what is set on these connections stays on them
         pool = self.engine.pool.recreate()
         checked_out = pool.connect()
         self.kept.append((pool, checked_out))
         raw = getattr(checked_out, "dbapi_connection", None) or checked_out.connection
-        return Engine(self.name, raw, snapshot, self.search_path)
+        return Engine(self.name, raw, snapshot, self.search_path, writable)
 
     def close(self):
         for pool, checked_out in self.kept:
