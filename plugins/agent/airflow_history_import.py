@@ -578,7 +578,8 @@ class Mapping(object):
             return "true"
         sent = "coalesce(%s)" % ", ".join("excluded." + history.name_of(name) for name in ways)
         if "updated_at" in self.has:
-            return "(t.updated_at IS NULL OR %s > t.updated_at)" % sent
+            # a row that differs at the same moment was changed where no one writes moments down: at the source
+            return "(t.updated_at IS NULL OR %s >= t.updated_at)" % sent
         there = "coalesce(%s)" % ", ".join("t." + history.name_of(name) for name in ways)
         return "(%s IS NULL OR %s >= %s)" % (there, sent, there)
 
@@ -781,7 +782,11 @@ def _import_dags(target, bundle, feed):
     rows = 0
     for line in feed.lines():
         row = _fields(bundle.columns["dag"], line)
-        _note(target, bundle.identifier, "source_dag", row["dag_id"], row["is_paused"])
+        target.run(
+            "INSERT INTO %s (bundle, kind, name, value) VALUES (%%s, 'source_dag', %%s, %%s)"
+            " ON CONFLICT (bundle, kind, name) DO UPDATE SET value = excluded.value" % LEDGER,
+            (bundle.identifier, row["dag_id"], row["is_paused"]),
+        )
         rows += 1
     return _entry(rows, rows)
 
@@ -1328,8 +1333,10 @@ def _build(target, entry):
 # -------------------------------------------------------------------------------------------------------------- verify
 
 
-def verify(engine, tables, columns, scope, key, dags, shifts=(0, None)):
+def verify(engine, tables, columns, scope, key, dags, shifts=(0, None), of_runs=False):
     """Digests of what was imported, read back: {table: {dag_id: [rows, hex]}}, comparable with an export's.
+
+    of_runs: of the runs in the temporary table that `_stage_runs` made, nothing else of tables that belong to runs.
 
     engine: history.Engine of the target. columns: {table: [[name, kind]]} of the lines. scope: the plan's (its hash).
     shifts: this source's shift and the next one's, which is where its ids end.
@@ -1337,7 +1344,10 @@ def verify(engine, tables, columns, scope, key, dags, shifts=(0, None)):
     found = {}
     for table in tables:
         lines = _lines(table, columns[table], history.hash_of(scope["hash"], key))
-        _read_back(engine, table, columns[table], dags, shifts, lines)
+        alias = {"run": "t", "of_run": "r"}.get(history.TABLES[table]["unit"]) if of_runs else None
+        same = "c.dag_id = {0}.dag_id AND c.run_id = {0}.run_id".format(alias)
+        more = ["EXISTS (SELECT 1 FROM mwaa_migration_runs c WHERE %s)" % same] if alias else []
+        _read_back(engine, table, columns[table], dags, shifts, lines, more=more)
         found[table] = lines.digests()
     return found
 
@@ -1350,8 +1360,11 @@ def _lines(table, columns, hasher):
     return lines
 
 
-def _read_back(engine, table, columns, dags, shifts, out, dag=None):
-    """The lines of what was imported into this table (of one DAG), as an export of the target would have them."""
+def _read_back(engine, table, columns, dags, shifts, out, dag=None, more=()):
+    """The lines of what was imported into this table (of one DAG), as an export of the target would have them.
+
+    more: conditions (SQL) beside.
+    """
     described, names = history.TABLES[table], [name for name, _kind in columns]
     only = [dag] if dag is not None and described["dag"] else None
     if only is None and described["dag"] and _imported(engine, table, shifts) is None:
@@ -1361,7 +1374,7 @@ def _read_back(engine, table, columns, dags, shifts, out, dag=None):
     sql, selected = history.statement(engine, {"table": table}, scope)
     if [column["name"] for column in selected] != names:
         raise history.Unfit("the lines of %s are not what this version of the agent writes" % table)
-    mine = _imported(engine, table, shifts)
+    mine = " AND ".join(list(filter(None, [_imported(engine, table, shifts)])) + list(more))
     if mine:
         # what follows the tables is the statement's own WHERE, if it has one: conditions in brackets are in the tables
         sql += (" AND " if " WHERE " in sql[sql.rindex(" FROM ") :] else " WHERE ") + mine
@@ -1506,6 +1519,179 @@ def _met_runs(engine, dag):
         return [row[0] for row in cursor.fetchall()]
     finally:
         cursor.close()
+
+
+# ------------------------------------------------------------------------------------------------------- what is gone
+#
+# Nothing is deleted on a target. What the source has no longer is told from the last export's mark, which knows each
+# run of the source and which of its tables are empty, and from the lines that a later export brought of a run.
+
+
+def _keys_of(table, columns):
+    """(names of what tells rows of a run apart, how to read each of them from the target's row)"""
+    names = [name for name, _kind in columns[table]]
+    keys = ["dag_id", "run_id"]
+    keys += [name for name in history.TABLES[table]["key"] if name in names and name not in keys + ["dag_run_id"]]
+    return keys
+
+
+def _stage_keys(engine, table, columns, exports, fetch):
+    """A temporary table of the keys that exports have of this table's rows, and the number of the export."""
+    names, kinds = [name for name, _kind in columns[table]], dict(columns[table])
+    keys = _keys_of(table, columns) + (["id"] if table == "dag_run" else [])
+    at = [names.index(name) for name in keys]
+    made = "mwaa_migration_" + ("runs" if table == "dag_run" else "keys")
+    described = ["%s %s" % (history.name_of(name), STAGED[kinds[name]]) for name in keys]
+    engine.rows("CREATE TEMPORARY TABLE %s (%s, export int) ON COMMIT DROP" % (made, ", ".join(described)))
+    cursor = engine.connection.cursor()
+    try:
+        for number, pieces in enumerate(exports):
+
+            def amend(line, number=number):
+                fields = line.rstrip(b"\n").split(b"\t")
+                return b"\t".join([fields[one] for one in at] + [b"%d\n" % number])
+
+            for piece in pieces:
+                if piece["table"] == table:
+                    cursor.copy_expert("COPY %s FROM STDIN" % made, _Feed(fetch(piece), amend), FEED)
+    finally:
+        cursor.close()
+    if table == "dag_run":
+        engine.rows(
+            "DELETE FROM mwaa_migration_runs a USING mwaa_migration_runs b WHERE a.dag_id = b.dag_id"
+            " AND a.run_id = b.run_id AND a.export < b.export"
+        )
+    else:
+        engine.rows(
+            "DELETE FROM mwaa_migration_keys s USING mwaa_migration_runs c WHERE c.dag_id = s.dag_id"
+            " AND c.run_id = s.run_id AND c.export <> s.export"
+        )
+    engine.rows("ANALYZE " + made)
+
+
+def _stage_here(engine, mark, tables, shifts):
+    """A temporary table of the imported runs: their id here, whether a later export has them ("later"), "state" at the
+    source ("there", "again": in flight, "gone") and "empty": a bit for each of these tables that has nothing of them.
+    """
+    engine.rows("CREATE TEMPORARY TABLE mwaa_migration_there (id bigint, again boolean, empty bigint) ON COMMIT DROP")
+    if mark:
+        ids, again = history.unpacked_ids(mark["ids"]), set(history.unpacked_ids(mark["open"]))
+        empty = [0] * len(ids)
+        for bit, table in enumerate(tables):
+            if table in mark["rows"]:
+                for index, rows in enumerate(history.unpacked(mark["rows"][table])):
+                    if not rows:
+                        empty[index] |= 1 << bit
+        lines = (b"%d\t%s\t%d\n" % (one, b"t" if one in again else b"f", empty[index]) for index, one in enumerate(ids))
+        cursor = engine.connection.cursor()
+        try:
+            cursor.copy_expert("COPY mwaa_migration_there FROM STDIN", _Made(lines), FEED)
+        finally:
+            cursor.close()
+        engine.rows("ANALYZE mwaa_migration_there")
+    engine.rows(
+        "CREATE TEMPORARY TABLE mwaa_migration_here ON COMMIT DROP AS SELECT h.id, h.later, CASE WHEN p.again THEN"
+        " 'again' WHEN p.id IS NULL AND h.source IS NOT NULL AND %s THEN 'gone' ELSE 'there' END AS state,"
+        " coalesce(p.empty, 0) AS empty FROM (SELECT r.id, c.dag_id IS NOT NULL AS later,"
+        " CASE WHEN c.dag_id IS NOT NULL THEN -c.id WHEN r.id < 0 THEN -r.id - %d END AS source FROM dag_run r"
+        " LEFT JOIN mwaa_migration_runs c ON c.dag_id = r.dag_id AND c.run_id = r.run_id WHERE %s) h"
+        " LEFT JOIN mwaa_migration_there p ON p.id = h.source"
+        % ("true" if mark else "false", shifts[0], _imported(engine, "task_instance", shifts))
+    )
+    engine.rows("ANALYZE mwaa_migration_here")
+
+
+class _Made(object):
+    """File-like, for COPY … FROM STDIN: lines that are made as they are read."""
+
+    def __init__(self, lines):
+        self.lines, self.left = lines, b""
+
+    def read(self, size=FEED):
+        parts, held = [self.left], len(self.left)
+        while held < size:
+            line = next(self.lines, None)
+            if line is None:
+                break
+            parts.append(line)
+            held += len(line)
+        text = b"".join(parts)
+        self.left = text[size:]
+        return text[:size]
+
+
+class _Named(object):
+    """File-like, for COPY … TO STDOUT: the first lines' keys are kept, all go on."""
+
+    def __init__(self, lines, table, columns, shift):
+        names = [name for name, _kind in columns]
+        wanted = ["dag_id", "task_id", "run_id", "map_index"] + list(history.TABLES[table]["key"])
+        self.names = [name for name in dict.fromkeys(wanted) if name in names and name != "dag_run_id"]
+        self.at = [names.index(name) for name in self.names]
+        self.ids = {name for name, kind in columns if kind in ("id", "ref")}
+        self.lines, self.shift, self.keys = lines, shift, []
+
+    def write(self, line):
+        self.lines.write(line)
+        if len(self.keys) < history.LISTED:
+            fields = line.rstrip(b"\n").split(b"\t")
+            key = {name: history.unescaped(fields[at].decode("utf-8")) for name, at in zip(self.names, self.at)}
+            # as the source has it
+            self.keys.append({name: int(key[name]) - self.shift if name in self.ids else key[name] for name in key})
+
+    def close(self):
+        self.lines.close()
+
+
+def deleted(engine, tables, columns, exports, fetch, mark, scope, key, dags, shifts=(0, None)):
+    """Rows that were imported and that the source's last export knows no longer, in tables of runs:
+    {"deleted": {table: [keys]}, "rows": {table: how many}, "more", and as digests {table: {dag_id: [rows, hex]}}:
+    "lost" (rows of runs that a later export carried without them), "gone" (runs that are gone, and what runs lost of a
+    table as a whole), "again" (runs that are in flight again: they stay as they are until they are carried)}.
+
+    engine: writable. exports: [pieces], all but the first, oldest first. mark: the last plan's.
+    """
+    tables = [table for table in tables if history.TABLES[table]["unit"] in ("run", "of_run") and table in columns]
+    _stage_keys(engine, "dag_run", columns, exports, fetch)
+    _stage_here(engine, mark, tables, shifts)
+    answer = {"deleted": {}, "rows": {}, "more": 0, "lost": {}, "gone": {}, "again": {}}
+    for bit, table in enumerate(tables):
+        alias, here = ("t" if table == "dag_run" else "r"), "EXISTS (SELECT 1 FROM mwaa_migration_here h WHERE %s)"
+        mine = "h.id = %s.id AND " % alias
+        ways = {
+            "gone": here % (mine + "h.state = 'gone'"),
+            "again": here % (mine + "h.state = 'again'"),
+        }
+        if table != "dag_run":
+            _stage_keys(engine, table, columns, exports, fetch)
+            kinds, same = dict(columns[table]), []
+            for name in _keys_of(table, columns):
+                theirs = "s." + history.name_of(name)
+                if kinds[name] in ("id", "ref") and shifts[0]:
+                    theirs = "(%s - %d)" % (theirs, shifts[0])
+                own = "r" if name in ("dag_id", "run_id") else "t"
+                same.append("%s.%s = %s" % (own, history.name_of(name), theirs))
+            known = "EXISTS (SELECT 1 FROM mwaa_migration_keys s WHERE %s)" % " AND ".join(same)
+            there = mine + "h.state = 'there' AND "
+            ways["lost"] = "%s AND NOT %s" % (here % (there + "h.later"), known)
+            emptied = there + "h.empty & %d <> 0" % (1 << bit)
+            emptied = "(%s OR %s AND %s)" % (here % (emptied + " AND NOT h.later"), here % emptied, known)
+            ways["gone"] = "(%s OR %s)" % (ways["gone"], emptied)
+        for what in sorted(ways):
+            lines = _lines(table, columns[table], history.hash_of(scope["hash"], key))
+            out = _Named(lines, table, columns[table], shifts[0])
+            _read_back(engine, table, columns[table], dags, shifts, out, more=[ways[what]])
+            if lines.rows:
+                answer[what][table] = lines.digests()
+                if what != "again":
+                    answer["deleted"].setdefault(table, []).extend(out.keys)
+                    answer["rows"][table] = answer["rows"].get(table, 0) + lines.rows
+        if table != "dag_run":
+            engine.rows("DROP TABLE mwaa_migration_keys")
+    for table, keys in answer["deleted"].items():
+        del keys[history.LISTED :]
+        answer["more"] += answer["rows"][table] - len(keys)
+    return answer
 
 
 # ----------------------------------------------------------------------------------------------------------------- end
@@ -1679,29 +1865,35 @@ def history_progress(source, request):
     return _with_target(source, look)
 
 
+def _shifts(target, source):
+    """(this source's shift, the next one's or None): where its ids begin and end."""
+    target.begin()
+    if not has_ledger(target):
+        raise history.Unfit("the target has no ledger of an import: there is nothing to compare with")
+    known = sorted(int(shift) for shift in _noted(target, "", "source").values())
+    mine = int(_noted(target, "", "source").get(source, -1))
+    if mine < 0:
+        raise history.Unfit("the target has no history of this source")
+    return mine, min([shift for shift in known if shift > mine] or [None], key=lambda one: one or 0)
+
+
 def verify_history(source, request):
     """{"digests": see verify, "differences": {table: {dag_id: see differences}}, "carried": see there}
 
     source, columns, scope, digest_key (base64), dags: as for the import. tables: some. differences: [{"table", "dag",
-    "pieces"}], asked for one by one. exports: [pieces], asks for `carried`.
+    "pieces"}], asked for one by one. exports: [pieces], asks for `carried`. runs: pieces of dag_run, for
+    digests of these runs alone.
     """
 
-    def shifts(target):
-        target.begin()
-        if not has_ledger(target):
-            raise history.Unfit("the target has no ledger of an import: there is nothing to compare with")
-        known = sorted(int(shift) for shift in _noted(target, "", "source").values())
-        mine = int(_noted(target, "", "source").get(request["source"], -1))
-        if mine < 0:
-            raise history.Unfit("the target has no history of this source")
-        return mine, min([shift for shift in known if shift > mine] or [None], key=lambda one: one or 0)
-
-    found = _with_target(source, shifts)
+    found = _with_target(source, lambda target: _shifts(target, request["source"]))
     columns, key = request["columns"], base64.b64decode(request["digest_key"])
     answer = {"digests": {}, "differences": {}, "carried": {}}
-    engine = source.connect()
+    engine = source.connect(writable=bool(request.get("runs")))
     tables = [table for table in request.get("tables") or () if table in engine.schema]
-    answer["digests"] = verify(engine, tables, columns, request["scope"], key, request["dags"], found)
+    if request.get("runs"):
+        _stage_keys(engine, "dag_run", columns, [request["runs"]], get_piece)
+    of_runs = bool(request.get("runs"))
+    answer["digests"] = verify(engine, tables, columns, request["scope"], key, request["dags"], found, of_runs)
     for one in request.get("differences") or ():
         table, dag = one["table"], one["dag"]
         listed = differences(engine, table, columns[table], one["pieces"], get_piece, request["dags"], dag, found)
@@ -1709,6 +1901,28 @@ def verify_history(source, request):
     if request.get("exports"):
         answer["carried"] = carried(tables, columns, request["exports"], get_piece, request["scope"], key)
     return answer
+
+
+def deleted_history(source, request):
+    """What `deleted` says. source, columns, scope, digest_key, dags, tables: as for verify_history; mark: the last
+    export's; deltas: the pieces of each export but the first, oldest first.
+    """
+    found = _with_target(source, lambda target: _shifts(target, request["source"]))
+    engine = source.connect(writable=True)
+    tables = [table for table in request.get("tables") or request["columns"] if table in engine.schema]
+    key = base64.b64decode(request["digest_key"])
+    return deleted(
+        engine,
+        tables,
+        request["columns"],
+        request["deltas"],
+        get_piece,
+        request.get("mark"),
+        request["scope"],
+        key,
+        request["dags"],
+        found,
+    )
 
 
 def pauses(source, request):
@@ -1732,6 +1946,7 @@ OPERATIONS = {
     "finish_history": finish_history,
     "history_progress": history_progress,
     "verify_history": verify_history,
+    "deleted_history": deleted_history,
     "pause_dags": pauses,
     "drop_history": lambda source, request: _with_target(
         source, lambda target: drop(target, request.get("kept") or ())
