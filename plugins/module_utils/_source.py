@@ -28,7 +28,7 @@ with contextlib.suppress(ImportError):  # ansible-core brings it
     from cryptography.fernet import Fernet, InvalidToken
 
 _FOLDER = Path(__file__).parent.parent / "agent"
-AGENT = (_FOLDER / "airflow_agent.py", _FOLDER / "airflow_history.py")
+AGENT = tuple(_FOLDER / f"{name}.py" for name in ("airflow_agent", "airflow_history", "airflow_logs"))
 PROBE = _FOLDER / "find_airflow.sh"
 
 #: run a command with stdin, give (exit code, stdout, stderr); the action plugin makes it from the connection

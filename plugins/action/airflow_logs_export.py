@@ -1,0 +1,86 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""airflow_logs_export, on the controller: task logs from a host into the bundle."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.mwaa.migration.plugins.action.airflow_export import command_prefix
+from ansible_collections.mwaa.migration.plugins.module_utils._aws import AWS_ARGUMENT_SPEC, Aws
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, breaks_lock, held, run_of
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.export import STATES, Exporter, Options
+from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, find
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "bundle": {"type": "str", "required": True},
+    "kms_key_id": {"type": "str", "no_log": False},
+    "state": {"type": "str", "default": "failed", "choices": list(STATES)},
+    "days": {"type": "int"},
+    "dags": {"type": "list", "elements": "str", "default": []},
+    "exclude": {"type": "list", "elements": "str", "default": []},
+    "transport": {"type": "str", "default": "auto", "choices": ["auto", "s3", "connection"]},
+    "airflow_home": {"type": "str"},
+    "airflow_python": {"type": "str"},
+    "airflow_command_prefix": {"type": "raw"},
+}
+
+
+class ActionModule(ActionBase):
+    """The plugin: options, the connection, the screen."""
+
+    _requires_connection = True
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **ARGUMENT_SPEC})
+        failure: MigrationError | None = None
+        try:
+            if not self._connection.has_pipelining:
+                raise MigrationError(
+                    f"the connection {self._connection.transport} cannot hand stdin to a command, which the agent"
+                    " needs: use ssh, local or community.docker.docker"
+                )
+            self._prefix = command_prefix(params["airflow_command_prefix"])
+            result.update(self._export(params, breaks_lock(task_vars)))
+        except MigrationError as exception:
+            failure = exception
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            failure = aws_error(exception)
+        if failure is not None:
+            result.update(failure.as_failure(), failed=True, changed=False)
+        return result
+
+    def _export(self, params: dict[str, Any], breaks: bool) -> dict[str, Any]:
+        aws = Aws.for_plugin(params)
+        options = Options(
+            params["state"], params["days"], tuple(params["dags"]), tuple(params["exclude"]), params["transport"]
+        )
+        options.check("airflow_logs_export")
+        store = open_store(params["bundle"], aws)
+        bundle = Bundle.open(store, aws, params["kms_key_id"])
+        agent = Agent(self._execute, find(self._execute, params["airflow_home"], params["airflow_python"]))
+        with held(store, EXPORT, run_of(os.getppid(), breaks)) as lock:
+            return Exporter(
+                agent.call,
+                bundle,
+                agent.call({"op": "inspect"}),
+                options,
+                lock=lock,
+                show=self._display.display,
+                s3=aws.client("s3"),
+                check_mode=self._task.check_mode,
+            ).run()
+
+    def _execute(self, command: str, stdin: bytes) -> tuple[int, str, str]:
+        command = f"{self._prefix} {command}" if self._prefix else command
+        done = self._low_level_execute_command(command, sudoable=True, in_data=stdin)
+        return done["rc"], done["stdout"], done["stderr"]
