@@ -820,17 +820,12 @@ class ActionModule(Showing):
                 if self._task.diff:
                     result["diff"] = {"prepared": diff_text(result)}
                 return result
-            if not self._connection.has_pipelining:
-                raise MigrationError(
-                    f"the connection {self._connection.transport} cannot hand stdin to a command, which the agent"
-                    " needs: use ssh, local or community.docker.docker"
-                )
-            self._prefix = command_prefix(params["airflow_command_prefix"])
+            host = self.host(params)
             if params["state"] == "listed":
-                result.update(listing(self._execute, params), changed=False)
+                result.update(listing(host, params), changed=False)
                 return result
             aws, owner = Aws.for_plugin(params), run_of(os.getppid(), breaks_lock(task_vars))
-            export = Export(params, aws, self._execute, self._display.display, self._task.check_mode, owner)
+            export = Export(params, aws, host, self._display.display, self._task.check_mode, owner)
             result.update(export.run())
             if self._task.diff:
                 result["diff"] = {"prepared": diff_text(result)}
@@ -843,6 +838,16 @@ class ActionModule(Showing):
         if failure is not None:
             result.update(failure.as_failure(), failed=True, changed=False)
         return result
+
+    def host(self, params: dict[str, Any]) -> Run:
+        """What runs commands on the source's host, for all plugins that ask an agent there."""
+        if not self._connection.has_pipelining:
+            raise MigrationError(
+                f"the connection {self._connection.transport} cannot hand stdin to a command, which the agent"
+                " needs: use ssh, local or community.docker.docker"
+            )
+        self._prefix = command_prefix(params["airflow_command_prefix"])
+        return self._execute
 
     def _execute(self, command: str, stdin: bytes) -> tuple[int, str, str]:
         command = f"{self._prefix} {command}" if self._prefix else command
