@@ -30,26 +30,26 @@ options:
     type: str
 """
 
-    # of what reads an MWAA environment that is left
+    # of what has to do with an MWAA environment that is left
     SOURCE = r"""
 options:
-  source_environment:
-    description: The name of the MWAA environment that is left.
-    type: str
   source_region:
-    description: The region of O(source_environment). The same as O(region) when it is not given.
+    description: The region of an MWAA environment that is left. The same as O(region) when it is not given.
     type: str
   source_profile:
-    description: The profile to reach O(source_environment) with, where it is in another account.
+    description: The profile to reach that environment with, where it is in another account.
     type: str
   source_role_arn:
-    description: The ARN of a role that is assumed to reach O(source_environment).
+    description: The ARN of a role that is assumed to reach that environment.
     type: str
 """
 
     # of those that put the agent into it
     SOURCE_AGENT = r"""
 options:
+  source_environment:
+    description: The name of the MWAA environment that is left, where the source is one and no host.
+    type: str
   source_kms_key_id:
     description:
       - The KMS key that requests to the agent in O(source_environment) are sealed with. The bundle's when it is not

@@ -60,7 +60,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "bundles": {"type": "list", "elements": "str"},
     "keep_bundle_days": {"type": "int"},
     "kms_key_id": {"type": "str", "no_log": False},
-    "source_environment": {"type": "str"},
+    "source_environments": {"type": "list", "elements": "str"},
     "source_region": {"type": "str"},
     "source_profile": {"type": "str"},
     "source_role_arn": {"type": "str"},
@@ -156,20 +156,21 @@ class _Cleanup:
         return []
 
     def _all(self) -> dict[str, Any]:
-        source = self.params["source_environment"]
-        left_aws = source_aws(self.aws, self.params) if source else self.aws
+        sources = self.params["source_environments"] or []
+        there = source_aws(self.aws, self.params) if sources else self.aws
         environment = self._described(self.aws, self.name)
-        left = self._described(left_aws, source) if source else None
+        left = {name: self._described(there, name) for name in sources}
+        environments = [(self.aws, environment), *((there, one) for one in left.values())]
         insides = [
-            _Inside(aws, one, self.keys, self.params["wait_timeout"], self._clock, left=one is left)
-            for aws, one in ((self.aws, environment), (left_aws, left))
+            _Inside(aws, one, self.keys, self.params["wait_timeout"], self._clock, left=one is not environment)
+            for aws, one in environments
             if one
         ]
         for inside in insides:
             inside.refuse_while_serving()
-        policies = _Policies(self.name, [(self.aws, environment), (left_aws, left)])
-        if source and left is None:
-            policies.unknown(source)
+        policies = _Policies(self.name, environments)
+        for name in (name for name, one in left.items() if one is None):
+            policies.unknown(name)
         steps = [step for inside in insides for step in inside.steps()]
         steps.append(policies.step())
         steps += [self._bundle(one.store) for one in self.sources if self._goes(one)]

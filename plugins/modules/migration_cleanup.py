@@ -16,8 +16,8 @@ description:
   - On Airflow 2, no row is left that names the agent. On Airflow 3, rows of the audit log and names of
     permissions stay, and are listed.
   - It refuses while the agent serves a request, and before it removes anything.
-  - Of an MWAA environment that was left, O(source_environment), the agent is taken out, too, and its role loses what it
-    was given for the migration, the policy C(mwaa-migration-temporary-) and the name of O(environment).
+  - The agent is taken out of O(source_environments), too, and their roles lose what they were given for the migration,
+    the policy C(mwaa-migration-temporary-) and the name of O(environment).
   - Returns what may be switched off at the source, in order. Nothing else there is touched.
 options:
   bundle:
@@ -37,6 +37,10 @@ options:
   kms_key_id:
     description: The KMS key of requests, where it is not the bundle's.
     type: str
+  source_environments:
+    description: The MWAA environments that were left, where the sources were some.
+    type: list
+    elements: str
   wait_timeout:
     description: Seconds to wait for Airflow to see that the agent is gone. MWAA may take five minutes.
     type: int

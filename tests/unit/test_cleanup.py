@@ -302,11 +302,11 @@ def test_rights_that_were_given_for_the_migration_go_and_no_others() -> None:
     before = set(world.policies)
     for role in ("execution", "execution-old"):
         world.policies.add((role, "mwaa-migration-temporary-demo"))
-    assert not world.clean(check=True, source_environment="old")["remains"]
-    done = world.clean(source_environment="old")
+    assert not world.clean(check=True, source_environments=["old"])["remains"]
+    done = world.clean(source_environments=["old"])
     assert {"what": "temporary policies", "where": "of execution, execution-old", "count": 2} in done["removed"]
     assert world.policies == before
-    assert not world.clean(source_environment="old")["changed"]
+    assert not world.clean(source_environments=["old"])["changed"]
 
 
 def test_the_agent_goes_from_the_environment_that_is_left_too() -> None:
@@ -317,10 +317,10 @@ def test_the_agent_goes_from_the_environment_that_is_left_too() -> None:
     ours = ("old-dags/mwaa_migration/airflow_agent.py", "mwaa-migration/old/requests/r9.json")
     for key in (*ours, *theirs):
         world.s3.put_object("bucket", key, b"{}")
-    done = world.clean(source_environment="old")
+    done = world.clean(source_environments=["old"])
     assert {"what": "versions of requests and answers", "where": "s3://bucket/", "count": 1} in done["removed"]
     assert set(theirs) < set(world.s3.current()) and not set(ours) & set(world.s3.current())
-    assert not world.clean(source_environment="old")["changed"]
+    assert not world.clean(source_environments=["old"])["changed"]
 
 
 def test_what_to_retire_of_an_environment_is_told_as_of_an_environment(bundle: Path) -> None:
@@ -334,7 +334,7 @@ def test_what_to_retire_of_an_environment_is_told_as_of_an_environment(bundle: P
 
 def test_rights_that_cannot_be_looked_for_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    [gone] = world.clean(source_environment="older")["remains"]
+    [gone] = world.clean(source_environments=["older"])["remains"]
     assert gone["what"] == "policy mwaa-migration-temporary-demo" and "older does not exist any more" in gone["reason"]
 
     def denied(**_all: str) -> Any:
