@@ -100,7 +100,7 @@ remains:
   type: list
   elements: dict
   sample:
-    - what: 12 rows of the audit log
+    - what: rows of the audit log
       where: Airflow of analytics-prod
       reason: Airflow 3 has no way to delete them
 retire:
