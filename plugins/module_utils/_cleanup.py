@@ -515,7 +515,7 @@ class _Inside:
                     "they hold sentences, no values; their group's retention ends them",
                 )
             )
-        if self.lane.major >= 3:
+        if self.lane.major >= 3 and self.lane.access.rest:
             reason = (
                 "Airflow 3 has no way to delete them, and shows no row of a DAG that is gone; where the agent ran, they"
                 " say that it was there, and who triggered it"
