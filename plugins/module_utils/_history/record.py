@@ -112,8 +112,9 @@ class HistoryExport:
             reason = f"it is {run['state'] or 'without a state'}" + (
                 f" with tasks in flight ({tasks})" if tasks else ""
             )
+            reason += " again: the target keeps what it has" if run.get("again") else ""
             listed.append(
-                ("run", f"{run['dag_id']} {run['run_id']}", f"{reason}: runs are carried when they have ended")
+                ("run", f"{run['dag_id']} {run['run_id']}", f"{reason}; runs are carried when they have ended")
             )
         if self.more_open:
             listed.append(("run", "others", f"{self.more_open} more that had not ended"))

@@ -1,0 +1,96 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""airflow_history_export, on the controller: asks the source's agent for run history, which goes into the bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.mwaa.migration.plugins.action.airflow_export import ActionModule as Asking
+from ansible_collections.mwaa.migration.plugins.module_utils._aws import AWS_ARGUMENT_SPEC, Aws
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
+from ansible_collections.mwaa.migration.plugins.module_utils._history.export import Exporter, Options
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, Run, breaks_lock, held, run_of
+from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, find
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "bundle": {"type": "str", "required": True},
+    "kms_key_id": {"type": "str", "no_log": False},
+    "target_version": {"type": "str", "required": True},
+    "dags": {"type": "list", "elements": "str", "default": []},
+    "exclude": {"type": "list", "elements": "str", "default": []},
+    "tables": {"type": "list", "elements": "str", "default": []},
+    "since": {"type": "str"},
+    "processes": {"type": "int", "default": 2},
+    "transport": {"type": "str", "default": "auto", "choices": ["auto", "s3", "connection"]},
+    "airflow_home": {"type": "str"},
+    "airflow_python": {"type": "str"},
+    "airflow_command_prefix": {"type": "raw"},
+}
+
+
+def options_of(params: dict[str, Any]) -> Options:
+    """Raises MigrationError naming everything that is wrong with them."""
+    options = Options(
+        target_version=params["target_version"],
+        **{name: tuple(params[name]) for name in ("dags", "exclude", "tables")},
+        **{name: params[name] for name in ("since", "processes", "transport")},
+    )
+    options.check()
+    return options
+
+
+def opened(params: dict[str, Any], aws: Aws) -> Bundle:
+    """The bundle, which the state's export made. Raises MigrationError."""
+    store = open_store(params["bundle"], aws)
+    try:
+        return Bundle.open(store, aws, params["kms_key_id"])
+    except MigrationError as error:
+        if error.code != "NoBundle":
+            raise
+        raise MigrationError(
+            f"there is no bundle at {store.url} yet: history is put into the one that airflow_export has made, run"
+            " that first",
+            code=error.code,
+        ) from None
+
+
+class ActionModule(Asking):
+    """The plugin: options, the connection, the screen."""
+
+    _supports_diff = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = ActionBase.run(self, tmp, task_vars)
+        _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **ARGUMENT_SPEC})
+        failure: MigrationError | None = None
+        try:
+            owner = run_of(os.getppid(), breaks_lock(task_vars))
+            result.update(export(params, self.host(params), self._display.display, self._task.check_mode, owner))
+        except MigrationError as exception:
+            failure = exception
+        except Exception as exception:
+            if not is_aws_error(exception):
+                raise
+            failure = aws_error(exception)
+        if failure is not None:
+            result.update(failure.as_failure(), failed=True, changed=False)
+        return result
+
+
+def export(params: dict[str, Any], host: Any, show: Callable[[str], None], check_mode: bool, owner: Run) -> Any:
+    """From a host. host: runs commands there."""
+    options, aws = options_of(params), Aws.for_plugin(params)
+    bundle = opened(params, aws)
+    agent = Agent(host, find(host, params["airflow_home"], params["airflow_python"]))
+    show(f"airflow_history_export: reading {agent.source}")
+    identity = agent.call({"op": "inspect"})
+    if check_mode:
+        return Exporter(agent.call, bundle, identity, options, show=show, check_mode=True).run()
+    with held(bundle.store, EXPORT, owner) as lock:
+        return Exporter(agent.call, bundle, identity, options, lock=lock, show=show).run()
