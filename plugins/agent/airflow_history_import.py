@@ -40,6 +40,7 @@ SPAN = 100000000  # a second source's ids lie this far below the first's
 LOWEST = -(1 << 31)
 FEED = 1 << 18  # bytes given to COPY at once
 TRIES = 3
+AGAIN = "remove the bundle's history/manifest.json and export the history again"
 
 # tables whose lines are rows as they are, wherever nothing is met: COPY goes straight into them
 DIRECT = (
@@ -653,8 +654,8 @@ def import_piece(target, bundle, piece, body, templates=None):
     table = piece["table"]
     if hashlib.sha256(body).hexdigest() != piece["sha256"]:
         raise history.Unfit(
-            "a piece of %s is not the one that was exported (%s): its sha256 differs; export this part again"
-            % (table, _place(piece))
+            "a piece of %s is not the one that was exported (%s): its sha256 differs; %s"
+            % (table, _place(piece), AGAIN)
         )
     if table not in target.columns:
         raise history.Unfit("the target has no table %s: leave it out of the plan" % table)
@@ -1758,12 +1759,12 @@ def get_piece(piece):
             request = Request(piece["url"], headers=dict(piece.get("headers") or {}))
             with build_opener().open(request, timeout=60) as response:
                 body = response.read()
-            if len(body) == piece.get("size", len(body)):
-                return body
+            if len(body) == piece.get("size", len(body)) or pause is None:
+                return body  # its sha256 is looked at
             reason, again = "it ends in the middle", True
         except HTTPError as error:
             if error.code == 404:
-                missing = "a piece of %s is missing in the bundle: %s" % (piece["table"], _place(piece))
+                missing = "a piece of %s is missing in the bundle (%s): %s" % (piece["table"], _place(piece), AGAIN)
                 raise history.Unfit(missing) from None
             code = re.search(r"<Code>([^<]{1,60})</Code>", error.read(4096).decode("utf-8", "replace"))
             reason, again = "HTTP %d %s" % (error.code, code.group(1) if code else ""), error.code >= 500
@@ -1837,9 +1838,9 @@ def finish_history(source, request):
 
 
 def history_progress(source, request):
-    """What the ledger says: {"bundles": {name: progress}}, "sources" that were imported, and what it holds for later,
-    "indexes" to rebuild and DAGs to unpause ("unpaused"); of `bundle` what progress says. "lacking": what the target
-    cannot hold of these columns.
+    """What the ledger says: {"bundles": {name: progress, and the names of the pieces that are "done"}}, "sources" that
+    were imported, and what it holds for later, "indexes" to rebuild and DAGs to unpause ("unpaused"); of `bundle` what
+    progress says. "lacking": what the target cannot hold of these columns.
 
     bundles: {name: {table: [[name, kind]]}}, the columns of each; bundle: the name of one.
     """
@@ -1851,7 +1852,8 @@ def history_progress(source, request):
         nothing = {"tables": {}, "listed": [], "more": 0}
         answer = {"bundles": {}, "lacking": [], "sources": [], "indexes": [], "unpaused": []}
         for name in sorted(bundles):
-            answer["bundles"][name] = progress(target, name) if there else nothing
+            done = sorted(_noted(target, name, "piece")) if there else []
+            answer["bundles"][name] = dict(progress(target, name) if there else nothing, done=done)
             found = _lacking(target, Bundle(name, bundles[name], ()), sorted(bundles[name]))
             answer["lacking"] += [one for one in found if one not in answer["lacking"]]
         if request.get("bundle"):
