@@ -101,9 +101,11 @@ class Lane:
         self.pieces: list[dict[str, Any]] = []
         self.bodies: dict[str, bytes] = {}
         self.digests: dict[str, dict[str, list[Any]]] = {}
+        self.faults: list[dict[str, Any]] = []
         for part in self.plan["parts"]:
             sink = lambda body, rows, raw, part=part: self._keep(part, body, rows)  # noqa: E731
             result = history.export_part(engine, part, self.plan["scope"], KEY, sink)
+            self.faults += result["faults"]
             for dag, (rows, digest) in result["digests"].items():
                 count, total = self.digests.setdefault(part["table"], {}).get(dag, [0, "0"])
                 total = (int(total, 16) + int(digest, 16)) % 2**128
