@@ -935,9 +935,10 @@ def float_text(value):
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     shortest = repr(value)
-    if abs(value) >= 9007199254740992.0 and _is_boundary(value, shortest):
+    if abs(value) >= 9007199254740992.0:
         figures = len(re.sub(r"e.*|\D", "", shortest).strip("0"))
-        shortest = "%.*e" % (figures, value)
+        while _is_boundary(value, shortest):
+            shortest, figures = "%.*e" % (figures, value), figures + 1
     sign, digits, exponent = re.match(r"(-?)([0-9.]+)(?:e([-+]?\d+))?$", shortest).groups()
     whole, _dot, fraction = digits.partition(".")
     fraction = "" if fraction == "0" else fraction
