@@ -495,6 +495,14 @@ class Mapping(object):
             expression = "(%s - %d)" % (expression, self.shift)
         if kind == "id" and self.table == "dag_run":  # a run that was made up for its task instances has none
             expression = "coalesce(%s, nextval(pg_get_serial_sequence('dag_run', 'id')))" % expression
+        key = [one for one in self.key or () if one in {column for column, _kind in self.columns}]
+        if kind == "id" and key and "id" not in self.key and len(key) == len(self.key):
+            # SQLite gives the number of a deleted row to the next one: that one then takes a number of the target's
+            other = " OR ".join("o.{0} IS DISTINCT FROM s.{0}".format(history.name_of(one)) for one in key)
+            expression = (
+                "CASE WHEN EXISTS (SELECT 1 FROM {0} o WHERE o.id = {1} AND ({2}))"
+                " THEN nextval(pg_get_serial_sequence('{0}', 'id')) ELSE {1} END".format(self.table, expression, other)
+            )
         if kind == "json":
             expression = "CAST(%s AS %s)" % (expression, self.has[name]["type"])
         if self.has[name]["required"] and name in FILLED:
@@ -1591,8 +1599,11 @@ def _stage_here(engine, mark, tables, shifts):
             cursor.close()
         engine.rows("ANALYZE mwaa_migration_there")
     engine.rows(
-        "CREATE TEMPORARY TABLE mwaa_migration_here ON COMMIT DROP AS SELECT h.id, h.later, CASE WHEN p.again THEN"
-        " 'again' WHEN p.id IS NULL AND h.source IS NOT NULL AND %s THEN 'gone' ELSE 'there' END AS state,"
+        "CREATE TEMPORARY TABLE mwaa_migration_here ON COMMIT DROP AS SELECT h.id, h.later, CASE"
+        # the number may be another run's by now
+        " WHEN NOT h.later AND EXISTS (SELECT 1 FROM mwaa_migration_runs o WHERE o.id = -h.source) THEN 'gone'"
+        " WHEN p.again THEN 'again'"
+        " WHEN p.id IS NULL AND h.source IS NOT NULL AND %s THEN 'gone' ELSE 'there' END AS state,"
         " coalesce(p.empty, 0) AS empty FROM (SELECT r.id, c.dag_id IS NOT NULL AS later,"
         " CASE WHEN c.dag_id IS NOT NULL THEN -c.id WHEN r.id < 0 THEN -r.id - %d END AS source FROM dag_run r"
         " LEFT JOIN mwaa_migration_runs c ON c.dag_id = r.dag_id AND c.run_id = r.run_id WHERE %s) h"
