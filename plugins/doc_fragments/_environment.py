@@ -174,3 +174,14 @@ options:
         they are.
     type: dict
 """
+
+    INTERIM = r"""
+options:
+  interim:
+    description:
+      - Whether the environment is so for a time only, until history is in it (M(mwaa.migration.mwaa_history_interim)).
+      - Of the bundles nothing is taken then but how C(.airflowignore) is read. Plugins, requirements, startup script
+        and Airflow's options that are given here wait until the environment is what it is to be in the end.
+    type: bool
+    default: false
+"""

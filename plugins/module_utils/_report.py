@@ -26,6 +26,28 @@ _TITLES = {"variables": "Variables", "connections": "Connections", "pools": "Poo
 # what is listed under these singular kinds counts beside the row of the table
 _ROW_OF = {"variable": "variables", "connection": "connections", "pool": "pools", "dag": "dags", "dag_file": "dags"}
 _IDS_SHOWN = 12
+# tables of run history, in the words of Airflow's pages and in the order that the page has them
+_TABLES = {
+    "dag_run": "DAG runs",
+    "dag_run_note": "their notes",
+    "task_instance": "Task instances",
+    "task_instance_note": "their notes",
+    "task_instance_history": "earlier tries",
+    "task_fail": "failures",
+    "task_reschedule": "reschedules",
+    "task_map": "mapped lengths",
+    "rendered_task_instance_fields": "rendered fields",
+    "sla_miss": "SLA misses",
+    "xcom": "XComs",
+    "log": "Audit log",
+    "job": "Jobs",
+    "dataset": "Datasets",
+    "dataset_event": "their events",
+    "dagrun_dataset_event": "events of runs",
+    "dataset_alias": "their aliases",
+    "dataset_alias_dataset": "aliases of datasets",
+    "dataset_alias_dataset_event": "aliases of events",
+}
 # outputs of stacks, in words
 _HELD = {
     "VpcId": "VPC",
@@ -61,7 +83,8 @@ def build(
         "parity": {
             kind: {count: (parity.get(kind) or {}).get(count) for count in ("source", "target", "equal")}
             for kind in KINDS
-        },
+        }
+        | ({"history": parity["history"]} if parity.get("history") else {}),
         "not_carried": [
             {"kind": item["kind"], "id": item["id"], "reason": item["reason"]}
             for item in checked.get("not_carried") or []
@@ -187,7 +210,28 @@ def _parity(page: Page, report: Mapping[str, Any]) -> None:
         rows.append(
             [_TITLES[kind], *(page.number(count) for count in known), page.number(listed[kind], zero=True), mark]
         )
+    history = _history(page, report)
+    if history:  # one table, so that numbers stand below one another
+        rows += [[""] * 6, ["History, rows", *[""] * 5], *history]
     page.table(["", "source", "target", "equal", "listed", ""], rows)
+
+
+def _history(page: Page, report: Mapping[str, Any]) -> list[list[str]]:
+    """Tables of run history that a side has a row in."""
+    history = report["parity"].get("history") or {}
+    order = list(_TABLES)
+    rows = []
+    for table in sorted(history, key=lambda name: (order.index(name) if name in order else len(order), name)):
+        counts = history[table]
+        known = [counts[name] for name in ("source", "target", "equal")]
+        listed = counts.get("listed") or 0
+        if not any(known):
+            continue
+        title = _TABLES.get(table, table)
+        mark = "" if None in known else page.good if counts["source"] - counts["equal"] <= listed else page.bad
+        numbers = [page.number(count) for count in known]
+        rows.append([title if title[0].isupper() else f"  {title}", *numbers, page.number(listed, zero=True), mark])
+    return rows
 
 
 def _stages(page: Page, report: Mapping[str, Any]) -> None:

@@ -31,10 +31,14 @@ from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._dags import IGNORE_FILE
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._history import interim, over_rest
+from ansible_collections.mwaa.migration.plugins.module_utils._history import verify as of_history
+from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access, reach
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe, major, version
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
+from ansible_collections.mwaa.migration.plugins.module_utils._options import DATA_INTERVALS
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, wait_until
 from ansible_collections.mwaa.migration.plugins.module_utils._select import NOT_SELECTED, Selection
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
@@ -547,6 +551,19 @@ def judge_versions(environment: Mapping[str, Any], published: Mapping[str, Any],
             )
 
 
+def judge_intervals(environment: Mapping[str, Any], findings: Findings) -> None:
+    """Runs of Airflow 2 are named after the beginning of their interval; if the next are not, a date is skipped."""
+    options = environment.get("AirflowConfigurationOptions") or {}
+    others = [name for name in DATA_INTERVALS if str(options.get(name)).lower() != "true"]
+    if others:
+        findings.warning(
+            f"environment {environment['Name']}",
+            f"{' and '.join(others)} {'are' if len(others) > 1 else 'is'} not True: after the history of Airflow 2,"
+            " schedules skip one logical date",
+            "set it to True before the cutover, unless that is meant",
+        )
+
+
 def merge_listed(*groups: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """not_carried of several stages in one list, each entry once, sorted by kind and id."""
     merged: dict[tuple[str, str], dict[str, str]] = {}
@@ -659,7 +676,7 @@ def together(results: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return {
         **first,
         "equal": False if False in answers else None if None in answers else True,
-        "parity": {kind: _sum(result["parity"][kind] for result in all_of) for kind in first["parity"]},
+        "parity": _parity_of(all_of),
         "source": {"airflow_version": " and ".join(versions)},
         "not_carried": sorted(
             [
@@ -672,13 +689,25 @@ def together(results: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
         ),
         "findings": findings,
         "differences": {
-            kind: _all_differences([result["differences"][kind] for result in all_of]) for kind in first["differences"]
+            kind: _all_differences([result["differences"][kind] for result in all_of])
+            for kind in first["differences"]
+            if kind != "history"  # which is by source, below
         },
         "sources": [
             {"source": url, **{name: result[name] for name in ("equal", "parity", "differences")}}
             for url, result in results
         ],
     }
+
+
+def _parity_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    kinds = [kind for kind in results[0]["parity"] if kind != "history"]
+    parity: dict[str, Any] = {kind: _sum(result["parity"][kind] for result in results) for kind in kinds}
+    histories = [result["parity"]["history"] for result in results if "history" in result["parity"]]
+    if histories:
+        tables = dict.fromkeys(table for one in histories for table in one)
+        parity["history"] = {table: _sum(one[table] for one in histories if table in one) for table in tables}
+    return parity
 
 
 def _sum(parities: Iterable[Mapping[str, int | None]]) -> dict[str, int | None]:
@@ -758,6 +787,8 @@ class Verification:
         reasons = reasons_of(self.not_carried)
         known = judge_state(compared, reasons, self.findings) and self.usable
         dags = self._dags() if self.environment else dict.fromkeys(("source", "target", "equal"))
+        history = self._history()
+        known = known and not (history and any(counts["equal"] is None for counts in history.parity.values()))
         unseen = {"target": None, "equal": None}
         return {
             "changed": False,
@@ -770,6 +801,7 @@ class Verification:
                     for kind in KINDS
                 },
                 "dags": dags,
+                **({"history": history.parity} if history else {}),
             },
             "source": {"airflow_version": self.bundle.source.get("airflow_version")},
             "target": {"airflow_version": (self.environment or {}).get("AirflowVersion"), "environment": self.name},
@@ -778,7 +810,8 @@ class Verification:
             "differences": {
                 kind: {name: getattr(found, name) for name in ("missing", "different", "unknown", "extra")}
                 for kind, found in compared.items()
-            },
+            }
+            | ({"history": history.differences} if history and history.differences else {}),
         }
 
     def _listed(self) -> set[tuple[str, str]]:
@@ -818,7 +851,10 @@ class Verification:
     @functools.cached_property
     def _agent(self) -> AgentLane:
         key = self.params["kms_key_id"] or self.bundle.key["kms_key_id"]
-        lane = AgentLane(self.aws, dict(self.environment or {}), key, rest=self.rest, access=self.access)
+        history = self.record is not None
+        lane = AgentLane(
+            self.aws, dict(self.environment or {}), key, rest=self.rest, access=self.access, history=history
+        )
         lane.install()
         return lane
 
@@ -889,6 +925,77 @@ class Verification:
         self.findings.items += published["findings"]
         self.not_carried = merge_listed(self.not_carried, listed_here, published["not_carried"])
         return parity
+
+    @functools.cached_property
+    def record(self) -> Record | None:
+        """The bundle's history, where it is to be compared and the environment is one whose tasks have a database."""
+        if self.params["history"] == "false":
+            return None
+        found = Record.open(self.bundle)
+        if found is None and self.params["history"] == "true":
+            raise MigrationError(
+                f"the bundle {self.bundle.store.url} has no history: export it with airflow_history_export, or set"
+                " history to auto"
+            )
+        return found
+
+    def _history(self) -> of_history.Outcome | None:
+        """What becomes of the history: by digest on Airflow 2, over REST on 3, where that was done before."""
+        if self.record is None:
+            return None
+        environment = dict(self.environment or {})
+        if not self.usable or (self.check_mode and major(environment) < 3):
+            return of_history.Outcome(parity=of_history.rows_of(self.record))
+        closed = interim.Closed.read(self.bundle, environment)
+        if major(environment) >= 3:
+            outcome = self._history_on_3(self.record, closed, environment)
+        elif closed.dropped and closed.holds(self.record):  # on its way into Airflow 3
+            outcome = interim.known(self.record, closed, environment)
+        else:
+            progress(f"environment {self.name}: comparing the history by digest")
+            try:
+                outcome = interim.verified(self.record, self._ask, interim.place_of(self.record, self.aws))
+            except MigrationError as error:
+                if error.code != "history":  # the agent's refusal: nothing was imported
+                    raise
+                outcome = of_history.Outcome(
+                    parity=of_history.rows_of(self.record),
+                    errors=[("history", f"cannot be compared: {error.message}", "run the history stage")],
+                )
+        for where, what, mend in outcome.errors:
+            self.findings.error(f"{where}{self.findings.source}", what, mend)
+        for where, what, mend in outcome.warnings:
+            self.findings.warning(f"{where}{self.findings.source}", what, mend)
+        self.not_carried = merge_listed(self.not_carried, outcome.listed)
+        return outcome
+
+    def _history_on_3(self, record: Record, closed: interim.Closed, environment: dict[str, Any]) -> of_history.Outcome:
+        judge_intervals(environment, self.findings)
+        outcome = interim.known(record, closed, environment)
+        if closed.unpaused:
+            self.findings.warning(
+                f"environment {self.name}",
+                f"these DAGs were not paused before the history came: {', '.join(closed.unpaused)}",
+                "unpause them at the cutover",
+            )
+        if self.rest is None:
+            self.findings.warning(
+                f"environment {self.name}",
+                f"its runs could not be looked at: {self.access.reason}",
+                "set api_host to a host that is inside",
+            )
+        elif closed.runs:
+            _totals, chosen = over_rest.sample(record)
+            known = [
+                row["dag_id"] for page in self.rest.pages("/dags", "dags", {"exclude_stale": False}) for row in page
+            ]
+            seen = over_rest.compare(
+                self.rest, closed.runs, chosen, known, str(environment["AirflowVersion"]), progress
+            )
+            outcome.errors += seen.errors
+            outcome.warnings += seen.warnings
+            outcome.listed += seen.listed
+        return outcome
 
     def _look(self, paths: set[str]) -> Callable[[], TargetDags] | None:
         """How the environment's DAGs are seen: by REST, on 2.x otherwise by the agent; None where they cannot be."""

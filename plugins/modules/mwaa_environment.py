@@ -95,6 +95,7 @@ options:
 extends_documentation_fragment:
   - mwaa.migration._attributes
   - mwaa.migration._environment
+  - mwaa.migration._environment.interim
   - mwaa.migration._attributes.aws
   - amazon.aws.common.modules
   - amazon.aws.region.modules
@@ -221,6 +222,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import enviro
 def argument_spec():
     return {
         **settings.argument_spec(),
+        "interim": {"type": "bool", "default": False},
         "name": {"type": "str", "required": True},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "purge_tags": {"type": "bool", "default": True},

@@ -89,6 +89,7 @@ extends_documentation_fragment:
   - mwaa.migration._attributes.info_module
   - mwaa.migration._attributes.aws
   - mwaa.migration._environment
+  - mwaa.migration._environment.interim
   - amazon.aws.common.modules
   - amazon.aws.region.modules
   - amazon.aws.boto3
@@ -191,6 +192,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._stacks import envi
 def argument_spec():
     return {
         **settings.argument_spec(),
+        "interim": {"type": "bool", "default": False},
         "name": {"type": "str", "required": True},
         "base_stack": {"type": "str"},
         "dag_s3_path": {"type": "str", "default": "dags"},

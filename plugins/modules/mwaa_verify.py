@@ -19,7 +19,8 @@ description:
     digested, where this module runs.
   - An Airflow 2 whose REST API does not exist (before 2.4.3) or cannot be reached is compared by the agent alone. Of
     such an Airflow 3 variables and connections are compared, the rest is said not to be.
-  - What differs is named by id and field. Values are never shown.
+  - Compares run history, where the bundle has some, by row counts and digests of every table and DAG (O(history)).
+  - What differs is named by id and field, rows by their keys. Values are never shown.
   - What is not equal has to be listed with a reason, by the export (in the bundle), by an earlier stage
     (O(not_carried)), or because it is held back until the cutover. Everything else is an error.
   - Nothing is changed. The agent's two files are brought to the bucket where they are missing.
@@ -98,6 +99,16 @@ options:
         with C(include), C(exclude) and C(rename), as O(mwaa.migration.mwaa_variable_upsert#module:include) and its
         neighbours.
     type: dict
+  history:
+    description:
+      - Whether the bundle's run history is compared, table by table and DAG by DAG. V(auto) does so where the bundle
+        has one, V(true) fails where it has none.
+      - On Airflow 2 all of it is compared by digests, computed inside the environment. On Airflow 3, where no task
+        reaches the database, that was done before the upgrade (M(mwaa.migration.mwaa_history_interim)); what the REST
+        API shows of each DAG's oldest runs, newest ones and some in between is compared again.
+    type: str
+    choices: [auto, 'true', 'false']
+    default: auto
   kms_key_id:
     description: The KMS key that requests to the agent are sealed with. By default the bundle's.
     type: str
@@ -173,6 +184,8 @@ parity:
     - How many there are in the bundle (C(source)), how many of these in the environment (C(target)), and how many are
       equal in every field (C(equal)). What only the environment has is in RV(differences) and not counted here.
     - DAGs are counted by their ids. Null is unknown.
+    - C(history), where the bundle has one, holds the same by table, in rows, and how many of those that are not equal
+      are C(listed).
   returned: always
   type: dict
   sample:
@@ -180,6 +193,9 @@ parity:
     connections: {source: 8, target: 8, equal: 8}
     pools: {source: 3, target: 3, equal: 3}
     dags: {source: 31, target: 30, equal: 30}
+    history:
+      dag_run: {source: 5110, target: 5110, equal: 5110, listed: 0}
+      task_instance: {source: 40880, target: 40880, equal: 40878, listed: 2}
 source:
   description: The source, as the bundle names it.
   returned: always
@@ -231,6 +247,8 @@ differences:
   description:
     - By kind, ids that are missing, ids and fields that are different or unknown, and ids that only the environment
       has.
+    - Of C(history), by table and DAG, keys of rows that are C(missing), C(extra), C(changed) or C(touched) in the
+      environment since, 100 of each at most, and their C(counts).
   returned: always
   type: dict
   sample:
@@ -295,6 +313,7 @@ def main() -> None:
             },
             "findings": {"type": "list", "elements": "raw", "default": []},
             "select": {"type": "dict"},
+            "history": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
             "kms_key_id": {"type": "str", "no_log": False},
             "wait_timeout": {"type": "int", "default": 900},
             "fail": {"type": "bool", "default": True},

@@ -132,3 +132,34 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MigrationError, match="cannot write the report"):
         write(tmp_path / "file" / "report.json", {})
+
+
+HISTORY = {
+    "dag_run": {"source": 200_000, "target": 200_012, "equal": 200_000, "listed": 0},
+    "task_instance": {"source": 1_000_000, "target": 1_000_000, "equal": 999_998, "listed": 2},
+    "xcom": {"source": 500, "target": 499, "equal": 499, "listed": 0},
+    "dataset": {"source": 0, "target": 0, "equal": 0, "listed": 0},
+}
+
+
+def test_history_has_its_own_rows_below_the_others() -> None:
+    found = report(parity={**VERIFICATION["parity"], "history": HISTORY})
+    assert found["parity"]["history"] == HISTORY
+    page = render(found)
+    start = page.index(" History, rows")
+    assert page[start + 1 : start + 4] == [
+        " DAG runs          200,000    200,012   200,000         –  ✓",
+        " Task instances  1,000,000  1,000,000   999,998         2  ✓",
+        " XComs                 500        499       499         –  ✗",
+    ]
+
+
+def test_a_report_without_history_says_nothing_of_it() -> None:
+    assert "history" not in report()["parity"]
+    assert not [line for line in render(report()) if "History" in line]
+
+
+def test_history_that_nobody_could_look_at_is_unknown() -> None:
+    unknown = {"dag_run": {"source": 7, "target": None, "equal": None, "listed": 0}}
+    page = render(report(parity={**VERIFICATION["parity"], "history": unknown}))
+    assert page[page.index(" History, rows") + 1].split() == ["DAG", "runs", "7", "?", "?", "–"]

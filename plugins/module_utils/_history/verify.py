@@ -18,6 +18,7 @@ from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils._history import Ask
 from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import TABLES
+from ansible_collections.mwaa.migration.plugins.module_utils._history.load import Place
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import HistoryExport, Record
 
 # no rows of a target: the pause state is in the ledger, and templates are found again by their text
@@ -38,12 +39,13 @@ Digests = dict[str, dict[str, list[Any]]]  # {table: {DAG id: [rows, hex]}}
 class Outcome:
     """What a comparison came to.
 
-    parity: {table: {"source", "target", "equal"}}, rows. differences: {table: {DAG id: as the agent has it}}.
+    parity: {table: {"source", "target", "equal", "listed"}}, rows. differences: {table: {DAG id: as the agent has it}}.
     listed: not_carried's entries. errors, warnings: (where, what, how to mend it).
     """
 
     parity: dict[str, Count] = field(default_factory=dict)
     differences: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)  # that the environment has, by DAG
     listed: list[dict[str, str]] = field(default_factory=list)
     errors: list[tuple[str, str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str, str]] = field(default_factory=list)
@@ -62,27 +64,38 @@ def rows_of(record: Record) -> dict[str, Count]:
     """The parity where the environment cannot be asked."""
     found: dict[str, Count] = {}
     for table, dags in _expected(chain(record)).items():
-        found[table] = {"source": sum(rows for rows, _digest in dags.values()), "target": None, "equal": None}
+        found[table] = {
+            "source": sum(rows for rows, _digest in dags.values()),
+            "target": None,
+            "equal": None,
+            "listed": 0,
+        }
     return found
 
 
 def compare(
     record: Record,
     ask: Ask,
-    offer: Callable[[dict[str, Any]], dict[str, Any]],
+    place: Place,
     progress: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Every table and DAG of the record with what the environment has of it.
 
-    offer: a piece, made ready for the agent (with a URL, or its content). progress: what `history_progress` says of
+    place: how the agent gets at a piece. progress: what `history_progress` says of
     the import: rows that it left out or mended. Raises MigrationError with the agent's sentence.
     """
     exports = chain(record)
     outcome = Outcome(listed=listed_in(record))
     if not exports:
         return outcome
+
+    def offer(piece: dict[str, Any]) -> dict[str, Any]:
+        sent = {name: piece[name] for name in ("table", "sha256", "size", "rows", "path")}
+        return {**sent, **({"orphans": True} if piece.get("orphans") else {}), **place(piece)}
+
     expected, found = read(exports, record, ask, offer, say)
+    outcome.runs = {dag: rows for dag, (rows, _digest) in found.get("dag_run", {}).items()}
     differing = [
         (table, dag)
         for table in sorted(expected, key=lambda name: (TABLES[name]["phase"], name))
@@ -98,7 +111,7 @@ def read(
     exports: list[HistoryExport],
     record: Record,
     ask: Ask,
-    offer: Callable[[dict[str, Any]], dict[str, Any]],
+    offer: Place,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Digests, Digests]:
     """(what the exports come to, what the environment has), asked for in portions."""
@@ -159,7 +172,7 @@ def _named(
     exports: list[HistoryExport],
     record: Record,
     ask: Ask,
-    offer: Callable[[dict[str, Any]], dict[str, Any]],
+    offer: Place,
     say: Callable[[str], None],
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """The rows that differ, by key."""
@@ -198,6 +211,7 @@ def judge(
         for table, entry in (progress.get("tables") or {}).items()
     }
     short: dict[str, int] = {}
+    listed: dict[str, int] = {}
     for table, dag in differing:
         rows = expected[table].get(dag, [0, ""])[0]
         there = found.get(table, {}).get(dag, [0, ""])[0]
@@ -217,12 +231,12 @@ def judge(
             keys = detail[side]
             excuse = _excuse(table, side, spare.get(table, {}), counts[side])
             left = [] if excuse else [key for key in keys if not _of_a_run(key, side, touched.get(dag), detail["met"])]
-            if excuse and counts[side]:
-                outcome.list("history", _called(table, dag), f"{_rows(counts[side])} {excuse}")
-            elif counts[side] and not left:
-                outcome.list("history", _called(table, dag), f"{_rows(counts[side])} {_SINCE[side]}")
-            elif left:
+            if left:
                 wrong[side] = left
+            elif counts[side]:
+                reason = f"{_rows(counts[side])} {excuse or _SINCE[side]}"
+                outcome.list("history", f"{_called(table, dag)}, {_SIDE[side]}", reason)
+                listed[table] = listed.get(table, 0) + (counts[side] if side != "extra" else 0)
         if wrong:
             what = "; ".join(
                 f"{_rows(counts[side])} {_WRONG[side]} ({_keys(keys, dag)}{_more(counts[side], keys)})"
@@ -232,9 +246,11 @@ def judge(
     for table, dags in expected.items():
         source = sum(rows for rows, _digest in dags.values())
         target = sum(rows for rows, _digest in found.get(table, {}).values())
-        outcome.parity[table] = {"source": source, "target": target, "equal": source - short.get(table, 0)}
+        equal = source - short.get(table, 0)
+        outcome.parity[table] = {"source": source, "target": target, "equal": equal, "listed": listed.get(table, 0)}
 
 
+_SIDE = {"missing": "missing", "extra": "more", "changed": "different", "touched": "changed since"}
 _WRONG = {
     "missing": "missing",
     "extra": "that the source has not",
@@ -321,46 +337,9 @@ def _more(count: int, keys: list[Mapping[str, Any]]) -> str:
 
 
 def listed_in(record: Record) -> list[dict[str, str]]:
-    """What the exports did not carry, or not as it was: not_carried's entries, once each."""
-    outcome = Outcome()
-    exports = chain(record)
-    if not exports:
+    """What the exports did not carry, or not as it was. Of what had not ended, the last export's word counts."""
+    *former, last = chain(record) or [None]
+    if last is None:
         return []
-    last = exports[-1]
-    for run in last.open:
-        tasks = run.get("tasks") or 0
-        work = f" with {tasks} {'task' if tasks == 1 else 'tasks'} under way" if tasks else ""
-        kept = "; the environment keeps it as it was before" if run.get("again") else ""
-        outcome.list(
-            "dag_run",
-            f"{run['dag_id']} {run['run_id']}",
-            f"it was {run.get('state') or 'not finished'} at the source{work}: a later export carries it{kept}",
-        )
-    if last.more_open:
-        outcome.list(
-            "dag_run", f"and {last.more_open:,} more", "not finished at the source: a later export carries them"
-        )
-    for key in last.deferred:
-        outcome.list(
-            "task_instance",
-            " ".join(str(value) for value in key.values()),
-            "it was deferred: it arrives without its trigger",
-        )
-    for loss in last.losses:
-        column = f".{loss['column']}" if loss.get("column") else ""
-        outcome.list("history", f"{loss['table']}{column}", str(loss["why"]))
-    for export in exports:
-        for fault in export.faults():
-            key = " ".join(str(value) for value in fault["key"].values())
-            outcome.list("history", f"{fault['table']} {key}", str(fault["what"]))
-        _list_deleted(export, outcome)
-    return list({tuple(entry.items()): entry for entry in outcome.listed}.values())
-
-
-def _list_deleted(export: HistoryExport, outcome: Outcome) -> None:
-    """Deletions do not travel. deleted: {"rows": {table: count}, …}; [] in a full export."""
-    rows = export.deleted.get("rows") if isinstance(export.deleted, Mapping) else None
-    for table, count in sorted((rows or {}).items()):
-        if count:
-            reason = f"{_rows(int(count))} deleted at the source before {export.at}; the environment keeps what it has"
-            outcome.list("history", f"{table}, deleted", reason)
+    earlier = [entry for export in former if export for entry in export.not_carried() if entry["kind"] == "history"]
+    return [*last.not_carried(), *(entry for entry in earlier if entry not in last.not_carried())]

@@ -27,7 +27,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits, settings
-from ansible_collections.mwaa.migration.plugins.module_utils._options import PAUSED
+from ansible_collections.mwaa.migration.plugins.module_utils._options import IGNORE_SYNTAX, PAUSED
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
 from ansible_collections.mwaa.migration.plugins.module_utils._stacks.stack import describe as describe_stack
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import backend_options
@@ -45,6 +45,7 @@ INTERVAL = 30.0  # seconds between two looks at an environment, at most
 CREATE_TIMEOUT = 3600  # seconds; documented: 20 to 30 minutes, "up to a couple of hours"
 UPDATE_TIMEOUT = 7200  # seconds; a change of the Airflow version takes up to 2 h [UG upgrading-environment]
 DELETE_TIMEOUT = 3600
+_OPTIONS = ("airflow_configuration_options", "secret_configuration_options")
 NOTICE = 60.0  # seconds within which GetEnvironment shows an operation that was accepted
 
 CREATE_HINT = (
@@ -55,8 +56,8 @@ CREATE_HINT = (
     " AWSSupport-TroubleshootMWAAEnvironmentCreation checks these)"
 )
 UPDATE_HINT = (
-    "MWAA rolled back and the environment is usable as it was; for requirements and plugins look at the log streams"
-    " requirements_install_* of the groups airflow-{name}-Scheduler and airflow-{name}-Worker"
+    "MWAA rolled back and the environment is usable as it was{had}; for requirements and plugins look at the log"
+    " streams requirements_install_* of the groups airflow-{name}-Scheduler and airflow-{name}-Worker"
 )
 
 
@@ -140,9 +141,16 @@ def take_from_bundles(ctx: Any, environment: dict[str, Any] | None) -> Brought:
     """Complete the parameters with what bundles bring: their portable options, and the keys that publish used.
 
     environment: as GetEnvironment shows it, None where there is none. In check mode there may be no bundle yet; then
-    what is known without it is taken. Raises MigrationError where two bundles bring an option differently.
+    what is known without it is taken. For an interim environment (option `interim`) next to nothing is.
+    Raises MigrationError where two bundles bring an option differently.
     """
     params = ctx.params
+    interim = params.get("interim")
+    if interim:
+        for option in (*settings.PINNED, *settings.PINNED.values(), *_OPTIONS):
+            params[option] = None
+        if params["webserver_access_mode"] == "PUBLIC_AND_PRIVATE":  # from Airflow 3.2 on
+            params["webserver_access_mode"] = "PUBLIC_ONLY"
     version = _version(params, environment)
     portable: dict[str, dict[str, str]] = {}
     secret: set[str] = set()
@@ -157,6 +165,9 @@ def take_from_bundles(ctx: Any, environment: dict[str, Any] | None) -> Brought:
             continue
         document = bundle.document("options.json")
         portable[url] = document["portable"]
+        if interim:
+            portable[url] = {name: value for name, value in document["portable"].items() if name == IGNORE_SYNTAX}
+            continue
         secret |= {option["name"] for option in document.get("secret") or []}
         files += bundle.files
         made_for = document.get("target_version")
@@ -172,7 +183,7 @@ def take_from_bundles(ctx: Any, environment: dict[str, Any] | None) -> Brought:
         **(params["airflow_configuration_options"] or {}),
         PAUSED: "True",
     }
-    published = _published(ctx, environment)
+    published = {} if interim else _published(ctx, environment)
     for option, (kind, path, name) in {
         "plugins_s3_path": ("plugins", "plugins/", "plugins.zip"),
         "requirements_s3_path": ("requirements", "requirements.txt", "requirements.txt"),
@@ -549,7 +560,9 @@ def no_way(environment: dict[str, Any]) -> str:
         )
     if status == "CREATE_FAILED":
         return f"environment {name} is CREATE_FAILED{reason}: {CREATE_HINT}"
-    return f"environment {name} is {status}{reason}: {UPDATE_HINT.format(name=name)}"
+    had = f", with Airflow {environment['AirflowVersion']}" if environment.get("AirflowVersion") else ""
+    hint = UPDATE_HINT.format(name=name, had=had)
+    return f"environment {name} is {status}{reason}: {hint}; mend the cause and run again"
 
 
 def _stamp(environment: dict[str, Any]) -> str:

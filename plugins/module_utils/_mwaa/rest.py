@@ -91,10 +91,12 @@ class RestClient:
         ok: tuple[int, ...] = (),
         budget: float | None = None,
         once: bool = False,
+        reads: bool = False,
     ) -> Reply:
         """One call. ok: HTTP statuses beyond 2xx that are an answer and not a failure, such as (404,).
 
-        budget: another one. once: the call must not take effect twice; every POST is such a call.
+        budget: another one. once: the call must not take effect twice; every POST is such a call, but one that only
+        reads, with its filters in the body.
 
         Throttled calls and those that surely were not sent are repeated, with growing random pauses, inside the budget.
         5xx and broken connections are repeated too, but not for POST and `once`: it may have taken effect
@@ -117,7 +119,7 @@ class RestClient:
             except Exception as exception:
                 if not is_aws_error(exception):
                     raise
-                failure, repeat = self._judge(exception, where, once or method == "POST", body)
+                failure, repeat = self._judge(exception, where, once or (method == "POST" and not reads), body)
                 if failure.status is not None and failure.status in ok:
                     return Reply(failure.status, _airflow_body(exception))
                 pause = random.uniform(0.1, min(LONGEST_PAUSE, 0.5 * 2**attempt))  # noqa: S311

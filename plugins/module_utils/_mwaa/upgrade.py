@@ -299,7 +299,7 @@ def _failed(client: Any, name: str, hop: Hop, way: list[Hop], error: MigrationEr
         text = (
             f"environment {name} was not moved from Airflow {hop.source} to {hop.target} ({why}): MWAA rolled back, and"
             f" it can be used as it was, with Airflow {now['AirflowVersion']} and its history;"
-            f" {environment.UPDATE_HINT.format(name=name).partition('; ')[2]}; mend the cause and run again"
+            f" {environment.UPDATE_HINT.format(name=name, had='').partition('; ')[2]}; mend the cause and run again"
         )
     else:
         text = f"environment {name}, from Airflow {hop.source} to {hop.target}: {error.message}"
