@@ -58,8 +58,8 @@ $(COLLECTION)/galaxy.yml:
 	@mkdir -p $(dir $(COLLECTION))
 	ln -sfn $(CURDIR) $(COLLECTION)
 
-rehearse: SOURCES = $(or $(INVENTORY),$(HOSTS:%=inventories/lab-hosts/%.yml))
-rehearse: setup ## the main job in the lab: SOURCE=2.10.3 TARGET=2.11.2 [SEED=small|large|none] [SOURCE_DATABASE=sqlite] [DEPLOY=direct] [LANE=…] [HOSTS=become|old-python|compose|workers|drifted] [INVENTORY=your own source]
+rehearse: SOURCES = $(or $(INVENTORY),$(HOSTS:%=inventories/lab-hosts/%.yml),$(if $(filter mwaa:%,$(SOURCE)),inventories/lab-hosts/mwaa.yml))
+rehearse: setup ## the main job in the lab: SOURCE=2.10.3|mwaa:2.10.3 TARGET=2.11.2 [SEED=small|large|none] [SOURCE_DATABASE=sqlite] [DEPLOY=direct] [LANE=…] [HOSTS=become|old-python|compose|workers|drifted] [INVENTORY=your own source]
 	@trap 'mwaa-lab down --dir $(REHEARSAL)' EXIT
 	as_of=$$(mwaa-lab as-of $(TARGET))
 	[ -z "$$as_of" ] || echo "AWS ended Airflow $(TARGET) on $$as_of and creates no environment with it any more: the lab stands on that day"

@@ -12,47 +12,35 @@ from mwaa_lab import callers, hosts
 from mwaa_lab.labdir import LabDir
 
 
-def make_base(lab: LabDir, *, with_source: bool) -> dict[str, Any]:
-    """What an MWAA environment stands on, as a user would have made it; with a source, the instance that it runs on."""
+def client(lab: LabDir, service: str) -> Any:
+    """A boto3 client of the lab's account."""
     import boto3
     from botocore.config import Config
 
     from mwaa_lab.cli import ACCOUNT, REGION, SECRET_KEY, endpoints
 
-    endpoint = endpoints(lab)["aws"]
+    style = {"s3": {"addressing_style": "path"}, "inject_host_prefix": False}  # mwaa would say api.127.0.0.1
+    return boto3.session.Session().client(
+        service,
+        endpoint_url=endpoints(lab)["aws"],
+        region_name=REGION,
+        aws_access_key_id=ACCOUNT,
+        aws_secret_access_key=SECRET_KEY,
+        config=Config(**style, retries={"mode": "standard", "max_attempts": 5}),
+    )
 
-    def client(service: str) -> Any:
-        return boto3.session.Session().client(
-            service,
-            endpoint_url=endpoint,
-            region_name=REGION,
-            aws_access_key_id=ACCOUNT,
-            aws_secret_access_key=SECRET_KEY,
-            config=Config(s3={"addressing_style": "path"}, retries={"mode": "standard", "max_attempts": 5}),
-        )
 
-    ec2, s3, iam, kms = client("ec2"), client("s3"), client("iam"), client("kms")
+def make_base(lab: LabDir, *, with_source: bool) -> dict[str, Any]:
+    """What an MWAA environment stands on, as a user would have made it; with a source, the instance that it runs on."""
+    from mwaa_lab.cli import ACCOUNT, REGION
+
+    ec2, s3, iam, kms = (client(lab, service) for service in ("ec2", "s3", "iam", "kms"))
     network = _make_network(ec2, REGION)
     key = kms.create_key(Description="mwaa-lab bundles")["KeyMetadata"]["Arn"]
     buckets = ["mwaa-lab-environment", "mwaa-lab-bundle"]
     for bucket in buckets:
-        s3.create_bucket(Bucket=bucket)
-        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-        block = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-        s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(block, True))
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": ["airflow.amazonaws.com", "airflow-env.amazonaws.com"]},
-                "Action": "sts:AssumeRole",
-            }
-        ],
-    }
-    role = iam.create_role(RoleName="mwaa-lab-execution", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
-    policy = json.dumps(_execution_policy(buckets[0], key, REGION, ACCOUNT))
-    iam.put_role_policy(RoleName="mwaa-lab-execution", PolicyName="execution", PolicyDocument=policy)
+        make_bucket(s3, bucket)
+    role = execution_role(lab, iam, "mwaa-lab-execution", buckets[0], key)
     callers.make(iam, ACCOUNT)
     instance = None
     if with_source:
@@ -66,6 +54,34 @@ def make_base(lab: LabDir, *, with_source: bool) -> dict[str, Any]:
         "kms_key_id": key,
         "instance_id": instance,
     }
+
+
+def make_bucket(s3: Any, bucket: str) -> None:
+    """Versioned, and closed to the public."""
+    s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    block = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(block, True))
+
+
+def execution_role(lab: LabDir, iam: Any, name: str, bucket: str, key: str | None) -> str:
+    """The ARN of a new role that MWAA assumes. key: of bundles, where it may use that."""
+    from mwaa_lab.cli import ACCOUNT, REGION
+
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": ["airflow.amazonaws.com", "airflow-env.amazonaws.com"]},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    policy = json.dumps(_execution_policy(bucket, key, REGION, ACCOUNT))
+    iam.put_role_policy(RoleName=name, PolicyName="execution", PolicyDocument=policy)
+    return str(role)
 
 
 def _make_network(ec2: Any, region: str) -> dict[str, Any]:
@@ -110,8 +126,8 @@ def _make_instance(ec2: Any, subnet: str, groups: list[str]) -> str:
     return str(made["Instances"][0]["InstanceId"])
 
 
-def _execution_policy(bucket: str, key: str, region: str, account: str) -> dict[str, Any]:
-    """What AWS documents for an execution role (user guide, mwaa-create-role), and the bundle's key."""
+def _execution_policy(bucket: str, key: str | None, region: str, account: str) -> dict[str, Any]:
+    """What AWS documents for an execution role (user guide, mwaa-create-role), and the use of a key."""
 
     def allow(actions: list[str], resource: str | list[str]) -> dict[str, Any]:
         return {"Effect": "Allow", "Action": actions, "Resource": resource}
@@ -137,7 +153,7 @@ def _execution_policy(bucket: str, key: str, region: str, account: str) -> dict[
             allow([f"logs:{action}" for action in logs], f"arn:aws:logs:{region}:{account}:log-group:airflow-*"),
             allow(["logs:DescribeLogGroups", "s3:GetAccountPublicAccessBlock", "cloudwatch:PutMetricData"], "*"),
             allow([f"sqs:{action}" for action in queue], f"arn:aws:sqs:{region}:*:airflow-celery-*"),
-            allow(use, key),
+            *([allow(use, key)] if key else []),
             {  # of the queue, which is not the account's
                 "Effect": "Allow",
                 "Action": use,

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mwaa_lab import hosts, processes
+from mwaa_lab import hosts, mwaa_source, processes
 from mwaa_lab.airflow import install, versions
 from mwaa_lab.aws import limits
 from mwaa_lab.base import make_base
@@ -74,7 +74,7 @@ def up(lab: LabDir, asked: dict[str, Any]) -> None:
         say(f"the lab in {lab.path} was left half up ({why}): taking it down")
         down(lab, quiet=True)
     if source != "none":
-        versions.version(source)
+        versions.version(mwaa_source.version_of(source) or source)
     lab.create(asked)
     try:
         with ThreadPoolExecutor(2) as pool:
@@ -82,6 +82,10 @@ def up(lab: LabDir, asked: dict[str, Any]) -> None:
             host = pool.submit(_start_source, lab, source, seed_data, engine, say)
             for part in (aws, host):
                 part.result()
+        write_json(lab.file, {**lab.read(), "base": aws.result()}, mode=0o600)
+        if version := mwaa_source.version_of(source):
+            name = mwaa_source.prepare(lab, aws.result(), version, say)
+            write_json(lab.file, {**lab.read(), "source_environment": name}, mode=0o600)
     except BaseException as problem:
         say("stopping what had started")
         with contextlib.suppress(Exception):
@@ -89,7 +93,7 @@ def up(lab: LabDir, asked: dict[str, Any]) -> None:
         if isinstance(problem, LabError):
             raise LabError(f"{problem} (logs: {lab.logs}; mwaa-lab down --dir {lab.path} removes them)") from problem
         raise
-    write_json(lab.file, {**lab.read(), "base": aws.result(), "ready": True}, mode=0o600)
+    write_json(lab.file, {**lab.read(), "ready": True}, mode=0o600)
     say(f"the lab in {lab.path} is up")
 
 
@@ -97,11 +101,15 @@ def _dead(lab: LabDir) -> list[str]:
     """Parts that should run and do not."""
     asked = lab.read()["asked"]
     parts = [SERVER]
-    if asked["source"] == "none":
+    if not _on_a_host(asked["source"]):
         parts += [DOOR]
     else:
         parts += ["host"] if asked.get("source_database") == "sqlite" else ["postgres", "host"]
     return [f"{part} is dead" for part in parts if not processes.alive(lab, part)]
+
+
+def _on_a_host(source: str) -> bool:
+    return source != "none" and not mwaa_source.version_of(source)
 
 
 def _start_aws(lab: LabDir, asked: dict[str, Any], say: Progress) -> dict[str, Any]:
@@ -128,7 +136,7 @@ def _start_aws(lab: LabDir, asked: dict[str, Any], say: Progress) -> dict[str, A
         while server.poll() is None and time.monotonic() < deadline:
             if server_file.exists():
                 say("AWS answers")
-                base = make_base(lab, with_source=asked["source"] != "none")
+                base = make_base(lab, with_source=_on_a_host(asked["source"]))
                 say("account prepared: VPC, role, key, buckets")
                 return base
             time.sleep(0.05)
@@ -140,7 +148,7 @@ def _start_aws(lab: LabDir, asked: dict[str, Any], say: Progress) -> dict[str, A
 
 
 def _start_source(lab: LabDir, source: str, seed_data: str, engine: str, say: Progress) -> None:
-    if source == "none":
+    if not _on_a_host(source):
         _start_door(lab)
         if engine == "stub":
             return
@@ -149,7 +157,7 @@ def _start_source(lab: LabDir, source: str, seed_data: str, engine: str, say: Pr
 
         Postgres(lab).ensure()
         say("PostgreSQL answers")
-    if source == "none":
+    if not _on_a_host(source):
         return
     from mwaa_lab import source as host
 
@@ -222,6 +230,8 @@ def env(lab: LabDir) -> dict[str, str]:
         "MWAA_LAB_KMS_KEY_ID": base["kms_key_id"],
         "MWAA_LAB_VPC_ID": base["vpc_id"],
     }
+    if left := lab.read().get("source_environment"):
+        values["MWAA_LAB_SOURCE_ENVIRONMENT"] = left
     door = known["ssh"]
     values |= {f"MWAA_LAB_SSH_{name.upper()}": str(door[name]) for name in ("host", "port", "key")}
     if source:
@@ -405,7 +415,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         return made
 
     one = command("up", "start a lab, or say that it is up")
-    one.add_argument("--source", default="none", metavar="VERSION", help="Airflow to be left, or none (default)")
+    one.add_argument(
+        "--source",
+        default="none",
+        metavar="VERSION",
+        help="Airflow to be left; mwaa:VERSION, an environment of MWAA; or none (default)",
+    )
     one.add_argument("--seed-data", default="small", choices=("small", "large", "none"), help="what the source holds")
     one.add_argument("--engine", default="airflow", choices=("airflow", "stub"), help="what environments are")
     one.add_argument(
