@@ -595,7 +595,7 @@ class EnvironmentExport(Export):
         owner: Owner | None = None,
     ):
         super().__init__(params, aws, lambda _command, _stdin: (1, "", ""), show, check_mode, owner)
-        refuse_host_options(params)
+        refuse_host_options(params, {**OF_A_HOST, **OF_ITS_STATE})
         self.source = source
         self.bundle: Bundle | None = None
 
@@ -675,22 +675,16 @@ class EnvironmentExport(Export):
         if self.check_mode or self.params["source_agent"] == "kept":
             return
         self.show(f"airflow_export: taking the agent out of environment {self.source.name}")
-        for rest in self.source.leave(self.key):
-            self.findings.append(f"{rest['what']} in {rest['where']} remain: {rest['reason']}")
+        self.findings += self.source.leave(self.key)
 
 
-def refuse_host_options(params: dict[str, Any]) -> None:
-    """MigrationError where options of a host are given for an environment."""
-    given = [
-        name
-        for name, default in (
-            *((name, None) for name in ("airflow_home", "airflow_python", "airflow_command_prefix", "hosts")),
-            ("state", "exported"),
-            ("transport", "auto"),
-            ("environment_variables", "list"),
-        )
-        if (params.get(name) or default) != default
-    ]
+OF_A_HOST = {"airflow_home": None, "airflow_python": None, "airflow_command_prefix": None}  # with their defaults
+OF_ITS_STATE = {"hosts": None, "state": "exported", "transport": "auto", "environment_variables": "list"}
+
+
+def refuse_host_options(params: dict[str, Any], options: dict[str, Any]) -> None:
+    """MigrationError where some of these, which are a host's, are given for an environment."""
+    given = [name for name, default in options.items() if (params.get(name) or default) != default]
     if given:
         raise MigrationError(
             f"with source_environment, {', '.join(given)} {'has' if len(given) == 1 else 'have'} no meaning (its"

@@ -1,7 +1,10 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""airflow_history_export, on the controller: asks the source's agent for run history, which goes into the bundle."""
+"""airflow_history_export, on the controller: asks the source's agent for run history, which goes into the bundle.
+
+The agent is on a host, or a DAG in an MWAA environment.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,20 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.mwaa.migration.plugins.action.airflow_export import OF_A_HOST, refuse_host_options
 from ansible_collections.mwaa.migration.plugins.action.airflow_export import ActionModule as Asking
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import AWS_ARGUMENT_SPEC, Aws
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
 from ansible_collections.mwaa.migration.plugins.module_utils._history.export import Exporter, Options
+from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, Run, breaks_lock, held, run_of
 from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, find
+from ansible_collections.mwaa.migration.plugins.module_utils._source_environment import (
+    SOURCE_ARGUMENTS,
+    SourceEnvironment,
+    seal_key,
+)
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "bundle": {"type": "str", "required": True},
@@ -31,6 +41,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "airflow_home": {"type": "str"},
     "airflow_python": {"type": "str"},
     "airflow_command_prefix": {"type": "raw"},
+    **SOURCE_ARGUMENTS,
 }
 
 
@@ -71,7 +82,13 @@ class ActionModule(Asking):
         failure: MigrationError | None = None
         try:
             owner = run_of(os.getppid(), breaks_lock(task_vars))
-            result.update(export(params, self.host(params), self._display.display, self._task.check_mode, owner))
+            show, check_mode = self._display.display, self._task.check_mode
+            if params["source_environment"]:
+                aws = Aws.for_plugin(params)
+                with self.source_environment(params, aws, task_vars or {}, history=True) as source:
+                    result.update(export_environment(params, aws, source, show, check_mode, owner))
+            else:
+                result.update(export(params, self.host(params), show, check_mode, owner))
         except MigrationError as exception:
             failure = exception
         except Exception as exception:
@@ -94,3 +111,53 @@ def export(params: dict[str, Any], host: Any, show: Callable[[str], None], check
         return Exporter(agent.call, bundle, identity, options, show=show, check_mode=True).run()
     with held(bundle.store, EXPORT, owner) as lock:
         return Exporter(agent.call, bundle, identity, options, lock=lock, show=show).run()
+
+
+def export_environment(
+    params: dict[str, Any],
+    aws: Aws,
+    source: SourceEnvironment,
+    show: Callable[[str], None],
+    check_mode: bool,
+    owner: Run,
+) -> dict[str, Any]:
+    """From an MWAA environment. Check mode puts no agent there, so that it knows only whether there is an export yet.
+
+    An environment of Airflow 3 is no failure: its state is carried all the same, and the sentence is a finding.
+    """
+    refuse_host_options(params, OF_A_HOST)
+    options, bundle = options_of(params), opened(params, aws)
+    key = seal_key(params, bundle, aws, source.aws)
+    unreadable = source.history_is_unreadable()
+    if unreadable or check_mode:
+        why = unreadable or (
+            f"check mode puts no agent into environment {source.name}: what is to be carried of its history is unknown"
+        )
+        result = _nothing(bundle, options, source.name, why, unreadable=bool(unreadable))
+    else:
+        show(f"airflow_history_export: reading environment {source.name}")
+        source.enter(key)
+        identity = {**source.ask({"op": "inspect"}), **source.identity}
+        with held(bundle.store, EXPORT, owner) as lock:
+            result = Exporter(source.ask, bundle, identity, options, lock=lock, show=show).run()
+        result["findings"] += source.notes
+    if not check_mode and params["source_agent"] == "removed":
+        show(f"airflow_history_export: taking the agent out of environment {source.name}")
+        result["findings"] += source.leave(key)
+    return result
+
+
+def _nothing(bundle: Bundle, options: Options, name: str, why: str, *, unreadable: bool) -> dict[str, Any]:
+    left = [{"kind": "history", "id": name, "reason": why}] if unreadable else []
+    return {
+        "changed": not unreadable and Record.open(bundle) is None,
+        "bundle": bundle.store.url,
+        "export": None,
+        "delta": False,
+        "target_version": options.target_version,
+        **{name: {} for name in ("tables", "deleted")},
+        **dict.fromkeys(("parts", "more_open", "duration"), 0),
+        **{name: [] for name in ("open", "deferred", "losses", "faults")},
+        "not_carried": left,
+        "findings": [why],
+    }

@@ -137,10 +137,9 @@ class SourceEnvironment:
         arn = self.environment["Arn"]
         return {"airflow_version": self.version, "hostname": self.name, "database": arn}
 
-    def refuse_history(self) -> None:
-        """Raises MigrationError where the run history cannot be read."""
-        if self.major >= 3:
-            raise MigrationError(HISTORY_OF_3.format(name=self.name, version=self.version))
+    def history_is_unreadable(self) -> str | None:
+        """Why the run history cannot be read; None where it can."""
+        return HISTORY_OF_3.format(name=self.name, version=self.version) if self.major >= 3 else None
 
     # -- the agent
 
@@ -154,11 +153,11 @@ class SourceEnvironment:
         assert self._lane is not None
         return self._lane.run(request, self.timeout)
 
-    def leave(self, kms_key_id: str) -> list[dict[str, str]]:
-        """Take the agent out again, its rows in Airflow's database included. Returns what remains, and why."""
+    def leave(self, kms_key_id: str) -> list[str]:
+        """Take the agent out again, its rows in Airflow's database included. Returns what remains, as sentences."""
         keys = [] if "alias/" in kms_key_id else [kms_key_id]  # ListGrants takes no alias
         _removed, remains = _cleanup.take_out(self.aws, self.environment, keys, int(self.timeout), self._clock)
-        return remains
+        return [f"{rest['what']} in {rest['where']} remain: {rest['reason']}" for rest in remains]
 
     @property
     def notes(self) -> list[str]:

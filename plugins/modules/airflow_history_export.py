@@ -21,6 +21,10 @@ description:
     again, it goes on with the parts that are missing.
   - When an export with the same filters is complete, the next one carries what has changed since and lists what is
     gone. When nothing has changed, nothing is written. With other filters everything is exported anew.
+  - With O(source_environment), the agent runs as a DAG in that MWAA environment, puts the parts into the bundle by
+    presigned URLs, for which its role needs no rights, and is taken out again. No DAG is paused, because one round
+    reads one snapshot. The history of an environment of Airflow 3 cannot be read from a task. That is no failure, it is
+    listed.
   - Pickles are never loaded. What Airflow 1.10 pickled is read by a reader of plain data; what that does not
     understand is listed by its key.
 options:
@@ -88,6 +92,10 @@ options:
         it is, or a list of its words. It has to hand on stdin.
     type: raw
 extends_documentation_fragment:
+  - mwaa.migration._options.source
+  - mwaa.migration._options.source_agent
+  - mwaa.migration._options.api_host
+  - mwaa.migration._options.agent_wait
   - amazon.aws.common.modules
   - amazon.aws.region.modules
   - amazon.aws.boto3
@@ -97,6 +105,7 @@ attributes:
     support: full
     details:
       - The database is asked for a plan, and nothing is written. Rows and bytes are estimates for large tables.
+      - With O(source_environment), no agent is put there, so that it is known only whether there is an export yet.
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode
     support: none

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.action.airflow_export import ARGUMENT_SPEC, EnvironmentExport
+from ansible_collections.mwaa.migration.plugins.action.airflow_history_export import ARGUMENT_SPEC as HISTORY_ARGUMENTS
+from ansible_collections.mwaa.migration.plugins.action.airflow_history_export import export_environment
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
@@ -142,9 +144,9 @@ class Source(SourceEnvironment):
     def enter(self, kms_key_id: str) -> None:
         assert kms_key_id == self.world.kms.arn
 
-    def leave(self, kms_key_id: str) -> list[dict[str, str]]:
+    def leave(self, kms_key_id: str) -> list[str]:
         self.world.left += 1
-        return [{"what": "task logs of the agent's runs", "where": "airflow-old-Task", "reason": "sentences"}]
+        return ["task logs of the agent's runs in airflow-old-Task remain: sentences"]
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         self.world.asked.append(request)
@@ -381,7 +383,24 @@ def test_what_is_sealed_in_portions_has_the_digest_of_what_is_sealed_at_once(mon
     assert first["content"] == second["content"] and first["sealed"] != second["sealed"]
 
 
-def test_the_history_of_a_3_x_source_cannot_be_read_and_that_is_said() -> None:
-    with pytest.raises(MigrationError, match="environment old has Airflow 3.2.1, whose tasks have no way"):
-        Source(World("3.2.1")).refuse_history()
-    Source(World()).refuse_history()
+def test_the_history_of_a_3_x_source_cannot_be_read_and_that_is_said_without_failing() -> None:
+    world = World("3.2.1")
+    source, params = Source(world), {name: spec.get("default") for name, spec in HISTORY_ARGUMENTS.items()}
+    bundle = Bundle.create(open_store(BUNDLE, world), world, world.kms.arn, {})
+    bundle.save()
+    params.update(bundle=BUNDLE, kms_key_id=world.kms.arn, target_version="2.11.2", source_environment="old")
+    result = export_environment(params, world, source, lambda _line: None, False, None)  # type: ignore[arg-type]
+    assert not result["changed"] and not world.asked and world.left == 1
+    assert result["findings"][0].startswith("environment old has Airflow 3.2.1, whose tasks have no way")
+    assert [(one["kind"], one["id"]) for one in result["not_carried"]] == [("history", "old")]
+
+
+def test_check_mode_knows_of_history_only_whether_it_was_exported() -> None:
+    world = World()
+    world.export()
+    params = {name: spec.get("default") for name, spec in HISTORY_ARGUMENTS.items()}
+    params.update(bundle=BUNDLE, kms_key_id=world.kms.arn, target_version="2.11.2", source_environment="old")
+    asked, writes = len(world.asked), len(world.s3.writes)
+    result = export_environment(params, world, Source(world), lambda _line: None, True, None)  # type: ignore[arg-type]
+    assert result["changed"] and "check mode puts no agent" in result["findings"][0]
+    assert (len(world.asked), len(world.s3.writes), world.left) == (asked, writes, 1)
