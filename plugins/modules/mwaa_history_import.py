@@ -47,6 +47,12 @@ options:
       - Bring the history of another source beside the one that is there. Without it, a second source is refused.
     type: bool
     default: false
+  resume:
+    description:
+      - Resume at the end what was paused for the import. Without it, all DAGs stay paused, and another run with it
+        resumes those that had not been.
+    type: bool
+    default: true
   workers:
     description: Connections to the database that write at the same time.
     type: int

@@ -36,11 +36,14 @@ Place = Callable[["dict[str, Any]"], "dict[str, Any]"]
 
 @dataclass(frozen=True)
 class Options:
-    """How it is done. seconds: of one request, after which the agent begins no further piece."""
+    """How it is done. seconds: of one request, after which the agent begins no further piece. resume: at the end, what
+    was paused for the import.
+    """
 
     on_conflict: str = "newer"
     rebuild_indexes: bool = False
     beside: bool = False
+    resume: bool = True
     workers: int = 2
     seconds: float = 600.0
 
@@ -106,7 +109,8 @@ class Load:
     def run(self) -> dict[str, Any]:
         """Bring what is missing. MigrationError with the agent's sentence."""
         looked = self.look()
-        if not (any(part.left for part in self.parts) or looked["indexes"] or looked["unpaused"]):
+        paused = self.options.resume and looked["unpaused"]
+        if not (any(part.left for part in self.parts) or looked["indexes"] or paused):
             return self.result(changed=False)
         self.before_writing()
         try:
@@ -238,6 +242,10 @@ class Load:
         tables = sorted({piece["table"] for part in self.parts for piece in part.pieces})
         finished = self.ask({"op": "finish_history", "tables": tables, "workers": self.options.workers})
         self.built, self.left_out = finished["built"], finished["left_out"]
+        if self.options.resume:
+            self._resume()
+
+    def _resume(self) -> None:
         answer = self.ask({"op": "pause_dags", "action": "resume", "seconds": self.options.seconds})
         self.resumed = answer["changed"]
         if answer["waiting"]:

@@ -29,6 +29,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "on_conflict": {"type": "str", "choices": ["newer", "overwrite", "skip", "fail"], "default": "newer"},
     "rebuild_indexes": {"type": "bool", "default": False},
     "beside": {"type": "bool", "default": False},
+    "resume": {"type": "bool", "default": True},
     "workers": {"type": "int", "default": 2},
     "kms_key_id": {"type": "str", "no_log": False},
     "api_host": {"type": "str"},
@@ -95,6 +96,7 @@ def import_history(ctx: Any) -> dict[str, Any]:
         on_conflict=params["on_conflict"],
         rebuild_indexes=params["rebuild_indexes"],
         beside=params["beside"],
+        resume=params["resume"],
         workers=params["workers"],
         seconds=max(30.0, timeout / 2),  # the last piece has the other half to end in
     )

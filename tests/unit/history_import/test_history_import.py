@@ -249,9 +249,12 @@ def test_a_truncated_answer_is_asked_for_again_and_then_named(monkeypatch: pytes
 
     monkeypatch.setattr(urllib.request, "build_opener", Opener)
     monkeypatch.setattr(importing.time, "sleep", lambda _seconds: None)
-    with pytest.raises(history.Unfit, match="S3 does not give history/7: it ends in the middle") as refused:
-        importing.get_piece({"table": "log", "path": "history/7", "url": "https://CANARY.example/x", "size": 9})
-    assert len(asked) == 4 and "CANARY" not in str(refused.value)
+    piece = {"table": "log", "path": "history/7", "url": "https://CANARY.example/x", "size": 9, "sha256": "a" * 64}
+    body = importing.get_piece(piece)
+    assert len(asked) == 4
+    with pytest.raises(history.Unfit, match=r"not the one that was exported \(history/7\)") as refused:
+        importing.import_piece(None, None, piece, body)
+    assert "CANARY" not in str(refused.value)
 
 
 def test_our_own_dags_are_no_ones_to_pause() -> None:

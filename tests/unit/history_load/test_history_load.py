@@ -321,6 +321,12 @@ def test_dags_that_airflow_has_not_read_stay_paused_until_another_run(world: Wor
     assert not load(target).run()["changed"]
 
 
+def test_what_was_paused_may_stay_so(world: World, target: Target) -> None:
+    assert load(target, resume=False).run()["resumed"] == [] and not target.running["etl"]
+    assert not load(target, resume=False).run()["changed"]
+    assert load(target).run()["resumed"] == ["etl"]
+
+
 # ------------------------------------------------------------------------------------------------------------ refused
 
 
