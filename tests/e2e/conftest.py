@@ -54,6 +54,12 @@ class Lab:
         assert done.returncode == 0 or not check, f"mwaa-lab {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    @staticmethod
+    def day_of(version: str) -> str:
+        """The last day on which AWS made environments of this version; "": it still does."""
+        done = subprocess.run([str(BIN / "mwaa-lab"), "as-of", version], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     def up(self, *words: str) -> None:
         self.command("up", *words)
 
@@ -120,6 +126,10 @@ class Lab:
             [environment["python"], "-c", script, url, sql], capture_output=True, text=True, check=True
         )
         return done.stdout.split()
+
+    def execute(self, sql: str) -> None:
+        """Statements in the first environment's database."""
+        self._postgres("psql", "-v", "ON_ERROR_STOP=1", "-q", "-c", sql)
 
     def dump(self) -> str:
         """The whole database of the first environment as text."""
