@@ -557,7 +557,9 @@ class Engine(object):
         }
         if self.search_path:
             settings["search_path"] = self.search_path
-        known = {row[0].lower() for row in self.rows("SELECT name FROM pg_settings")}
+        known = {row[0].lower(): row[1] for row in self.rows("SELECT name, setting FROM pg_settings")}
+        if int(known["work_mem"]) < 32768:  # runs are hashed
+            settings["work_mem"] = "32MB"
         for setting in sorted(settings):
             if setting.lower() in known:
                 self.rows("SELECT set_config(%s, %s, true)" % (literal(setting), literal(settings[setting])))
@@ -1887,8 +1889,8 @@ def _unfit_mark(engine, mark, fits):
         upto = int(engine.rows("SELECT txid_snapshot_xmax(txid_current_snapshot())")[0][0])
         if mark["xmin"] > upto:
             return _UNFIT[0][1]
-        if upto - mark["xmin"] >= 1 << 32:
-            return "the source's database has counted more than 2^32 transactions since the last export"
+        if upto - mark["xmin"] >= (1 << 31) - 1000:
+            return "the source's database has counted more than 2^31 transactions since the last export"
     return None
 
 
@@ -1909,11 +1911,9 @@ def _is_changed(engine, alias, name, after):
     """SQL: this row was written since."""
     if engine.name == "postgresql":
         # rows that were frozen long ago keep a number that comes round again: they are carried once more, at worst
-        return (
-            "mod(%s.xmin::text::bigint - %d + 4294967296, 4294967296)"
-            " < (SELECT txid_snapshot_xmax(txid_current_snapshot()) - %d)"
-            % (alias, after["xmin"] % (1 << 32), after["xmin"])
-        )
+        oldest = after["xmin"] % (1 << 32)
+        oldest = oldest if oldest > 2 else (1 << 32) - 3  # the first numbers have no age
+        return "age(%s.xmin) BETWEEN -1 AND (SELECT age('%d'::xid))" % (alias, oldest)
     moment = engine.moment(after["at"])
     dates = ["%s.%s >= %s" % (alias, column, moment) for column in _DATES if column in engine.schema[name]]
     return "(%s)" % " OR ".join(dates or ["1 = 0"])
