@@ -195,6 +195,13 @@ def test_the_largest_batch_is_taken():
     rules.log_events(events(*[NOW] * 10_000), NOW, None)
 
 
+def test_a_stream_has_no_colon_in_its_name_and_a_page_no_more_than_a_megabyte():
+    assert rules.log_stream("dag_id=a/run_id=b_00/attempt=1.log") is None
+    assert all(rules.log_stream(name).code == "InvalidParameterException" for name in ("a:b", "a*", "", "x" * 513))
+    assert rules.log_page(["x" * 100] * 10) == 10 and rules.log_page([]) == 0
+    assert rules.log_page(["x" * 600_000] * 3) == 1
+
+
 # --- S3 --------------------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +275,14 @@ def test_secrets_manager_has_rates_of_its_own(operations, most):
     assert refused(0, region="eu-central-1") is None
     now[0] = 1.0
     assert refused(0) is None
+
+
+@pytest.mark.parametrize(("operation", "most"), [("CreateLogStream", 50), ("GetLogEvents", 25)])
+def test_cloudwatch_logs_has_rates_too(operation, most):
+    rates = Rates(lambda: 0.0)
+    assert [rates.refuse(Call("logs", operation), "1") for _ in range(most)] == [None] * most
+    assert rates.refuse(Call("logs", operation), "1").code == "ThrottlingException"
+    assert rates.refuse(Call("logs", "DeleteLogStream"), "1") is None
 
 
 def test_a_secret_has_no_more_than_a_hundred_versions():

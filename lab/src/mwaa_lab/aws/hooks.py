@@ -114,6 +114,8 @@ _NAMES = {
     "ministack.services.cloudformation.helpers": ("_error", "_p", "_resolve_template"),
     "ministack.services.cloudwatch_logs": (
         "_compile_filter_pattern",
+        "_create_log_stream",
+        "_get_log_events",
         "_log_groups",
         "_put_log_events",
         "json_response",
@@ -483,7 +485,9 @@ def expired(access_key: str) -> bool:
 
 
 def limit_log_events() -> None:
-    """Give PutLogEvents CloudWatch's limits of age, order, span and size."""
+    """Give PutLogEvents CloudWatch's limits of age, order, span and size, GetLogEvents its pages and its retention, and
+    CreateLogStream its names.
+    """
     from ministack.services import cloudwatch_logs as logs
 
     from mwaa_lab.aws import rules
@@ -507,7 +511,30 @@ def limit_log_events() -> None:
             body = json.dumps({**json.loads(body), "rejectedLogEventsInfo": info}).encode()
         return status, headers, body
 
-    logs._put_log_events = put_log_events
+    create, read = logs._create_log_stream, logs._get_log_events
+
+    def create_log_stream(data: dict[str, Any]) -> Any:
+        error = rules.log_stream(str(data.get("logStreamName") or ""))
+        return logs.error_response_json(error.code, error.message, error.status) if error else create(data)
+
+    def get_log_events(data: dict[str, Any]) -> Any:
+        days = (logs._log_groups.get(data.get("logGroupName")) or {}).get("retentionInDays")
+        if days:
+            oldest = int(time.time() * 1000) - days * 24 * 3600 * 1000
+            data = {**data, "startTime": max(int(data.get("startTime") or 0), oldest)}
+        status, headers, body = read(data)
+        if status == 200:
+            messages = [event["message"] for event in json.loads(body)["events"]]
+            fitting = rules.log_page(messages) if data.get("startFromHead") else rules.log_page(messages[::-1])
+            if fitting < len(messages):
+                return read({**data, "limit": fitting})
+        return status, headers, body
+
+    logs._put_log_events, logs._create_log_stream, logs._get_log_events = (
+        put_log_events,
+        create_log_stream,
+        get_log_events,
+    )
 
 
 def strict_secrets() -> None:

@@ -1,10 +1,10 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Request rates of other services than MWAA, as far as a migration meets them: Secrets Manager.
+"""Request rates of other services than MWAA, as far as a migration meets them: Secrets Manager, CloudWatch Logs.
 
-Source: AWS Secrets Manager User Guide, "AWS Secrets Manager quotas": per account and Region. Only users' calls count
-here, not what an environment looks up.
+Sources: AWS Secrets Manager User Guide, "AWS Secrets Manager quotas"; CloudWatch Logs User Guide, "CloudWatch Logs
+quotas": per account and Region. Only users' calls count here, not what an environment looks up or logs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,20 @@ _SECRETS_MANAGER = {
     ("ListSecretVersionIds",): 50,
     ("RestoreSecret",): 50,
 }
-_GROUPS = {("secretsmanager", name): (names, rate) for names, rate in _SECRETS_MANAGER.items() for name in names}
+_LOGS = {
+    ("CreateLogStream",): 50,
+    ("DescribeLogGroups",): 10,
+    ("DescribeLogStreams",): 25,
+    ("FilterLogEvents",): 10,
+    ("GetLogEvents",): 25,  # 10 in some Regions
+    ("PutLogEvents",): 5_000,
+}
+_GROUPS = {
+    (service, name): (names, rate)
+    for service, known in (("secretsmanager", _SECRETS_MANAGER), ("logs", _LOGS))
+    for names, rate in known.items()
+    for name in names
+}
 VERSIONS = 100
 """Versions of a secret; AWS removes none that is younger than 24 hours, and no lab lives that long."""
 
@@ -58,7 +71,7 @@ class Rates:
             if len(calls) >= rate:
                 return ApiError(400, "ThrottlingException", "Rate exceeded")
             calls.append(now)
-            return self._refuse_version(call, account)
+            return self._refuse_version(call, account) if call.service == "secretsmanager" else None
 
     def _refuse_version(self, call: Call, account: str) -> ApiError | None:
         secret = (account, call.region, str(call.keys.get("secret_id") or call.keys.get("name") or ""))

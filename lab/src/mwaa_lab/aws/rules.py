@@ -18,6 +18,8 @@ _LOG_BYTES = 1_048_576
 _LOG_EVENT_OVERHEAD = 26
 _LOG_OLDEST = 14 * _DAY
 _LOG_NEWEST = 2 * 3600 * 1000
+_LOG_PAGE_BYTES = 1_048_576
+_LOG_STREAM = re.compile(r"[^:*]{1,512}")
 _SECRET_BYTES = 65_536
 _SECRETS_AT_ONCE = 20
 _SECRET_NAME = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
@@ -86,6 +88,28 @@ def _refuse_size(call: Call, body: bytes) -> ApiError | None:
                 f"{tier} tier parameters support a maximum parameter value of {most} characters.",
             )
     return None
+
+
+def log_stream(name: str) -> ApiError | None:
+    """Why CreateLogStream would not take this name; None when it would."""
+    if _LOG_STREAM.fullmatch(name):
+        return None
+    return ApiError(
+        400,
+        "InvalidParameterException",
+        f"1 validation error detected: Value '{name}' at 'logStreamName' failed to satisfy constraint: "
+        "Member must satisfy regular expression pattern: [^:*]* and have length less than or equal to 512",
+    )
+
+
+def log_page(messages: list[str]) -> int:
+    """How many of these messages one answer of GetLogEvents holds: as many as fit in 1 MB, at least one."""
+    size = 0
+    for number, message in enumerate(messages):
+        size += len(message.encode()) + _LOG_EVENT_OVERHEAD
+        if number and size > _LOG_PAGE_BYTES:
+            return number
+    return len(messages)
 
 
 def log_events(
