@@ -1,7 +1,8 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes the agent's rows out of an Airflow 2's database. It stands in the place of its DAG file, and defines no DAG.
+"""Takes the agent's rows and tables out of an Airflow 2's database. It stands in the place of its DAG file, and
+defines no DAG.
 
 Uploaded as mwaa_migration/mwaa_agent.py by the cleanup, and deleted by it when it has nothing left to do. Airflow 2
 parses DAG files with its database at hand; a task could not remove its own row, and Airflow's own "delete DAG" keeps
@@ -10,6 +11,7 @@ the audit log. What was deleted is told by a URL that takes this one report.
 
 import datetime
 import json
+import re
 
 from airflow import settings
 
@@ -62,18 +64,35 @@ def run():
     for table in reversed(metadata.sorted_tables):
         tables[table.name] = [column.name for column in table.columns]
     with settings.engine.begin() as connection:
+        rows = connection.execute(sqlalchemy.text(NEEDED)) if LEDGER in tables else []
+        waiting = [row[0] for row in rows]
+        if waiting:
+            return report({"waiting": waiting})
         for table, condition, parameters in statements(tables):
             statement = sqlalchemy.text("delete from %s where %s" % (table, condition))
             deleted = connection.execute(statement, parameters).rowcount
             if deleted > 0:
                 counts[table] = counts.get(table, 0) + deleted
-    report(counts)
+        for table in own_tables(tables):
+            connection.execute(sqlalchemy.text("drop table %s" % table))
+            counts[table] = 1
+    return report({"rows": counts})
 
 
-def report(counts):
+LEDGER = "mwaa_migration_ledger"
+# names of indexes to make again and of DAGs to resume: nothing else knows them
+NEEDED = "select name from %s where bundle = '' and kind in ('ddl', 'unpaused') order by name limit 20" % LEDGER
+
+
+def own_tables(tables):
+    """The ledger of history's import, and what it stages rows in."""
+    return sorted(name for name in tables if name == LEDGER or re.match(r"mwaa_migration_staging_[0-9]+$", name))
+
+
+def report(said):
     from urllib.request import Request, build_opener
 
-    body = json.dumps({"rows": counts}).encode("ascii")
+    body = json.dumps(said).encode("ascii")
     try:
         build_opener().open(Request(REPORT_URL, data=body, method="PUT"), timeout=20).close()
     except Exception as error:  # the next parsing tries again; the URL is a permission, and is not named

@@ -69,6 +69,10 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 INTERVAL = 10.0
 SILENCE = 75.0  # seconds without a report: MWAA sees a deletion after about 30 s and parses every 30 s [UG mwaa-faqs]
+# of a bundle, beside what its manifest names: what was brought, run history and task logs
+OURS = re.compile(
+    r"ledger/[^/]+\.json|(history|logs)/(manifest|progress)\.json|history/(parts|interim)/.+|logs/(lists|parts|ledger)/.+"
+)
 GRANT = "mwaa-migration-"  # what the names of our grants begin with
 
 
@@ -92,10 +96,11 @@ def take_out(
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Remove the agent from an environment that is left. environment: GetEnvironment's. keys: of its requests.
 
-    Returns what was removed and what remains, as cleanup() does. Raises MigrationError while it serves a request.
+    What it has just answered ends a moment later: that is waited for.
+    Returns what was removed and what remains, as cleanup() does. Raises MigrationError while it serves another request.
     """
     inside = _Inside(aws, environment, keys, timeout, clock, left=True)
-    inside.refuse_while_serving()
+    inside.wait_until_served()
     removed = _removed(inside.steps(), check_mode=False)
     inside.say_what_remains()
     return removed, inside.remains
@@ -377,10 +382,17 @@ class _Inside:
                 found.append((key, grant["GrantId"]))
         return found
 
-    def refuse_while_serving(self) -> None:
+    def wait_until_served(self) -> None:
+        with contextlib.suppress(MigrationError):  # the refusal says it better
+            self._wait(lambda: None if self._serving() else True, "the agent's last run to end")
+        self.refuse_while_serving()
+
+    def _serving(self) -> list[str]:
         running = self._running()
-        if running is None:  # then the requests tell
-            running = self._pending()
+        return self._pending() if running is None else running  # where nobody can be asked, the requests tell
+
+    def refuse_while_serving(self) -> None:
+        running = self._serving()
         if running:
             raise MigrationError(
                 f"the agent is serving {', '.join(running)} in environment {self.name}: nothing was removed;"
@@ -472,6 +484,12 @@ class _Inside:
                 return None
             if said == seen["last"]:
                 return None
+            if body.get("waiting"):
+                raise MigrationError(
+                    f"the import of history into environment {self.name} is not at its end, its ledger still knows"
+                    f" indexes to make again or DAGs to resume ({', '.join(map(str, body['waiting'][:10]))}): run"
+                    " mwaa_history_import again, then the cleanup"
+                )
             seen["last"], seen["rows"] = said, f"{sum((body.get('rows') or {}).values())} rows deleted"
             # twice, the second time without finding anything: another scheduler may have had the file of before
             return True if not body.get("rows") else None
@@ -548,7 +566,7 @@ def _paths(store: Store) -> Callable[[str], bool]:
     named = {MANIFEST, PROGRESS}
     for document in (_document(store, MANIFEST), _document(store, PROGRESS)):
         named |= {str(entry.get("path")) for entry in document.get("files") or [] if isinstance(entry, dict)}
-    return lambda path: path in named or re.fullmatch(r"ledger/[^/]+\.json", path) is not None
+    return lambda path: path in named or OURS.fullmatch(path) is not None
 
 
 def _remove_bundle(aws: Any, store: Store, paths: Callable[[str], bool]) -> None:

@@ -99,6 +99,7 @@ class World(Clock):
         self.dags: dict[str, dict[str, Any]] = {"mwaa_agent": {"is_stale": False}}
         self.runs: list[dict[str, str]] = [{"dag_run_id": "rold", "state": "success"}]
         self.parsed = 0
+        self.rows: dict[str, Any] | None = None  # what a parse reports instead
         self.grants = [
             {"Name": "mwaa-migration-r1", "GrantId": "g1", "GranteePrincipal": ROLE, "Constraints": of("demo")},
             {"Name": "mwaa-migration-r2", "GrantId": "g2", "GranteePrincipal": ROLE, "Constraints": of("other")},
@@ -128,9 +129,10 @@ class World(Clock):
         assert "CANARY-url" in text and "settings.engine" in text
         self.parsed += 1
         if self.parsed % 2 == 0:
-            self.dags.clear()
-            rows = {"dag": 1} if self.parsed == 2 else {}
-            self.s3.put_object("bucket", "mwaa-migration/demo/cleanup.json", json.dumps({"rows": rows}).encode())
+            if self.rows is None:
+                self.dags.clear()
+            report = self.rows or {"rows": {"dag": 1} if self.parsed == 2 else {}}
+            self.s3.put_object("bucket", "mwaa-migration/demo/cleanup.json", json.dumps(report).encode())
 
     def get_environment(self, Name: str) -> dict[str, Any]:
         if not self.environment or Name not in ("demo", "old"):
@@ -205,6 +207,14 @@ def test_on_airflow_2_rows_go_before_the_file_that_removes_them_and_after_a_pars
     put, first_purge = world.log.index(f"put {AGENT[1]}"), world.log.index(f"purge {AGENT[0]}")
     assert world.log.index(f"delete {AGENT[0]}") < put < first_purge and world.parsed >= 4
     assert not [line for line in world.log if line.startswith("DELETE")]  # that would be told in the audit log
+
+
+def test_an_import_of_history_that_is_not_at_its_end_is_a_sentence() -> None:
+    world = World()
+    world.rows = {"waiting": ["etl", "ti_state"]}
+    with pytest.raises(MigrationError, match=r"not at its end.* \(etl, ti_state\): run mwaa_history_import again"):
+        world.clean()
+    assert world.dags
 
 
 def test_a_report_that_comes_after_the_file_is_gone_goes_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,14 +388,23 @@ def test_another_ones_lock_is_respected(bundle: Path) -> None:
 
 
 def test_of_a_folder_only_what_the_bundle_wrote_goes(bundle: Path) -> None:
-    for path in ("thesis.tex", "dags/mine.py", "ledger/demo.json", "ledger/notes.txt"):
-        (bundle / path).parent.mkdir(exist_ok=True)
+    theirs = {"thesis.tex", "dags/mine.py", "ledger/notes.txt", "history/rome.tex", "logs/mine.log"}
+    ours = {"ledger/demo.json", "history/manifest.json", "history/progress.json", "history/parts/a1/1-0001.gz"}
+    ours |= {
+        "history/interim/demo.json",
+        "logs/manifest.json",
+        "logs/lists/etl",
+        "logs/parts/1",
+        "logs/ledger/demo/etl",
+    }
+    for path in theirs | ours:
+        (bundle / path).parent.mkdir(exist_ok=True, parents=True)
         (bundle / path).write_text("x")
     world = World()
     world.now = 40 * 86400.0
     world.clean(bundle=str(bundle), keep_bundle_days=0)
     left = {file.relative_to(bundle).as_posix() for file in bundle.rglob("*") if file.is_file()}
-    assert left == {"thesis.tex", "dags/mine.py", "ledger/notes.txt"}
+    assert left == theirs
 
 
 def test_in_a_bucket_the_bundle_and_its_locks_go_with_all_versions_and_the_rest_stays() -> None:

@@ -282,7 +282,7 @@ class StubEngine:
 
 
 def _never_dags(name: str) -> bool:
-    return name == f"{stub_agent.FOLDER}/airflow_agent.py"
+    return name.startswith(f"{stub_agent.FOLDER}/airflow_")  # the agent's own files
 
 
 def may(role: str, method: str, path: str) -> bool:

@@ -273,6 +273,29 @@ def _on_the_stub(agent: Any, airflow: Airflow) -> Any:
     def list_dags(_request: dict[str, Any]) -> dict[str, Any]:
         return {"dags": airflow.state["dags"], "import_errors": airflow.state["import_errors"]}
 
+    def inspect(_request: dict[str, Any]) -> dict[str, Any]:
+        counts = {kind: len(airflow.state[kind]) for kind in agent.KINDS}
+        fernet = {"sentence": None, "lookalikes": 0}
+        more = {"counts": {**counts, "dags": len(airflow.state["dags"])}, "faults": [], "fernet": fernet}
+        return {**agent._who(airflow.version), "airflow_home": "/usr/local/airflow", "database": "stub", **more}
+
+    def plan(request: dict[str, Any]) -> dict[str, Any]:
+        access = {"model": "fab", "users": [], "roles": {}, "access_control": []}
+        return {"identity": inspect(request), "dags": airflow.state["dags"], "access": access}
+
+    def export_state(request: dict[str, Any]) -> dict[str, Any]:
+        state = {
+            kind: {name: agent.canonical(kind, item) for name, item in airflow.state[kind].items()}
+            for kind in agent.KINDS
+        }
+        sealed = agent.sealed_state(state, base64.b64decode(request["data_key"]))
+        return {**sealed, "faults": [], "defaults": []}
+
+    def no_history(_request: dict[str, Any]) -> None:
+        raise agent.AgentError("no_history", "the lab's stub engine has no database: history needs the engine airflow")
+
+    needed = [name for name in agent.OPERATIONS if "history" in name] + ["pause_dags"]
+    agent.OPERATIONS.update(dict.fromkeys(needed, no_history))
     agent.OPERATIONS.update(digest_state=digest_state, import_state=import_state, list_dags=list_dags)
     return agent
 

@@ -42,10 +42,11 @@ def lane(lab: Any, base: Any, options: dict[str, Any], mwaa: Any, monkeypatch: p
     aws = Aws.for_plugin({**options, "secret_key": SECRET_KEY})
     kms = lab.client("kms").create_key()["KeyMetadata"]["Arn"]
 
-    def make(version: str, mode: str = "PUBLIC_ONLY", day: str | None = None) -> AgentLane:
+    def make(version: str, mode: str = "PUBLIC_ONLY", day: str | None = None, history: bool = False) -> AgentLane:
         lab.admin("POST", "as-of", {"day": day})
         name = base.environment(AirflowVersion=version, WebserverAccessMode=mode, DagS3Path=f"d-{uuid.uuid4().hex[:6]}")
-        made = AgentLane(aws, mwaa.get_environment(Name=name)["Environment"], kms, clock=FastClock())
+        environment = mwaa.get_environment(Name=name)["Environment"]
+        made = AgentLane(aws, environment, kms, history=history, clock=FastClock())
         made.install()
         return made
 
@@ -113,3 +114,13 @@ def test_what_another_run_names_is_not_served(lab, lane, mwaa):
 def test_an_operation_that_is_none_of_the_environments_fails_in_a_sentence(lane):
     with pytest.raises(MigrationError, match="is not served inside an environment"):
         lane("2.11.2").run({"op": "export_files", "root": "/", "paths": []}, 600)
+
+
+def test_history_s_files_arrive_and_the_stub_says_that_it_has_no_database(lab, lane):
+    agent = lane("2.11.2", history=True)
+    for request in ({"op": "history_progress", "bundles": {}}, {"op": "import_history", "pieces": []}):
+        with pytest.raises(MigrationError, match="stub engine has no database: history needs the engine airflow"):
+            agent.run(request, 600)
+    left = lab.client("s3").list_objects_v2(Bucket=agent.bucket, Prefix=agent.requests)
+    assert "Contents" not in left  # not even what says how far it is
+    assert agent.run({"op": "list_dags"}, 600)["import_errors"] == []

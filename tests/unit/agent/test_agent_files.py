@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sqlite3
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,6 +184,52 @@ def test_every_row_of_the_agent_goes_and_no_other(monkeypatch: pytest.MonkeyPatc
     assert len(left.pop("variable")) == 3  # a variable's name is the user's own
     assert {name: len(rows) for name, rows in left.items()} == dict.fromkeys(left, 1)
     assert left["dag"] == [("my_mwaa_agent", theirs)] and left["ab_view_menu"] == [(2, "DAG:my_mwaa_agent")]
+
+
+class Database:
+    """A table's name to its rows; what SQLAlchemy is asked for of it."""
+
+    def __init__(self, tables: dict[str, list[str]], waiting: list[str]):
+        self.tables, self.waiting, self.done = tables, waiting, []  # type: ignore[var-annotated]
+        self.engine = SimpleNamespace(begin=lambda: contextlib.nullcontext(self))
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        sqlalchemy, airflow = ModuleType("sqlalchemy"), ModuleType("airflow")
+        columns = {name: [SimpleNamespace(name=one) for one in names] for name, names in self.tables.items()}
+        tables = [SimpleNamespace(name=name, columns=found) for name, found in columns.items()]
+        metadata = SimpleNamespace(reflect=lambda bind: None, sorted_tables=tables)
+        vars(sqlalchemy).update(MetaData=lambda: metadata, text=str)
+        airflow.settings = SimpleNamespace(engine=self.engine)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "sqlalchemy", sqlalchemy)
+        monkeypatch.setitem(sys.modules, "airflow", airflow)
+        module = ModuleType("removal")
+        source = (FOLDER / "mwaa_agent_cleanup.py").read_text().replace("@UNTIL@", "0")
+        exec(compile(source, "removal", "exec"), module.__dict__)
+        module.report = self.done.append  # type: ignore[attr-defined]
+        return module
+
+    def execute(self, statement: str, parameters: object = None) -> Any:
+        if statement.startswith("select name from mwaa_migration_ledger"):
+            return [(name,) for name in self.waiting]
+        self.done.append(statement)
+        return SimpleNamespace(rowcount=0)
+
+
+LEDGER = {"mwaa_migration_ledger": ["bundle", "kind", "name"], "mwaa_migration_staging_12": ["id"]}
+
+
+def test_the_tables_of_the_import_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database({**LEDGER, "mwaa_migration_staging_of_mine": ["id"], "dag": ["dag_id"]}, [])
+    database.install(monkeypatch).run()
+    drops = [one for one in database.done if "drop" in one]
+    assert drops == ["drop table mwaa_migration_ledger", "drop table mwaa_migration_staging_12"]
+    assert database.done[-1] == {"rows": {"mwaa_migration_ledger": 1, "mwaa_migration_staging_12": 1}}
+
+
+def test_nothing_goes_while_the_ledger_knows_what_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database({**LEDGER, "dag": ["dag_id"]}, ["etl", "ti_state"])
+    database.install(monkeypatch).run()
+    assert database.done == [{"waiting": ["etl", "ti_state"]}]
 
 
 @pytest.mark.parametrize("name", ["mwaa_agent_dag.py", "mwaa_agent_poll_dag.py", "mwaa_agent_cleanup.py"])
