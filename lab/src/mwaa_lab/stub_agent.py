@@ -297,6 +297,7 @@ def _on_the_stub(agent: Any, airflow: Airflow) -> Any:
     needed = [name for name in agent.OPERATIONS if "history" in name] + ["pause_dags"]
     agent.OPERATIONS.update(dict.fromkeys(needed, no_history))
     agent.OPERATIONS.update(digest_state=digest_state, import_state=import_state, list_dags=list_dags)
+    agent.OPERATIONS.update(inspect=inspect, plan=plan, export_state=export_state)
     return agent
 
 
