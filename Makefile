@@ -34,7 +34,7 @@ export PYTHONPATH := $(CACHE)/collections
 export UV_SYSTEM_CERTS ?= 1
 unexport VIRTUAL_ENV
 
-.PHONY: help setup rehearse lab lab-down test versions lint unit lab-test e2e e2e-all sanity build matrix lock clean
+.PHONY: help setup rehearse lab lab-down test versions lint unit lab-test e2e e2e-all sanity build matrix bench lock clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,11 @@ build: versions ## the tarball, installed offline into an empty place
 
 matrix: setup ## rehearse pairs of versions, one after another, and write docs/matrix.md: [PAIRS="1.10.15:2.5.1 …"]
 	@python tests/rehearsals/matrix.py $(PAIRS)
+
+BENCH := $(CACHE)/benchmarks/lab
+bench: setup ## run history beside mwaa-dr and psql, then memory: writes docs/performance.md (an hour on two cores, 35 GB of disk)
+	@python tests/benchmarks/bench_history.py --folder $(BENCH) --publish
+	python tests/benchmarks/bench_history.py --folder $(BENCH) --memory 100000,1000000,5000000 --publish
 
 lock: $(UV) ## requirements-dev.in to requirements-dev.txt
 	@$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --no-header -o requirements-dev.txt requirements-dev.in

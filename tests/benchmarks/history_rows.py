@@ -20,7 +20,7 @@ XCOM_TEXT = 70000  # characters that XComs are windows of
 EMPTY = r"'\x80047d942e'::bytea"
 
 
-def fill(sql: Callable[[str], str], task_instances: int = 100_000, nasty: bool = False) -> None:
+def fill(sql: Callable[[str], str], task_instances: int = 100_000, nasty: bool = False, beside: bool = False) -> None:
     """Rows into a migrated, empty database. sql: runs statements as one who may switch foreign keys off."""
     runs = task_instances // 5
     sql(
@@ -95,10 +95,73 @@ SELECT setval('dag_run_id_seq', max(id)) FROM dag_run;
 SELECT setval('job_id_seq', max(id)) FROM job;
 """
     )
+    if beside:
+        sql(BESIDE_ROWS)
     if nasty:
         sql(NASTY)
     sql("ANALYZE")
 
+
+# tables that other tools do not carry, in plain rows: for 1,000,000 task instances 200,000 rendered fields, 100,000
+# rows each of rescheduling and of former tries, 20,000 each of the rest
+BESIDE = (
+    "rendered_task_instance_fields",
+    "task_reschedule",
+    "task_instance_history",
+    "task_map",
+    "dag_run_note",
+    "task_instance_note",
+    "dataset",
+    "dataset_event",
+    "dagrun_dataset_event",
+    "sla_miss",
+)
+BESIDE_ROWS = """
+SET session_replication_role = replica;
+INSERT INTO rendered_task_instance_fields (dag_id, task_id, run_id, map_index, rendered_fields, k8s_pod_yaml)
+  SELECT dag_id, 'task_0', run_id, -1, json_build_object('bash_command', 'load ' || run_id, 'env', md5(run_id)), NULL
+  FROM dag_run;
+INSERT INTO task_reschedule (task_id, dag_id, run_id, map_index, try_number, start_date, end_date, duration,
+    reschedule_date) SELECT 'task_1', dag_id, run_id, -1, 1, start_date, end_date, 60, end_date FROM dag_run
+  WHERE id % 2 = 0;
+INSERT INTO task_instance_history (task_id, dag_id, run_id, map_index, try_number, state, pool, pool_slots, duration,
+    start_date, end_date, hostname, executor_config)
+  SELECT task_id, dag_id, run_id, map_index, 1, 'failed', pool, pool_slots, 0.1, start_date, end_date, hostname,
+    executor_config FROM task_instance WHERE try_number = 2 AND task_id = 'task_4';
+INSERT INTO task_map (dag_id, task_id, run_id, map_index, length, keys)
+  SELECT dag_id, 'task_2', run_id, -1, 5, NULL FROM dag_run WHERE id % 10 = 0;
+INSERT INTO dag_run_note (dag_run_id, content, created_at, updated_at)
+  SELECT id, 'seen, run again', end_date, end_date FROM dag_run WHERE id % 10 = 1;
+INSERT INTO task_instance_note (task_id, dag_id, run_id, map_index, content, created_at, updated_at)
+  SELECT 'task_0', dag_id, run_id, -1, 'the source was late', end_date, end_date FROM dag_run WHERE id % 10 = 2;
+INSERT INTO dataset (id, uri, extra, created_at, updated_at, is_orphaned)
+  SELECT n, 's3://bucket/' || n, '{}', now(), now(), false FROM generate_series(1001, 1100) n;
+INSERT INTO dataset_event (dataset_id, extra, source_task_id, source_dag_id, source_run_id, source_map_index,
+    timestamp)
+  SELECT 1001 + id % 100, '{}', 'task_0', dag_id, run_id, -1, end_date FROM dag_run WHERE id % 10 = 3;
+INSERT INTO dagrun_dataset_event (dag_run_id, event_id)
+  SELECT r.id, e.id FROM dataset_event e JOIN dag_run r ON r.dag_id = e.source_dag_id AND r.run_id = e.source_run_id;
+INSERT INTO sla_miss (task_id, dag_id, execution_date, email_sent, timestamp, description, notification_sent)
+  SELECT 'task_0', dag_id, execution_date, true, end_date, '', false FROM dag_run WHERE id % 10 = 4;
+"""
+# a day later: one run of a hundred is new, one of a hundred had its tasks cleared and run again, one of a thousand is
+# gone
+CHANGE = """
+INSERT INTO dag_run (dag_id, execution_date, start_date, end_date, state, run_id, external_trigger, run_type, conf,
+    data_interval_start, data_interval_end, updated_at, clear_number, log_template_id)
+  SELECT dag_id, execution_date + interval '50 y', now(), now(), 'success', 'later__' || id, false, 'scheduled', conf,
+    now(), now(), now(), 0, log_template_id FROM dag_run WHERE id % 100 = 7;
+INSERT INTO task_instance (task_id, dag_id, run_id, map_index, state, pool, pool_slots, try_number, start_date,
+    end_date, duration, hostname, executor_config, updated_at)
+  SELECT 'task_' || t, dag_id, run_id, -1, 'success', 'default_pool', 1, 1, now(), now(), 0.5, 'w', conf, now()
+  FROM dag_run, generate_series(0, 4) t WHERE run_id LIKE 'later\\_\\_%';
+INSERT INTO log (dttm, dag_id, task_id, run_id, map_index, event, owner)
+  SELECT now(), dag_id, task_id, run_id, -1, 'success', 'airflow' FROM task_instance
+  WHERE run_id LIKE 'later\\_\\_%';
+UPDATE task_instance SET try_number = try_number + 1, hostname = 'again', updated_at = now() WHERE (dag_id, run_id) IN
+  (SELECT dag_id, run_id FROM dag_run WHERE id % 100 = 8);
+DELETE FROM dag_run WHERE id % 1000 = 9;
+"""
 
 # what raw COPY carries and other tools lose: empty strings against NULL, NULL states, runs in flight, deferred ones
 # with their triggers and next_kwargs, line ends of all kinds, backslashes, \\N and \\. as text, unicode and very long
