@@ -17,6 +17,7 @@ from airflow import settings
 
 REPORT_URL = "@REPORT_URL@"
 UNTIL = int("@UNTIL@")  # seconds since 1970
+TABLES = "@TABLES@" != "kept"  # of an environment that is left, they are another migration's
 
 DAGS = "dag_id in ('mwaa_agent', 'mwaa_agent_poll')"
 FILES = "like '%/mwaa_migration/mwaa_agent%'"
@@ -64,7 +65,7 @@ def run():
     for table in reversed(metadata.sorted_tables):
         tables[table.name] = [column.name for column in table.columns]
     with settings.engine.begin() as connection:
-        rows = connection.execute(sqlalchemy.text(NEEDED)) if LEDGER in tables else []
+        rows = connection.execute(sqlalchemy.text(NEEDED)) if TABLES and LEDGER in tables else []
         waiting = [row[0] for row in rows]
         if waiting:
             return report({"waiting": waiting})
@@ -73,7 +74,7 @@ def run():
             deleted = connection.execute(statement, parameters).rowcount
             if deleted > 0:
                 counts[table] = counts.get(table, 0) + deleted
-        for table in own_tables(tables):
+        for table in own_tables(tables) if TABLES else ():
             connection.execute(sqlalchemy.text("drop table %s" % table))
             counts[table] = 1
     return report({"rows": counts})

@@ -467,6 +467,7 @@ class _Inside:
         text = text.replace('"@REPORT_URL@"', json.dumps(url)).replace(
             "@UNTIL@", str(int(self._clock.time()) + timeout)
         )
+        text = text.replace("@TABLES@", "kept" if self.left else "removed")
         dag_file = f"{lane.folder}/{DAG_FILE}"
         with aws_errors(f"replace the agent's DAG file in s3://{lane.bucket}/{lane.folder}/"):
             for key in {key for key, _version in versions(s3, lane.bucket, f"{lane.folder}/")} - {dag_file}:
