@@ -126,7 +126,8 @@ class Bench:
         return {**found, "seconds": seconds, "client": client, "server": self.cpu() - before}
 
     def psql(self, database: str) -> str:
-        return f"{postgres.binaries()}/psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p {self.server.port} -U postgres -d {database}"
+        login = f"-h 127.0.0.1 -p {self.server.port} -U postgres -d {database}"
+        return f"{postgres.binaries()}/psql -X -q -v ON_ERROR_STOP=1 {login}"
 
     def counts(self, database: str) -> dict[str, int]:
         counted = " UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in TABLES)

@@ -44,13 +44,17 @@ def main():
 
     source, importing.get_piece = Source(), fetch
 
-    def export(name, **options):
-        engine = source.connect()
-        plan = history.make_plan(engine, **options)
-        engine.close()
+    def export(name, plan=None, parts=None, **options):
+        """All of a new plan, or these parts of an earlier one; names of pieces begin with the name."""
+        if plan is None:
+            engine = source.connect()
+            plan = history.make_plan(engine, **options)
+            engine.close()
+        chosen = [part for part in plan["parts"] if parts is None or part["n"] in parts]
         places = [{"path": f"{name}-{number}.gz"} for number in range(60000)]
-        done = history.export_parts(source.connect, plan["parts"], plan["scope"], DIGEST_KEY, places, put, 2)
-        assert not done["left"], done["failed"]
+        done = history.export_parts(source.connect, chosen, plan["scope"], DIGEST_KEY, places, put, 2)
+        if parts is None:
+            assert not done["left"], done["failed"]
         pieces, digests = [], {}
         for part in done["parts"]:
             keys = {"table": part["table"], "orphans": bool(plan["parts"][part["n"]].get("orphans"))}
@@ -61,7 +65,8 @@ def main():
         pieces.sort(key=lambda piece: history.TABLES[piece["table"]]["phase"])
         seconds = [[part["table"], part["rows"], part["raw"], part["seconds"]] for part in done["parts"]]
         return {
-            "plan": {key: plan[key] for key in ("scope", "columns", "mark")},
+            "plan": {key: plan[key] for key in ("scope", "columns", "mark", "parts")},
+            "left": done["left"],
             "pieces": pieces,
             "digests": {
                 table: {dag: [rows, f"{total:032x}"] for dag, (rows, total) in found.items()}
