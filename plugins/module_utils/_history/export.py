@@ -486,7 +486,8 @@ class Exporter:
                 return True
             error = f"it has more than {INLINE >> 20} MB, which only a host that reaches S3 can send"
             attempts[part["n"]] = ATTEMPTS
-        if error.startswith(S3_REFUSES) and not any(one["objects"] for one in progress.export.parts):
+        weather = re.search(r"HTTP 5\d\d", error)  # S3 was reached
+        if error.startswith(S3_REFUSES) and not weather and not any(one["objects"] for one in progress.export.parts):
             if self.options.transport == "s3" or progress.over != "s3":
                 raise MigrationError(
                     f"the source's history cannot be put into {self.store.url}: {error}: use transport connection, or"

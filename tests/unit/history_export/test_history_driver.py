@@ -144,6 +144,23 @@ def test_a_host_without_s3_sends_over_the_connection(world: World) -> None:
     assert len(world.rows("xcom")) == 2 * RUNS
 
 
+def test_bad_weather_at_the_first_object_is_no_reason_to_leave_s3(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tries = history.put_piece, []
+
+    def put(place: dict[str, Any], body: bytes, pauses: Any = ()) -> dict[str, Any]:
+        tries.append(place["path"])
+        if len(tries) <= 46:
+            raise history.Unfit(f"{history.S3_REFUSES} {place['path']} from here: HTTP 503 SlowDown")
+        return real(place, body, pauses)
+
+    monkeypatch.setattr(history, "put_piece", put)
+    assert world.export()["changed"]
+    assert not any("over the connection" in line for line in world.said)
+    assert world.record().exports[0].digests() == whole(world)
+
+
 def test_when_s3_is_what_was_asked_for_it_is_said(world: World) -> None:
     world.s3_from_source = False
     with pytest.raises(MigrationError, match="cannot be put into s3://bucket/mig.*use transport connection"):
