@@ -209,7 +209,8 @@ def classify(options: list[dict[str, Any]], source_version: str, target_version:
     pairs = [(f"{option['section']}.{option['key']}", option) for option in options]
     for old, option in sorted(pairs, key=lambda pair: (pair[0] not in known, pair[0])):
         new = _renamed(old, known)
-        value = option["value"]
+        given = option["value"]
+        value = _rewritten(given, majors[1]) if isinstance(given, str) else given
         if old in NOT_THE_SAME and old not in known:
             put("unknown", old, NOT_THE_SAME[old])
         elif any(map(_reserved, _names(old))):
@@ -247,6 +248,10 @@ def classify(options: list[dict[str, Any]], source_version: str, target_version:
             result["portable"][new] = value
             if new != old:
                 result["renamed"][old] = new
+            if value != given:
+                result["findings"].append(
+                    f"{new} names a class where Airflow {target_version} has it, not where the source has"
+                )
     _add(result, PAUSED, "True", "nothing on the target may run before the cutover")
     if majors[0] < 3 <= majors[1]:
         for name in DATA_INTERVALS:

@@ -168,3 +168,12 @@ def test_no_version_in_the_middle_lacks_what_those_around_it_have() -> None:
     before, here, after = map(known_options, ("2.5.1", "2.6.3", "2.7.2"))
     assert not (before & after) - here
     assert "webserver.instance_name" in here
+
+
+def test_a_class_that_moved_is_named_where_the_target_has_it() -> None:
+    """Airflow 3's web server would not start otherwise."""
+    given = [option("api.auth_backend", "airflow.api.auth.backend.session")]
+    made = classify(given, "2.2.2", "3.2.1")
+    assert made["portable"]["fab.auth_backends"] == "airflow.providers.fab.auth_manager.api.auth.backend.session"
+    assert any(finding.startswith("fab.auth_backends names a class") for finding in made["findings"])
+    assert classify(given, "2.2.2", "2.11.2")["portable"]["api.auth_backends"] == "airflow.api.auth.backend.session"
