@@ -34,7 +34,7 @@ export PYTHONPATH := $(CACHE)/collections
 export UV_SYSTEM_CERTS ?= 1
 unexport VIRTUAL_ENV
 
-.PHONY: help setup rehearse lab lab-down test versions lint unit lab-test e2e e2e-all sanity build matrix bench lock clean
+.PHONY: help setup rehearse lab lab-down test versions lint unit lab-test e2e e2e-all sanity build matrix bench soak lock clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +115,12 @@ BENCH := $(CACHE)/benchmarks/lab
 bench: setup ## run history beside mwaa-dr and psql, then memory: writes docs/performance.md (an hour on two cores, 35 GB of disk)
 	@python tests/benchmarks/bench_history.py --folder $(BENCH) --publish
 	python tests/benchmarks/bench_history.py --folder $(BENCH) --memory 100000,1000000,5000000 --publish
+
+KILLS ?= 50
+SEED_OF_KILLS ?= 1
+soak: setup ## kill -9 at random, 50 times each: the agent beside a PostgreSQL (15 minutes), then playbooks with real Airflows (two hours): [KILLS=50]
+	@python tests/soak/soak_agent.py --kills $(KILLS) --seed $(SEED_OF_KILLS)
+	python tests/soak/soak_playbook.py --kills $(KILLS) --seed $(SEED_OF_KILLS)
 
 lock: $(UV) ## requirements-dev.in to requirements-dev.txt
 	@$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --no-header -o requirements-dev.txt requirements-dev.in

@@ -60,23 +60,25 @@ CLOSED = (
 PICKLED = ("conf", "executor_config")
 
 
-def contents(connection: Any, source: bool, columns: dict[str, list[str]] | None = None) -> dict[str, list[str]]:
+def contents(connection: Any, source: bool, imported: bool = False) -> dict[str, list[str]]:
     """{table: its rows as text, in order}. source: only what is carried, references as the target has them.
 
-    columns: those of the other side, where the two are not of one version.
+    imported: only rows of negative number, or of a run that has one: a target's own are left out.
     """
     found = {}
     psycopg2.extensions.register_type(psycopg2.extensions.UNICODE, connection)
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'")
         for table, (joins, extras, of_run) in TABLES.items():
-            names = [name for name in columns_of(cursor, table) if columns is None or name in columns[table]]
+            names = columns_of(cursor, table)
             selected = [f"t.{name}" for name in names]
             for extra in extras.split():
                 selected.append(f"{'-' if source else ''}{extra[1:]}" if extra.startswith("@") else extra)
             where = CLOSED.format(run="t" if table == "dag_run" else "r") if of_run and source else "true"
             if table == "job" and source:
                 where = "t.state IS DISTINCT FROM 'running'"
+            if imported and table != "sla_miss":
+                where = "r.id < 0" if of_run and table != "dag_run" else "t.id < 0"
             texts = [one if one[2:] in PICKLED else f"({one})::text" for one in selected]
             cursor.execute(f"SELECT {', '.join(texts)} FROM {table} t {joins} WHERE {where}")
             rows = []
