@@ -123,10 +123,15 @@ class Load:
 
     def _interrupted(self, error: MigrationError) -> MigrationError:
         """The same, with what is there by now. Where that is nothing, all is put back as it was."""
+        if error.code == REFUSED:  # with an answer: nothing of it goes on
+            with contextlib.suppress(MigrationError):
+                before = sum(len(part.done) for part in self.parts)
+                self.look()
+                self.brought += sum(len(part.done) for part in self.parts) - before
         if any(part.done for part in self.parts):
             text = f"{error.message}; what was brought stays, DAGs that were paused for it stay so: run again to finish"
             return MigrationError(text, code=error.code, **{**self.result(changed=self.brought > 0), **error.details})
-        if error.code == REFUSED:  # with an answer: nothing of it goes on
+        if error.code == REFUSED:
             with contextlib.suppress(MigrationError):
                 self._finish()
         return error
