@@ -1578,7 +1578,7 @@ def _stage_keys(engine, table, columns, exports, fetch):
     engine.rows("ANALYZE " + made)
 
 
-def _stage_here(engine, mark, tables, shifts):
+def _stage_here(engine, mark, tables, shifts, scope):
     """A temporary table of the imported runs: their id here, whether a later export has them ("later"), "state" at the
     source ("there", "again": in flight, "gone") and "empty": a bit for each of these tables that has nothing of them.
     """
@@ -1608,7 +1608,12 @@ def _stage_here(engine, mark, tables, shifts):
         " CASE WHEN c.dag_id IS NOT NULL THEN -c.id WHEN r.id < 0 THEN -r.id - %d END AS source FROM dag_run r"
         " LEFT JOIN mwaa_migration_runs c ON c.dag_id = r.dag_id AND c.run_id = r.run_id WHERE %s) h"
         " LEFT JOIN mwaa_migration_there p ON p.id = h.source"
-        % ("true" if mark else "false", shifts[0], _imported(engine, "task_instance", shifts))
+        % (
+            "true" if mark else "false",
+            shifts[0],
+            # the mark knows the runs of the DAGs that were chosen
+            " AND ".join([_imported(engine, "task_instance", shifts)] + history._of_dags("r.dag_id", scope)),
+        )
     )
     engine.rows("ANALYZE mwaa_migration_here")
 
@@ -1665,14 +1670,17 @@ def deleted(engine, tables, columns, exports, fetch, mark, scope, key, dags, shi
     """
     tables = [table for table in tables if history.TABLES[table]["unit"] in ("run", "of_run") and table in columns]
     _stage_keys(engine, "dag_run", columns, exports, fetch)
-    _stage_here(engine, mark, tables, shifts)
+    _stage_here(engine, mark, tables, shifts, scope)
+    states = {row[0] for row in engine.rows("SELECT DISTINCT state FROM mwaa_migration_here")}
+    later, empty = engine.rows("SELECT bool_or(later), bit_or(empty) FROM mwaa_migration_here WHERE state = 'there'")[0]
     answer = {"deleted": {}, "rows": {}, "more": 0, "lost": {}, "gone": {}, "again": {}}
     for bit, table in enumerate(tables):
         alias, here = ("t" if table == "dag_run" else "r"), "EXISTS (SELECT 1 FROM mwaa_migration_here h WHERE %s)"
         mine = "h.id = %s.id AND " % alias
         ways = {
-            "gone": here % (mine + "h.state = 'gone'"),
-            "again": here % (mine + "h.state = 'again'"),
+            state: here % (mine + "h.state = %s" % history.literal(state))
+            for state in ("gone", "again")
+            if state in states
         }
         if table != "dag_run":
             _stage_keys(engine, table, columns, exports, fetch)
@@ -1685,10 +1693,12 @@ def deleted(engine, tables, columns, exports, fetch, mark, scope, key, dags, shi
                 same.append("%s.%s = %s" % (own, history.name_of(name), theirs))
             known = "EXISTS (SELECT 1 FROM mwaa_migration_keys s WHERE %s)" % " AND ".join(same)
             there = mine + "h.state = 'there' AND "
-            ways["lost"] = "%s AND NOT %s" % (here % (there + "h.later"), known)
+            if later:
+                ways["lost"] = "%s AND NOT %s" % (here % (there + "h.later"), known)
             emptied = there + "h.empty & %d <> 0" % (1 << bit)
             emptied = "(%s OR %s AND %s)" % (here % (emptied + " AND NOT h.later"), here % emptied, known)
-            ways["gone"] = "(%s OR %s)" % (ways["gone"], emptied)
+            if (empty or 0) & 1 << bit:
+                ways["gone"] = "(%s)" % " OR ".join(list(filter(None, [ways.get("gone")])) + [emptied])
         for what in sorted(ways):
             lines = _lines(table, columns[table], history.hash_of(scope["hash"], key))
             out = _Named(lines, table, columns[table], shifts[0])

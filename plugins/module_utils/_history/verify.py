@@ -96,11 +96,12 @@ def compare(
 
     expected, found = read(exports, record, ask, offer, say)
     outcome.runs = {dag: rows for dag, (rows, _digest) in found.get("dag_run", {}).items()}
+    lost = _lost(exports, record, ask, offer, outcome) if len(exports) > 1 else {}
     differing = [
         (table, dag)
         for table in sorted(expected, key=lambda name: (TABLES[name]["phase"], name))
         for dag in sorted({*expected[table], *found.get(table, {})})
-        if expected[table].get(dag) != found.get(table, {}).get(dag)
+        if _sum(expected[table].get(dag), lost.get(table, {}).get(dag)) != found.get(table, {}).get(dag)
     ]
     named = _named(differing[:LOOKED_INTO], exports, record, ask, offer, say)
     judge(expected, found, differing, named, progress or {}, outcome)
@@ -132,6 +133,36 @@ def read(
         found.update({table: answer["digests"].get(table, {}) for table in tables})
         expected.update(answer.get("carried") or {})
     return expected, found
+
+
+def _lost(exports: list[HistoryExport], record: Record, ask: Ask, offer: Place, outcome: Outcome) -> Digests:
+    """Digests of rows that runs no longer had when a later export carried them: deletions are listed, not carried."""
+    wanted = {name for name, table in TABLES.items() if table["unit"] in ("run", "of_run")}
+    later = [export for export in exports if export is not record.exports[0]]
+    answer = ask(
+        {
+            **_request(exports, record),
+            "op": "deleted_history",
+            "tables": sorted(wanted & set(exports[-1].columns)),
+            "mark": exports[-1].mark,
+            "deltas": [[offer(piece) for piece in export.pieces() if piece["table"] in wanted] for export in later],
+        }
+    )
+    for table, rows in sorted(answer["rows"].items(), key=lambda entry: (TABLES[entry[0]]["phase"], entry[0])):
+        keys = answer["deleted"][table]
+        named = f"{_keys(keys, '')}{_more(rows, keys)}"
+        reason = f"{_rows(rows)} that the source has no longer stay in the environment: {named}"
+        outcome.list("history", f"{table}, deleted at the source", reason)
+    return answer["lost"]
+
+
+def _sum(*digests: list[Any] | None) -> list[Any] | None:
+    """Of [rows, hex], the digest of both."""
+    known = [one for one in digests if one]
+    if len(known) < 2:
+        return known[0] if known else None
+    total = sum(int(one[1], 16) for one in known) % (1 << 128)
+    return [sum(one[0] for one in known), f"{total:032x}"]
 
 
 def _expected(exports: list[HistoryExport]) -> Digests:

@@ -68,7 +68,7 @@ class Migration:
         source = SimpleNamespace(
             name="postgresql",
             search_path=None,
-            connect=lambda **_how: history.Engine("postgresql", self.database.connect()),
+            connect=lambda **how: history.Engine("postgresql", self.database.connect(), **how),
         )
 
         def ask(request: dict[str, Any]) -> dict[str, Any]:
@@ -154,8 +154,12 @@ def test_a_later_export_takes_the_place_of_rows(migration: Migration) -> None:
     migration.export()
     migration.bring()
     outcome = migration.verify()
-    assert outcome.errors == [] and outcome.listed == []
+    assert outcome.errors == [] and outcome.differences == {}
     assert outcome.parity["dag_run"] == {"source": 9, "target": 9, "equal": 9, "listed": 0}
+    assert outcome.parity["xcom"] == {"source": 4, "target": 8, "equal": 4, "listed": 0}
+    [gone] = outcome.listed
+    assert gone["id"] == "xcom, deleted at the source"
+    assert "4 rows that the source has no longer stay in the environment: dag_id=hourly task_id=load" in gone["reason"]
 
 
 def test_more_than_can_be_named(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
