@@ -18,7 +18,7 @@ from ansible_collections.mwaa.migration.plugins.action.airflow_export import Act
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import AWS_ARGUMENT_SPEC, Aws
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
-from ansible_collections.mwaa.migration.plugins.module_utils._history.export import Exporter, Options
+from ansible_collections.mwaa.migration.plugins.module_utils._history.export import Exporter, Options, why_unreadable
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, Run, breaks_lock, held, run_of
 from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, find
@@ -107,6 +107,9 @@ def export(params: dict[str, Any], host: Any, show: Callable[[str], None], check
     agent = Agent(host, find(host, params["airflow_home"], params["airflow_python"]))
     show(f"airflow_history_export: reading {agent.source}")
     identity = agent.call({"op": "inspect"})
+    unreadable = why_unreadable(identity["airflow_version"])
+    if unreadable:
+        return _nothing(bundle, options, identity["hostname"], unreadable, unreadable=True)
     if check_mode:
         return Exporter(agent.call, bundle, identity, options, show=show, check_mode=True).run()
     with held(bundle.store, EXPORT, owner) as lock:

@@ -121,6 +121,16 @@ def moment_of(since: str | None, now: datetime.datetime | None = None) -> str | 
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def why_unreadable(airflow_version: str) -> str | None:
+    """Why history cannot be read from an Airflow of this version; None where it can."""
+    if _versions.numbers(airflow_version)[0] < 3:
+        return None
+    return (
+        f"the source is Airflow {airflow_version}, and run history is carried from 1.10.12 to 2.11.2 alone; its state"
+        " is carried all the same"
+    )
+
+
 def target_schema(version: str) -> tuple[str, dict[str, dict[str, str]]]:
     """(version that history enters, its {table: {column: type}}): the nearest known one that is not newer."""
     wanted = _versions.numbers(ENTRY if _versions.numbers(version)[0] >= 3 else version)
@@ -192,11 +202,9 @@ class Exporter:
         clock: Any = time,
     ):
         options.check()
-        if int(str(identity["airflow_version"]).split(".")[0]) > 2:
-            raise MigrationError(
-                f"the source is Airflow {identity['airflow_version']}: history is carried from 1.10.12 to 2.11.2 alone,"
-                " and stays there; set migration_history to false for this source"
-            )
+        unreadable = why_unreadable(identity["airflow_version"])
+        if unreadable:
+            raise MigrationError(unreadable)
         bundle.check_source(identity)
         if options.transport == "s3" and not isinstance(bundle.store, S3Store):
             raise MigrationError(f"transport s3 needs a bundle in S3, not {bundle.store.url}: use transport connection")

@@ -261,7 +261,7 @@ def test_another_airflow_is_refused(world: World) -> None:
 
 def test_airflow_3_is_refused(world: World) -> None:
     world.identity = {**world.identity, "airflow_version": "3.0.6"}
-    with pytest.raises(MigrationError, match="Airflow 3.0.6: history is carried from 1.10.12 to 2.11.2"):
+    with pytest.raises(MigrationError, match="Airflow 3.0.6, and run history is carried from 1.10.12 to 2.11.2"):
         world.export()
 
 
