@@ -417,9 +417,8 @@ class Exporter:
             answer = self._round(progress, batch, spare=4**idle)
             parts = {part["n"]: part for part in batch}
             for done in answer["parts"]:
-                self._keep(progress, parts[done["n"]], done)
-            if answer["parts"]:
-                progress.export.snapshots.append(answer["snapshot"])
+                seen = {name: answer["snapshot"][name] for name in ("xmin", "at")}
+                self._keep(progress, parts[done["n"]], {**done, "snapshot": seen})
             moved = bool(answer["parts"])
             for failure in answer["failed"]:
                 moved = self._failed(progress, parts, failure, attempts) or moved

@@ -31,7 +31,8 @@ REMEDY = f"remove {FOLDER} there and export the history again"
 class HistoryExport:
     """One export: full, or what changed since the one before it (after: its id).
 
-    What is not said here is as the agent's plan has it. parts are its answers to export_history, in the plan's order.
+    What is not said here is as the agent's plan has it. parts are its answers to export_history, in the plan's order,
+    each with the snapshot that it was read in: those of one round look at one.
     mark: what the next plan takes as `after`; the last export of a record has it.
     """
 
@@ -52,7 +53,6 @@ class HistoryExport:
     losses: list[dict[str, Any]] = field(default_factory=list)
     touched_dags: list[str] = field(default_factory=list)
     deleted: dict[str, Any] = field(default_factory=lambda: {"tables": {}, "rows": {}, "more": 0})
-    snapshots: list[dict[str, Any]] = field(default_factory=list)  # those that parts were read in
     parts: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod

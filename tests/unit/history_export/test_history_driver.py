@@ -65,6 +65,7 @@ def test_everything_that_ended_is_in_the_bundle(world: World) -> None:
     assert export.digests() == whole(world)
     assert export.dags() == ["etl"]
     assert result["export"] == export.id
+    assert all(set(part["snapshot"]) == {"xmin", "at"} for part in export.parts)
     assert [(run["dag_id"], run["state"], run["tasks"]) for run in result["open"]] == [
         ("etl", "running", {"queued": 1})
     ]
