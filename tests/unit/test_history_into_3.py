@@ -69,6 +69,24 @@ def test_an_airflow_3_without_the_history_takes_none() -> None:
         due("prod", "3.2.1", environment("3.2.1"), [(record("a"), closed())])
 
 
+def test_a_source_of_airflow_3_has_no_history_and_all_else_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = {"s3://b/new": "3.2.1", "s3://b/old": "2.10.3"}
+    monkeypatch.setattr(interim, "open_store", lambda url, _aws: url)
+    monkeypatch.setattr(
+        interim.Bundle, "open", lambda url, *_rest: SimpleNamespace(source={"airflow_version": version[url]})
+    )
+    monkeypatch.setattr(interim.Record, "open", lambda _bundle: None)
+    monkeypatch.setattr(interim.mwaa, "describe", lambda *_given: None)
+    params = {"name": "prod", "airflow_version": "3.2.1", "bundles": ["s3://b/new"], "kms_key_id": None, "close": False}
+    ctx = SimpleNamespace(params=params, aws=SimpleNamespace(client=lambda _name: None), check_mode=False)
+    result = interim.passage(ctx)
+    assert (result["due"], result["airflow_version"], result["fill"]) == ("done", "3.2.1", False)
+    assert "whose history cannot be read" in result["said"]
+    params["bundles"] = list(version)
+    with pytest.raises(MigrationError, match="no history in s3://b/new, s3://b/old: run the stage export"):
+        interim.passage(ctx)
+
+
 class FakeBundle:
     """Documents of a bundle, in memory."""
 
