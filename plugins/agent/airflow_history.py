@@ -1938,7 +1938,7 @@ def _changed_alone(engine, name, after):
 
 def _is_small(engine, name):
     """Tables that travel whole whenever anything in them is not as it was."""
-    return name == "dag" or (TABLES[name]["unit"] == "whole" and engine.name != "postgresql")
+    return name in ("dag", "log_template") or (TABLES[name]["unit"] == "whole" and engine.name != "postgresql")
 
 
 class _Survey(object):
@@ -2095,9 +2095,13 @@ class _Survey(object):
 
     def _small(self, name):
         self.mark["small"][name] = self._content({"table": name})
-        if self.former and self.mark["small"][name] != self.former["small"].get(name):
-            self.bounds[name] = (None, None)
-            self.changes[name] = self.engine.rows("SELECT count(*) FROM %s" % name_of(name))[0][0]
+        # each import finds its runs' templates by the lines that came along
+        needed = name == "log_template" and "dag_run" in self.changes
+        if self.former and (needed or self.mark["small"][name] != self.former["small"].get(name)):
+            rows = int(self.engine.rows("SELECT count(*) FROM %s" % name_of(name))[0][0])
+            if rows:
+                self.bounds[name] = (None, None)
+                self.changes[name] = rows
 
     def _orphans(self, name):
         """Runs that were made up for task instances have no id to be known by: all of them, if anything is new."""

@@ -143,6 +143,17 @@ def test_new_dags_and_runs_and_pauses_come() -> None:
     assert delta.plan["changes"] == changes and delta.plan["touched_dags"] == ["fresh"]
 
 
+def test_runs_come_with_the_templates_that_they_refer_to() -> None:
+    airflow = filled()
+    airflow.insert("log_template", filename="a", elasticsearch_id="b", created_at=moment(1))
+    mark = marked(airflow)
+    assert Export(airflow.engine(), after=mark).plan["parts"] == []
+    airflow.run("etl", 7, log_template_id=1)
+    delta = Export(airflow.engine(), after=mark)
+    assert [row["id"] for row in delta.rows("log_template")] == ["-1"]
+    assert [row["log_template_id"] for row in delta.rows("dag_run")] == ["-1"]
+
+
 def test_a_job_that_ended_without_a_heartbeat_comes() -> None:
     airflow = filled()
     running = airflow.insert("job", dag_id="etl", state="running", latest_heartbeat=moment(1))
