@@ -43,7 +43,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._bundle import (
     state_path,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
-from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, breaks_lock, held, run_of
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, breaks_lock, controller, held, run_of
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import Run as Owner
 from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, Run, find
 from ansible_collections.mwaa.migration.plugins.module_utils._source_environment import (
@@ -807,7 +807,7 @@ class ActionModule(Showing):
         failure: MigrationError | None = None
         try:
             if params["source_environment"]:
-                aws, owner = Aws.for_plugin(params), run_of(os.getppid(), breaks_lock(task_vars))
+                aws, owner = Aws.for_plugin(params), run_of(controller(), breaks_lock(task_vars))
                 with self.source_environment(params, aws, task_vars or {}) as source:
                     show = self._display.display
                     result.update(EnvironmentExport(params, aws, source, show, self._task.check_mode, owner).run())
@@ -818,7 +818,7 @@ class ActionModule(Showing):
             if params["state"] == "listed":
                 result.update(listing(host, params), changed=False)
                 return result
-            aws, owner = Aws.for_plugin(params), run_of(os.getppid(), breaks_lock(task_vars))
+            aws, owner = Aws.for_plugin(params), run_of(controller(), breaks_lock(task_vars))
             export = Export(params, aws, host, self._display.display, self._task.check_mode, owner)
             result.update(export.run())
             if self._task.diff:

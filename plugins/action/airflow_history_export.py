@@ -8,7 +8,6 @@ The agent is on a host, or a DAG in an MWAA environment.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,14 @@ from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bund
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
 from ansible_collections.mwaa.migration.plugins.module_utils._history.export import Exporter, Options, why_unreadable
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record
-from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, Run, breaks_lock, held, run_of
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import (
+    EXPORT,
+    Run,
+    breaks_lock,
+    controller,
+    held,
+    run_of,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, find
 from ansible_collections.mwaa.migration.plugins.module_utils._source_environment import (
     SOURCE_ARGUMENTS,
@@ -81,7 +87,7 @@ class ActionModule(Asking):
         _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **ARGUMENT_SPEC})
         failure: MigrationError | None = None
         try:
-            owner = run_of(os.getppid(), breaks_lock(task_vars))
+            owner = run_of(controller(), breaks_lock(task_vars))
             show, check_mode = self._display.display, self._task.check_mode
             if params["source_environment"]:
                 aws = Aws.for_plugin(params)

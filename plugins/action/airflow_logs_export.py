@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -13,7 +13,14 @@ from ansible_collections.mwaa.migration.plugins.action.airflow_export import com
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import AWS_ARGUMENT_SPEC, Aws
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
-from ansible_collections.mwaa.migration.plugins.module_utils._lock import EXPORT, breaks_lock, held, run_of
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import (
+    EXPORT,
+    Run,
+    breaks_lock,
+    controller,
+    held,
+    run_of,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.export import STATES, Exporter, Options
 from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, find
 
@@ -42,13 +49,8 @@ class ActionModule(ActionBase):
         _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **ARGUMENT_SPEC})
         failure: MigrationError | None = None
         try:
-            if not self._connection.has_pipelining:
-                raise MigrationError(
-                    f"the connection {self._connection.transport} cannot hand stdin to a command, which the agent"
-                    " needs: use ssh, local or community.docker.docker"
-                )
-            self._prefix = command_prefix(params["airflow_command_prefix"])
-            result.update(self._export(params, breaks_lock(task_vars)))
+            owner = run_of(controller(), breaks_lock(task_vars))
+            result.update(export(params, self.host(params), self._display.display, self._task.check_mode, owner))
         except MigrationError as exception:
             failure = exception
         except Exception as exception:

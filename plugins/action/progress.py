@@ -25,7 +25,7 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import TUNNEL
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._lock import breaks_lock, run_variable
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import breaks_lock, controller, run_variable
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import source_aws
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import VARIABLE
 from ansible_collections.mwaa.migration.plugins.module_utils._source_environment import SourceEnvironment
@@ -52,7 +52,10 @@ class ActionModule(ActionBase):
         environment = self._task.environment
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, self._task, "environment", environment)
-            added = run_variable(os.getppid(), breaks_lock(variables))
+            try:
+                added = run_variable(controller(), breaks_lock(variables))
+            except MigrationError as error:
+                raise AnsibleError(error.message) from None
             if here:
                 added[VARIABLE] = stack.enter_context(self._shown(variables.get("inventory_hostname", "")))
             tunnel = None

@@ -17,6 +17,7 @@ import contextlib
 import datetime
 import getpass
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -71,7 +72,7 @@ class Run:
         if (self.host, self.place) != (here.host, here.place) or here.place != _place():
             return False
         now = _born(self.pid)
-        return now != self.born and (now != "" or not _hidden(self.pid))
+        return now != self.born if now else not _hidden(self.pid)
 
 
 def run_of(pid: int, breaks: bool = False, passing: bool = False) -> Run:
@@ -81,6 +82,16 @@ def run_of(pid: int, breaks: bool = False, passing: bool = False) -> Run:
     except (KeyError, OSError):
         user = f"uid {os.getuid()}"
     return Run(user, socket.gethostname(), _place(), pid, _born(pid), breaks, passing)
+
+
+def controller() -> int:
+    """The pid of ansible-playbook, for an action plugin. MigrationError where it has ended: its workers have a session
+    of their own, so that they outlive a signal that kills it, and are then some other process's children.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        raise MigrationError("the run that this task belongs to has ended, so it stops before it begins", code="Locked")
+    return os.getppid()
 
 
 def run_variable(pid: int, breaks: bool = False) -> dict[str, str]:

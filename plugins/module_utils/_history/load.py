@@ -86,7 +86,7 @@ def inline(record: Record) -> Place:
 class Load:
     """record: what is to be there. ask: the agent of the target. place: how it gets at a piece.
 
-    before_writing: called before anything is written.
+    before_writing: called before each request that writes; raises where this run may not, or not any more.
     """
 
     def __init__(
@@ -112,7 +112,6 @@ class Load:
         paused = self.options.resume and looked["unpaused"]
         if not (any(part.left for part in self.parts) or looked["indexes"] or paused):
             return self.result(changed=False)
-        self.before_writing()
         try:
             for number, part in enumerate(self.parts):
                 self._bring(part, f"export {number + 1} of {len(self.parts)}" if len(self.parts) > 1 else "history")
@@ -188,6 +187,7 @@ class Load:
         idle = 0
         while part.left:
             pieces = self._round(part)
+            self.before_writing()
             answer = self.ask(self._request(part, pieces))
             done = {(piece["table"], piece["sha256"]) for piece in pieces} & self._done(pieces, answer)
             part.said, part.done = answer, part.done | done
@@ -245,6 +245,7 @@ class Load:
 
     def _finish(self) -> None:
         tables = sorted({piece["table"] for part in self.parts for piece in part.pieces})
+        self.before_writing()
         finished = self.ask({"op": "finish_history", "tables": tables, "workers": self.options.workers})
         self.built, self.left_out = finished["built"], finished["left_out"]
         if self.options.resume:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -289,3 +291,45 @@ def test_s3_says_its_own_time(tmp_path: Path) -> None:
     assert tagged is not None
     assert tagged.age == 30
     assert isinstance(aws.s3, FakeS3)
+
+
+def _says(channel: Any, gone: Any) -> None:
+    gone.wait(30)
+    for _moment in range(300):  # until init has taken it over
+        if os.getppid() != _lock.multiprocessing.parent_process().pid:  # type: ignore[union-attr]
+            break
+        time.sleep(0.01)
+    try:
+        channel.put(str(_lock.controller()))
+    except MigrationError as error:
+        channel.put(error.message)
+
+
+def _starts(channel: Any, gone: Any) -> None:
+    fork = multiprocessing.get_context("fork")
+    fork.Process(target=_says, args=(channel, gone)).start()
+    gone.set()
+    os._exit(0)  # as kill -9 would
+
+
+def test_a_worker_that_outlives_ansible_playbook_begins_nothing() -> None:
+    fork = multiprocessing.get_context("fork")
+    channel = fork.SimpleQueue()
+    playbook = fork.Process(target=_starts, args=(channel, fork.Event()))
+    playbook.start()
+    playbook.join()
+    assert channel.get() == "the run that this task belongs to has ended, so it stops before it begins"
+
+
+def test_a_worker_knows_its_ansible_playbook() -> None:
+    fork = multiprocessing.get_context("fork")
+    channel = fork.SimpleQueue()
+    worker = fork.Process(target=lambda: channel.put(_lock.controller()))
+    worker.start()
+    worker.join()
+    assert channel.get() == os.getpid()
+
+
+def test_a_run_whose_process_was_gone_when_it_was_looked_at_is_dead() -> None:
+    gone = _lock.run_of(2**22 + 1)
+    assert gone.born == "" and gone.is_dead(HERE)

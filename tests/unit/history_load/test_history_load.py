@@ -305,6 +305,21 @@ def test_the_controller_is_killed_between_any_two_requests(world: World, target:
     assert target.running == {"etl": True, "paused": False} and target.indexes == []
 
 
+def test_a_run_that_was_replaced_writes_no_more(world: World, target: Target) -> None:
+    target.a_request, left = 4, [2]
+
+    def still_ours() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise MigrationError("the run of ada has ended, so its task stops before it writes", code="Locked")
+
+    replaced = load(target)
+    replaced.before_writing = still_ours
+    with pytest.raises(MigrationError, match="stops before it writes"):
+        replaced.run()
+    assert target.ops() == ["history_progress", "import_history", "import_history"]
+
+
 def test_nothing_gets_done_in_time(world: World, target: Target) -> None:
     target.a_request = 0
     with pytest.raises(MigrationError, match="brings no piece of the history within 30 s, .* raise wait_timeout"):
