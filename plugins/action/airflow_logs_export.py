@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.mwaa.migration.plugins.action.airflow_export import command_prefix
+from ansible_collections.mwaa.migration.plugins.action.airflow_export import ActionModule as Asking
 from ansible_collections.mwaa.migration.plugins.module_utils._aws import AWS_ARGUMENT_SPEC, Aws
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
@@ -38,14 +38,13 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(Asking):
     """The plugin: options, the connection, the screen."""
 
-    _requires_connection = True
-    _supports_check_mode = True
+    _supports_diff = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
+        result = ActionBase.run(self, tmp, task_vars)
         _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **ARGUMENT_SPEC})
         failure: MigrationError | None = None
         try:
@@ -61,28 +60,31 @@ class ActionModule(ActionBase):
             result.update(failure.as_failure(), failed=True, changed=False)
         return result
 
-    def _export(self, params: dict[str, Any], breaks: bool) -> dict[str, Any]:
-        aws = Aws.for_plugin(params)
-        options = Options(
-            params["state"], params["days"], tuple(params["dags"]), tuple(params["exclude"]), params["transport"]
-        )
-        options.check("airflow_logs_export")
-        store = open_store(params["bundle"], aws)
-        bundle = Bundle.open(store, aws, params["kms_key_id"])
-        agent = Agent(self._execute, find(self._execute, params["airflow_home"], params["airflow_python"]))
-        with held(store, EXPORT, run_of(os.getppid(), breaks)) as lock:
-            return Exporter(
-                agent.call,
-                bundle,
-                agent.call({"op": "inspect"}),
-                options,
-                lock=lock,
-                show=self._display.display,
-                s3=aws.client("s3"),
-                check_mode=self._task.check_mode,
-            ).run()
 
-    def _execute(self, command: str, stdin: bytes) -> tuple[int, str, str]:
-        command = f"{self._prefix} {command}" if self._prefix else command
-        done = self._low_level_execute_command(command, sudoable=True, in_data=stdin)
-        return done["rc"], done["stdout"], done["stderr"]
+def export(params: dict[str, Any], host: Any, show: Callable[[str], None], check_mode: bool, owner: Run) -> Any:
+    """From a host. host: runs commands there."""
+    aws = Aws.for_plugin(params)
+    options = Options(
+        params["state"], params["days"], tuple(params["dags"]), tuple(params["exclude"]), params["transport"]
+    )
+    options.check("airflow_logs_export")
+    store = open_store(params["bundle"], aws)
+    try:
+        bundle = Bundle.open(store, aws, params["kms_key_id"])
+    except MigrationError as error:
+        if error.code != "NoBundle":
+            raise
+        if check_mode:  # as before the first export
+            return {"changed": False, "skipped": True, "msg": error.message}
+        raise MigrationError(
+            f"there is no bundle at {store.url} yet: logs are put into the one that airflow_export has made, run that"
+            " first",
+            code=error.code,
+        ) from None
+    agent = Agent(host, find(host, params["airflow_home"], params["airflow_python"]))
+    show(f"airflow_logs_export: reading {agent.source}")
+    identity, s3 = agent.call({"op": "inspect"}), aws.client("s3")
+    if check_mode:
+        return Exporter(agent.call, bundle, identity, options, lock=None, show=show, s3=s3, check_mode=True).run()
+    with held(bundle.store, EXPORT, owner) as lock:
+        return Exporter(agent.call, bundle, identity, options, lock=lock, show=show, s3=s3).run()
