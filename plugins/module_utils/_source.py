@@ -259,6 +259,7 @@ class Agent:
     def __init__(self, run: Run, source: Source):
         self._run, self.source = run, source
         self._files = [file.read_bytes() for file in AGENT]
+        self._answered = False
 
     def call(self, request: dict[str, Any]) -> Any:
         """The result of one operation; what the agent refuses becomes a MigrationError with its code."""
@@ -285,10 +286,16 @@ class Agent:
         found = re.search(r"-----BEGIN MWAA MIGRATION AGENT-----(.*?)-----END", stdout, re.DOTALL)
         if not found:
             reason = _last_line(stderr) or f"exit code {code}"
+            if self._answered:
+                raise MigrationError(
+                    f"the agent on the source's host ended before it had answered ({reason}): was it killed, or is"
+                    " memory short there? Run it again, it goes on where it was"
+                )
             raise MigrationError(
                 f"{self.source.python} does not run the agent ({reason}):"
                 " set airflow_python to Airflow's own interpreter"
             )
+        self._answered = True
         body = base64.b64decode("".join(found.group(1).split()))
         with contextlib.suppress(InvalidToken):  # an agent that cannot seal answers with an error only, in clear
             body = Fernet(key).decrypt(body)

@@ -88,3 +88,16 @@ def test_beside_another_run_that_exports_it_only_looks(world: World) -> None:
     with pytest.raises(MigrationError, match="is locked"):
         export(world)
     assert export(world, check=True)["changed"]
+
+
+def test_an_agent_that_is_killed_at_its_work_is_told_from_a_python_that_is_not_airflows(world: World) -> None:
+    class Dying(Host):
+        def __call__(self, command: str, stdin: bytes) -> tuple[int, str, str]:
+            killed = b'"op": "export_history"' in stdin
+            return (137, "", "") if killed else super().__call__(command, stdin)
+
+    params = {name: option.get("default") for name, option in action.ARGUMENT_SPEC.items()}
+    params.update({"bundle": BUNDLE, "target_version": "2.11.2"})
+    with pytest.raises(MigrationError, match=r"ended before it had answered \(exit code 137\).* goes on where it was"):
+        action.export(params, Dying(world), world.said.append, False, run_of(1, passing=True))
+    assert export(world)["changed"]
