@@ -800,7 +800,10 @@ def _carried(engine, alias, part, scope):
     if scope.get("runs") is None:
         return []
     low, high = part.get("lo"), part.get("hi")
-    ids = [one for one in unpacked_ids(scope["runs"]) if (low is None or one >= low) and (high is None or one < high)]
+    ids = unpacked_ids(scope["runs"])
+    ids = ids[
+        0 if low is None else bisect.bisect_left(ids, low) : None if high is None else bisect.bisect_left(ids, high)
+    ]
     if ids and low is not None and len(ids) == high - low:
         return []
     listed = ", ".join("%d" % one for one in ids) or "NULL"
@@ -2053,21 +2056,21 @@ class _Survey(object):
             never=packed_ids(one for one in going if one not in self.carried_before),
         )
         if former:
-            present = set(ids)
-            gone = [one for one in known if one not in present and one not in never]
+            gone = array.array("I", (one for one, place in zip(known, _places(known, ids)) if place < 0))
+            gone = array.array("I", (one for one in gone if one not in never))
             if gone and themselves:
                 self.deleted["rows"]["dag_run"] = len(gone)
                 self.deleted["tables"]["dag_run"] = [{"id": one} for one in gone[:LISTED]]
-            self.carry = array.array("I", (one for index, one in enumerate(ids) if touched[index] and ended[index]))
+            at = array.array("I", (index for index in range(len(ids)) if touched[index] and ended[index]))
+            self.carry = array.array("I", (ids[index] for index in at))
             if themselves and self.carry:
                 self.changes["dag_run"] = len(self.carry)
-            at = [index for index in range(len(ids)) if touched[index] and ended[index]]
             for name in names:
                 counts = unpacked(self.mark["rows"][name])
                 rows = sum(counts[index] for index in at)
                 if rows:
                     self.changes[name] = rows
-            self._name_dags([one for index, one in enumerate(ids) if touched[index]])
+            self._name_dags(array.array("I", (one for index, one in enumerate(ids) if touched[index])))
 
     def _list_fewer(self, name, fewer):
         if not fewer:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from import_lane import NOT_ROWS, Database, Databases, Lane, history, importing
 from moving_airflow import MovingAirflow
 from small_airflow import KEY, SmallAirflow
+from test_history_export import Source, fill, same_rows
 
 pytestmark = pytest.mark.lab
 
@@ -58,6 +60,20 @@ class OnSqlite:
 
     def mark(self, mark: dict[str, Any], at: datetime.datetime) -> dict[str, Any]:
         return {**json.loads(json.dumps(mark)), "at": at.isoformat() + "Z"}
+
+
+class Resumed:
+    """An engine that looks at another snapshot after each part, between which something happens."""
+
+    def __init__(self, source: OnPostgres, happens: Callable[[], None]):
+        self.source, self.happens, self.looking = source, happens, source.engine()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "connection":  # asked for once a part
+            self.looking.connection.close()
+            self.happens()
+            self.looking = self.source.engine()
+        return getattr(self.looking, name)
 
 
 def difference(whole: list[Any], *parts: list[Any] | None) -> list[Any]:
@@ -244,3 +260,60 @@ def test_sqlite_gives_the_number_of_a_deleted_run_to_the_next(databases: Databas
     assert database.sql(
         "SELECT count(*) FROM xcom x JOIN dag_run r ON r.id = x.dag_run_id AND r.run_id = x.run_id"
     ) == (database.sql("SELECT count(*) FROM xcom"))
+
+
+def test_what_moved_between_the_parts_of_one_export_comes_with_the_next(databases: Databases) -> None:
+    """A resumed export reads its parts from several snapshots; each is younger than the plan."""
+    source, database = OnPostgres(databases), databases.new(TARGET)
+    airflow = MovingAirflow(source.sql, 21)
+    airflow.go(60)
+    first = Lane(Resumed(source, lambda: airflow.go(3)), database.schema(), "b0")
+    first.into(database, "newer")
+    delta = Lane(source.engine(), database.schema(), "b1", after=first.plan["mark"])
+    assert delta.into(database, "newer")["listed"] == []
+    found = what_is_gone(database, [first, delta])
+    left = without(of_runs(first.read_back(database)), found["lost"], found["gone"], found["again"])
+    assert left == of_runs(Lane(source.engine(), database.schema()).sent())
+
+
+def test_runs_of_a_delta_keep_the_template_of_their_logs(databases: Databases) -> None:
+    source, database = OnPostgres(databases), databases.new(TARGET)
+    airflow = MovingAirflow(source.sql, 3)
+    template = "INSERT INTO log_template (filename, elasticsearch_id, created_at) VALUES (?, 'e', now())"
+    source.sql("DELETE FROM log_template")
+    source.sql(template, "old/{{ ti.task_id }}")
+    airflow.begin_run()
+    source.sql("UPDATE dag_run SET log_template_id = (SELECT max(id) FROM log_template)")
+    airflow.end_run()
+    first = Lane(source.engine(), database.schema(), "b0")
+    first.into(database, "newer")
+    airflow.begin_run()
+    source.sql("UPDATE dag_run SET log_template_id = (SELECT max(id) FROM log_template)")
+    airflow.end_run()
+    delta = Lane(source.engine(), database.schema(), "b1", after=first.plan["mark"])
+    delta.into(database, "newer")
+    named = database.sql("SELECT t.filename FROM dag_run r JOIN log_template t ON t.id = r.log_template_id")
+    assert named.split("\n") == ["old/{{ ti.task_id }}"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["1.10.12", "2.0.2", "2.2.2", "2.5.1"])
+def test_older_tables_tell_what_was_written_since(databases: Databases, tmp_path: Any, version: str) -> None:
+    source = Source(databases, version)
+    airflow = SmallAirflow(version)
+    fill(airflow)
+    source.export(tmp_path, same_rows(airflow), texts=False)
+    schema = databases.new(TARGET).schema()
+    first = Lane(source.database.engine(), schema)
+    assert Lane(source.database.engine(), schema, after=first.plan["mark"]).plan["parts"] == []
+    link = "run_id" if version == "2.5.1" else "execution_date"
+    run = f"SELECT min(r.id) FROM dag_run r JOIN xcom x USING (dag_id, {link}) WHERE r.state = 'success'"
+    source.database.sql(
+        f"UPDATE xcom SET value = '1' WHERE ({link}, dag_id) IN (SELECT {link}, dag_id FROM dag_run WHERE id = ({run}))"
+    )
+    delta = Lane(source.database.engine(), schema, after=first.plan["mark"])
+    assert delta.plan["changes"]["dag_run"] == 1
+    whole = Lane(source.database.engine(), schema)
+    [dag] = delta.digests["dag_run"]
+    for table in ("task_instance", "xcom", "rendered_task_instance_fields", "task_fail"):
+        assert 0 < delta.digests[table][dag][0] < whole.digests[table][dag][0]
