@@ -23,6 +23,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import Migr
 
 KINDS = ("variables", "connections", "pools", "dags")
 _TITLES = {"variables": "Variables", "connections": "Connections", "pools": "Pools", "dags": "DAGs"}
+_PLURALS = {"history": "entries of history"}
 # what is listed under these singular kinds counts beside the row of the table
 _ROW_OF = {"variable": "variables", "connection": "connections", "pool": "pools", "dag": "dags", "dag_file": "dags"}
 _IDS_SHOWN = 12
@@ -267,7 +268,8 @@ def _not_carried(page: Page, report: Mapping[str, Any]) -> None:
     for (kind, reason), ids in sorted(groups.items()):
         name = kind.replace("_", " ")
         page.paragraph(
-            f"{len(ids):,} {name}{'s' if len(ids) != 1 and not name.endswith('s') else ''}: {reason}", indent=2
+            f"{len(ids):,} {name if len(ids) == 1 or name.endswith('s') else _PLURALS.get(name, name + 's')}: {reason}",
+            indent=2,
         )
         shown = ", ".join(sorted(ids, key=_natural)[:_IDS_SHOWN])
         more = f" and {len(ids) - _IDS_SHOWN:,} more" if len(ids) > _IDS_SHOWN else ""
