@@ -143,6 +143,7 @@ def test_history_goes_into_the_bundle_that_state_has_made(lab: Any, aws: Aws) ->
     assert record.exports[-1].after == record.exports[-2].id
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_and_a_folder_keeps_it_sealed(lab: Any, aws: Aws, tmp_path: Path) -> None:
     where = str(tmp_path / "bundle")
     assert ask(lab, "airflow_export", bundle=where)["changed"]

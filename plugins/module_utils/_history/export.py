@@ -134,12 +134,12 @@ def why_unreadable(airflow_version: str) -> str | None:
 def target_schema(version: str) -> tuple[str, dict[str, dict[str, str]]]:
     """(version that history enters, its {table: {column: type}}): the nearest known one that is not newer."""
     wanted = _versions.numbers(ENTRY if _versions.numbers(version)[0] >= 3 else version)
-    found, chosen, before = None, "", {}  # type: tuple[str, dict[str, Any]] | None, str, dict[str, Any]
-    for chosen, tables in json.loads(Path(__file__).with_name("schemas.json").read_text()).items():
+    found: tuple[str, dict[str, Any]] = ("", {})
+    before: dict[str, Any] = {}
+    for known, tables in json.loads(Path(__file__).with_name("schemas.json").read_text()).items():
         before = {name: before[name] if columns == "as before" else columns for name, columns in tables.items()}
-        if found is None or _versions.numbers(chosen) <= wanted:
-            found = (chosen, before)
-    assert found is not None
+        if not found[0] or _versions.numbers(known) <= wanted:
+            found = (known, before)
     return found
 
 
@@ -359,8 +359,8 @@ class Exporter:
     def _carry(self, progress: Progress, seen: list[str | None]) -> bool:
         """Everything that is missing, then the record; whether anything was new."""
         if progress.planned or progress.export.deleted["rows"] or seen[1]:
-            assert self.lock is not None
-            self.lock.take()
+            if self.lock is not None:
+                self.lock.take()
             if self._state_of_writing() != seen:
                 raise MigrationError(
                     f"{self.store.url} was written to by another export of history while this one read the source:"
