@@ -95,6 +95,11 @@ options:
         restored for seven days.
     type: bool
     default: false
+  becomes:
+    description:
+      - The Airflow version that O(environment) is upgraded to afterwards, such as V(3.2.1). A connection that this
+        version would fall over, since its extra is no JSON object, is listed and not carried.
+    type: str
   kms_key_id:
     description:
       - The KMS key (id, ARN or alias) that seals what is handed to the agent. The bundle's key by default.

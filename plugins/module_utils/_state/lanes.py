@@ -44,6 +44,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._state.model import
     NotCarried,
     Variable,
     as_state,
+    json_object,
     values,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
@@ -219,6 +220,7 @@ class Work:
     check: bool = False
     timeout: float = 1200
     others: set[str] = field(default_factory=set)
+    becomes: tuple[int, ...] = ()  # the Airflow version that the environment is upgraded to then
     notes: list[str] = field(default_factory=list)
     before_writing: Callable[[], None] = lambda: None
 
@@ -385,6 +387,13 @@ class ByAgent(Lane):
         super().__init__(work)
         self.agent, self.api = agent, api
         self.blind = api is None
+
+    def adapt(self, item: Item) -> Adapted:
+        extra = item.extra if self.work.becomes >= (3,) and isinstance(item, Connection) else None
+        if extra and json_object(extra) is None:
+            reason = "extra is no JSON object: with one such connection Airflow 3 lists none at all"
+            return None, NotCarried(SINGULAR[self.work.kind], item.id, reason)
+        return item, None
 
     def read(self, items: list[Item]) -> Current:
         try:

@@ -8,6 +8,7 @@ PRIVATE to the collection: no promise is made to other collections.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils import _select
@@ -67,6 +68,7 @@ def argument_spec(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
         "lane": {"type": "str", "choices": list(LANES), "default": "auto"},
         "on_conflict": {"type": "str", "choices": ["overwrite", "keep", "fail"], "default": "overwrite"},
         "prune": {"type": "bool", "default": False},
+        "becomes": {"type": "str"},
         "kms_key_id": {"type": "str", "no_log": False},
         "secrets_prefix": {"type": "str", "no_log": False},
         "secrets_kms_key_id": {"type": "str", "no_log": False},
@@ -106,6 +108,7 @@ def upsert(ctx: Any, kind: str) -> dict[str, Any]:
         check=ctx.check_mode,
         timeout=params["wait_timeout"],
         others=others,
+        becomes=tuple(int(part) for part in re.findall(r"\d+", params.get("becomes") or "")),
     )
     key = params["kms_key_id"] or (bundle.key["kms_key_id"] if bundle else None)
     try:

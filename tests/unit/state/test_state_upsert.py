@@ -19,7 +19,8 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import Migr
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import CliResult
 from ansible_collections.mwaa.migration.plugins.module_utils._state import upsert as module
-from ansible_collections.mwaa.migration.plugins.module_utils._state.lanes import choose_lane
+from ansible_collections.mwaa.migration.plugins.module_utils._state.lanes import ByAgent, Knowledge, Work, choose_lane
+from ansible_collections.mwaa.migration.plugins.module_utils._state.model import Connection
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import backend_options
 from ansible_collections.mwaa.migration.plugins.module_utils._state.upsert import upsert
 
@@ -646,3 +647,20 @@ def test_cli_lists_what_it_cannot_take_at_all(target: Any, call: Any, monkeypatc
     listed = call("connections", [CONNECTION], lane="cli")["not_carried"]
     assert listed[0]["reason"].startswith("secrets never travel by cli")
     assert "no command for pools" in call("pools", [{"name": "p", "slots": 1}], lane="cli")["not_carried"][0]["reason"]
+
+
+@pytest.mark.parametrize("extra", ["[1, 2]", "no json", '"text"', "1"])
+def test_what_airflow_3_falls_over_does_not_enter_an_environment_that_becomes_one(extra: str) -> None:
+    """GET /connections of 3.2.1 answers 500 as long as it has one such row."""
+    item = Connection(id="db", conn_type="http", extra=extra)
+    knowledge = Knowledge("connections", None, None)
+    agent: Any = None
+
+    def lane(*becomes: int) -> ByAgent:
+        return ByAgent(Work("connections", "prod", [], [], knowledge, becomes=becomes), agent, None)
+
+    kept, note = lane(3, 2, 1).adapt(item)
+    assert kept is None and note is not None and "no JSON object" in note.reason
+    assert lane(2, 11, 2).adapt(item) == lane().adapt(item) == (item, None)
+    harmless = Connection(id="db", conn_type="http", extra="{}")
+    assert lane(3, 2, 1).adapt(harmless) == (harmless, None)
