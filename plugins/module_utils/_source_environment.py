@@ -144,9 +144,18 @@ class SourceEnvironment:
     # -- the agent
 
     def enter(self, kms_key_id: str) -> None:
-        """Put the agent there, where it is not yet. kms_key_id: the key that its requests are sealed with."""
-        self._lane = AgentLane(self.aws, self.environment, kms_key_id, history=self._history, clock=self._clock)
-        self._lane.install()
+        """Put the agent there, where it is not yet. kms_key_id: the key that its requests are sealed with.
+
+        Raises MigrationError where nothing could be read: a task of Airflow 3 lists nothing, and REST does not answer.
+        """
+        lane = AgentLane(self.aws, self.environment, kms_key_id, history=self._history, clock=self._clock)
+        if self.major >= 3 and not lane.access.rest:
+            raise MigrationError(
+                f"what environment {self.name}, Airflow {self.version}, holds is listed by its REST API alone, which"
+                f" does not answer from here ({lane.access.reason}): set api_host to a host inside its VPC"
+            )
+        lane.install()
+        self._lane = lane
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The agent's result. Raises MigrationError with its own sentence; enter() comes before."""
@@ -191,12 +200,6 @@ class SourceEnvironment:
         """Airflow 3: REST lists names, descriptions and pools; the agent reads the values, portion by portion, since
         the time that one task takes grows as the square of the secrets that it has seen.
         """
-        if not self._lane or not self._lane.access.rest:
-            reason = self._lane.access.reason if self._lane else ""
-            raise MigrationError(
-                f"the state of environment {self.name}, Airflow {self.version}, is listed by its REST API, which does"
-                f" not answer from here ({reason}): set api_host to a host inside its VPC"
-            )
         listed = {kind: self._listed(kind) for kind in KINDS}
         state: dict[str, dict[str, Any]] = {"variables": {}, "connections": {}, "pools": listed["pools"]}
         faults, hidden = [], []

@@ -26,6 +26,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._source_environment
     seal_key,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._state import airflow_agent
+from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
 from botocore.response import StreamingBody
 from export_fakes import FakeAws, FakeHost, FakeS3
 from fakes import aws_failure
@@ -322,7 +323,7 @@ class SourceOf3(Source):
     version = "3.2.1"
 
     def enter(self, kms_key_id: str) -> None:
-        self._lane = type("Lane", (), {"access": Access(True, True, ""), "notes": []})()  # type: ignore[assignment]
+        pass
 
     def _listed(self, kind: str) -> dict[str, dict[str, Any]]:
         if kind == "variables":
@@ -365,6 +366,18 @@ def test_a_3_x_source_is_read_in_portions_and_what_cannot_be_read_is_listed(monk
     assert variables["v003"] == {"value": secret, "description": "d3"}
     assert max(len(names) for one in world.asked for names in one["ids"].values()) == 100
     assert secret not in json.dumps(state)
+
+
+def test_a_private_3_x_source_is_refused_before_anything_is_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World("3.2.1")
+    closed = Access(False, False, "The web server is private and cannot be reached.")
+    monkeypatch.setattr(AgentLane, "access", closed)
+    before = len(world.s3.writes)
+    with pytest.raises(
+        MigrationError, match=r"alone, which does not answer from here .* set api_host to a host inside"
+    ):
+        SourceEnvironment(world, "old", 1).enter("key")
+    assert len(world.s3.writes) == before
 
 
 def test_what_is_sealed_in_portions_has_the_digest_of_what_is_sealed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
