@@ -1423,20 +1423,26 @@ def carried(tables, columns, exports, fetch, scope, key):
         lines.amend = None  # they are plain already
         by_run = described["unit"] in ("run", "of_run")
         at = [names.index(name) for name in (("dag_id", "run_id") if by_run else described["key"]) if name in names]
-        later = set()
+        # SQLite gives the number of a deleted row to another run's: on the target that one took its place
+        by_id = by_run and described["key"] == ("id",)
+        later, numbers = set(), set()
         for number, pieces in reversed(list(enumerate(exports))):
-            now = set()
+            now, taken = set(), set()
             for piece in pieces:
                 if piece["table"] == table:
                     for line in _Feed(fetch(piece)).lines():
                         name = _fields_at(line, at) if later or number else None
-                        if name not in later:
+                        own = _fields_at(line, [0]) if by_id and (numbers or number) else None
+                        if name not in later and own not in numbers:
                             lines.write(line)
+                        if own:
+                            taken.add(own)
                         if not by_run and number:
                             now.add(name)
             if by_run and number:
                 now = _runs_of(pieces, columns["dag_run"], fetch)
             later |= now
+            numbers |= taken
         lines.close()
         found[table] = lines.digests()
     return found
@@ -1484,6 +1490,8 @@ class _Keys(object):
             for at in self.ids:
                 fields[at] = b"%d" % (self.shift - int(fields[at]))
             self.found[b"\t".join(fields[at] for at in self.at)] = (digest, stamp)
+        elif self.names == ["id"]:  # another DAG's row has taken the number
+            self.found.pop(fields[self.at[0]], None)
 
 
 def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, None)):
@@ -1576,6 +1584,18 @@ def _stage_keys(engine, table, columns, exports, fetch):
             " AND c.run_id = s.run_id AND c.export <> s.export"
         )
     engine.rows("ANALYZE " + made)
+
+
+def _is_known(table, columns, shift):
+    """SQL: the latest export that has the run has this row of it, too."""
+    kinds, same = dict(columns[table]), []
+    for name in _keys_of(table, columns):
+        theirs = "s." + history.name_of(name)
+        if kinds[name] in ("id", "ref") and shift:
+            theirs = "(%s - %d)" % (theirs, shift)
+        own = "r" if name in ("dag_id", "run_id") else "t"
+        same.append("%s.%s = %s" % (own, history.name_of(name), theirs))
+    return "EXISTS (SELECT 1 FROM mwaa_migration_keys s WHERE %s)" % " AND ".join(same)
 
 
 def _stage_here(engine, mark, tables, shifts, scope):
@@ -1672,33 +1692,27 @@ def deleted(engine, tables, columns, exports, fetch, mark, scope, key, dags, shi
     _stage_keys(engine, "dag_run", columns, exports, fetch)
     _stage_here(engine, mark, tables, shifts, scope)
     states = {row[0] for row in engine.rows("SELECT DISTINCT state FROM mwaa_migration_here")}
-    later, empty = engine.rows("SELECT bool_or(later), bit_or(empty) FROM mwaa_migration_here WHERE state = 'there'")[0]
+    later, empty = engine.rows("SELECT bool_or(later), bit_or(empty) FROM mwaa_migration_here")[0]
     answer = {"deleted": {}, "rows": {}, "more": 0, "lost": {}, "gone": {}, "again": {}}
     for bit, table in enumerate(tables):
-        alias, here = ("t" if table == "dag_run" else "r"), "EXISTS (SELECT 1 FROM mwaa_migration_here h WHERE %s)"
-        mine = "h.id = %s.id AND " % alias
-        ways = {
-            state: here % (mine + "h.state = %s" % history.literal(state))
-            for state in ("gone", "again")
-            if state in states
-        }
+        # conditions on the run, as the temporary table has it
+        wanted = {state: "h.state = %s" % history.literal(state) for state in ("gone", "again") if state in states}
+        if (empty or 0) & 1 << bit:
+            emptied = "h.state = 'there' AND h.empty & %d <> 0" % (1 << bit)
+            wanted["gone"] = "(%s)" % " OR ".join([wanted[one] for one in wanted if one == "gone"] + [emptied])
+        alias = "t" if table == "dag_run" else "r"
+        here = "EXISTS (SELECT 1 FROM mwaa_migration_here h WHERE h.id = " + alias + ".id AND %s)"
+        ways = {state: here % wanted[state] for state in wanted}
         if table != "dag_run":
             _stage_keys(engine, table, columns, exports, fetch)
-            kinds, same = dict(columns[table]), []
-            for name in _keys_of(table, columns):
-                theirs = "s." + history.name_of(name)
-                if kinds[name] in ("id", "ref") and shifts[0]:
-                    theirs = "(%s - %d)" % (theirs, shifts[0])
-                own = "r" if name in ("dag_id", "run_id") else "t"
-                same.append("%s.%s = %s" % (own, history.name_of(name), theirs))
-            known = "EXISTS (SELECT 1 FROM mwaa_migration_keys s WHERE %s)" % " AND ".join(same)
-            there = mine + "h.state = 'there' AND "
             if later:
-                ways["lost"] = "%s AND NOT %s" % (here % (there + "h.later"), known)
-            emptied = there + "h.empty & %d <> 0" % (1 << bit)
-            emptied = "(%s OR %s AND %s)" % (here % (emptied + " AND NOT h.later"), here % emptied, known)
-            if (empty or 0) & 1 << bit:
-                ways["gone"] = "(%s)" % " OR ".join(list(filter(None, [ways.get("gone")])) + [emptied])
+                known = _is_known(table, columns, shifts[0])
+                ways = {
+                    state: "(%s OR %s AND %s)"
+                    % (here % ("NOT h.later AND " + wanted[state]), here % ("h.later AND " + wanted[state]), known)
+                    for state in wanted
+                }
+                ways["lost"] = "%s AND NOT %s" % (here % "h.later", known)
         for what in sorted(ways):
             lines = _lines(table, columns[table], history.hash_of(scope["hash"], key))
             out = _Named(lines, table, columns[table], shifts[0])
