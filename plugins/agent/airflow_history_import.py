@@ -1925,7 +1925,7 @@ def verify_history(source, request):
     found = _with_target(source, lambda target: _shifts(target, request["source"]))
     columns, key = request["columns"], base64.b64decode(request["digest_key"])
     answer = {"digests": {}, "differences": {}, "carried": {}}
-    engine = source.connect(writable=bool(request.get("runs")))
+    engine = source.connect(writable=True) if request.get("runs") else source.connect()
     tables = [table for table in request.get("tables") or () if table in engine.schema]
     if request.get("runs"):
         _stage_keys(engine, "dag_run", columns, [request["runs"]], get_piece)
