@@ -836,7 +836,7 @@ class Verification:
             self._stores(environment),
         )
         for kind, found in compared.items():
-            wrong = {*found.missing, *found.different}
+            wrong = {*found.missing, *found.different, *found.errors}
             listed, left = self._impossible(kind, environment)
             impossible = [note.shown() for note in listed if note.id in wrong]
             self.not_carried = merge_listed(self.not_carried, impossible, left)

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils import _bundle
+from ansible_collections.mwaa.migration.plugins.module_utils import _verify as module
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, KINDS, canonical
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._history.record import HistoryExport, Record
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import Reply, RestError
 from ansible_collections.mwaa.migration.plugins.module_utils._select import NOT_SELECTED
 from ansible_collections.mwaa.migration.plugins.module_utils._verify import (
@@ -496,3 +498,116 @@ def test_several_sources_are_one_result() -> None:
     ]
     assert together([("s3://b/sales", {**first, "equal": False}), ("s3://b/finance", second)])["equal"] is False
     assert together([("s3://b/sales", first)]) == first
+
+
+# --- run history ------------------------------------------------------------------------------------------------------
+
+
+def test_history_of_several_sources_is_added_up_by_table() -> None:
+    def result(**history: int) -> dict[str, Any]:
+        tables = {
+            table: {"source": rows, "target": rows, "equal": rows, "listed": 0} for table, rows in history.items()
+        }
+        return {
+            "equal": True, "parity": {"dags": {"source": 1, "target": 1, "equal": 1}, "history": tables},
+            "source": {"airflow_version": "2.10.3"}, "not_carried": [], "findings": [],
+            "differences": {"history": {"log": {"etl": {"missing": []}}}},
+        }  # fmt: skip
+
+    made = together([("s3://b/a", result(dag_run=2, log=5)), ("s3://b/b", result(dag_run=3))])
+    assert made["parity"]["history"] == {
+        "dag_run": {"source": 5, "target": 5, "equal": 5, "listed": 0},
+        "log": {"source": 5, "target": 5, "equal": 5, "listed": 0},
+    }
+    assert "history" not in made["differences"] and made["sources"][0]["differences"]["history"]
+
+
+class Verified(module.Verification):
+    """A verification whose history alone is looked at."""
+
+    def __init__(
+        self, version: str, *, check_mode: bool = False, documents: dict[str, Any] | None = None, said: Any = ()
+    ):
+        export = HistoryExport("monday", "on monday", "2.10.3", "2.11.2", "postgresql", {}, parts=[
+            {"table": "dag_run", "rows": 3, "digests": {"etl": [3, "a"]}, "objects": []}
+        ])  # fmt: skip
+        self.bundle: Any = SimpleNamespace(
+            digest_key=KEY,
+            store=SimpleNamespace(url="/bundle"),
+            read_document=lambda path, _remedy="": (documents or {}).get(path),
+        )
+        self.record = Record(self.bundle, "s1", [export])  # type: ignore[misc]
+        self.environment = {"Name": "prod", "AirflowVersion": version, "Status": "AVAILABLE", "CreatedAt": "then"}
+        self.name, self.usable, self.check_mode, self.aws = "prod", True, check_mode, None
+        self.findings, self.not_carried, self.rest = Findings(), [], None
+        self.access = SimpleNamespace(reason="it is private")  # type: ignore[assignment]
+        self.said = said
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(self.said, MigrationError):
+            raise self.said
+        if request["op"] == "history_progress":
+            return {"bundles": {}}
+        return {"digests": {"dag_run": {"etl": [3, f"{10:032x}"]}}, "differences": {}, "carried": {}}
+
+
+def test_history_is_compared_on_airflow_2() -> None:
+    one = Verified("2.11.2")
+    outcome = one._history()
+    assert outcome is not None
+    assert outcome.parity == {"dag_run": {"source": 3, "target": 3, "equal": 3, "listed": 0}}
+    assert one.findings.items == []
+
+
+def test_in_check_mode_history_is_unknown() -> None:
+    outcome = Verified("2.11.2", check_mode=True)._history()
+    assert outcome is not None and outcome.parity["dag_run"] == {
+        "source": 3,
+        "target": None,
+        "equal": None,
+        "listed": 0,
+    }
+
+
+def test_history_that_was_never_imported_is_an_error_and_no_failure() -> None:
+    one = Verified("2.11.2", said=MigrationError("agent: the target has no history of this source", code="history"))
+    one._history()
+    assert [(item["where"], item["mend"]) for item in one.findings.items] == [("history", "run the history stage")]
+    with pytest.raises(MigrationError, match="the run ended"):
+        Verified("2.11.2", said=MigrationError("the run ended", code="lost"))._history()
+
+
+def closed(**more: Any) -> dict[str, Any]:
+    counts = {"dag_run": {"source": 3, "target": 3, "equal": 3, "listed": 0}}
+    document = {
+        "environment": "prod",
+        "created_at": "then",
+        "exports": ["monday"],
+        "parity": counts,
+        "runs": {"etl": 3},
+    }
+    return {"history/interim/prod.json": {**document, "listed": [], "unpaused": [], "dropped": True, **more}}
+
+
+def test_on_its_way_into_airflow_3_what_was_found_counts() -> None:
+    said = MigrationError("the ledger is gone", code="history")
+    outcome = Verified("2.11.2", documents=closed(), said=said)._history()
+    assert outcome is not None and outcome.parity["dag_run"]["equal"] == 3 and outcome.errors == []
+
+
+def test_on_airflow_3_what_was_found_before_counts_and_what_nobody_sees_is_said() -> None:
+    one = Verified("3.2.1", documents=closed(unpaused=["etl"]))
+    outcome = one._history()
+    assert outcome is not None and outcome.parity["dag_run"]["equal"] == 3
+    whats = [item["what"] for item in one.findings.items]
+    assert [item["severity"] for item in one.findings.items] == ["warning"] * 3
+    assert any("create_cron_data_intervals" in what for what in whats)
+    assert any("not paused before the history came: etl" in what for what in whats)
+    assert any("it is private" in what for what in whats)
+
+
+def test_an_airflow_3_without_the_history_is_an_error() -> None:
+    one = Verified("3.2.1")
+    outcome = one._history()
+    assert outcome is not None and outcome.parity["dag_run"] == {"source": 3, "target": 0, "equal": 0, "listed": 0}
+    assert any("enters by 2.11.2 alone" in item["what"] for item in one.findings.items)
