@@ -129,6 +129,8 @@ class Use:
     """Policies of the role that CloudFormation acts as."""
     fails: bool = False
     """At the end, for what a stub environment does not have."""
+    leaves: str = ""
+    """The environment that is the source, where that is no host."""
 
 
 _BUNDLE = "s3://mwaa-lab-bundle/analytics-lab"
@@ -199,6 +201,16 @@ USES = (
         {**_DIRECT, "environment_tags": {"group": "a"}, "environment_max_workers": 7},
         tags="environment",
         places={"Environment": "direct"},
+    ),
+    # of Airflow 3, from which a stub lets the agent be taken out again
+    Use(
+        "export an environment",
+        "migrate.yml",
+        ("migrate", "source-environment"),
+        {**_DIRECT, "migration_bundle": f"{_BUNDLE}/direct", "migration_history": True},
+        tags="export",
+        places={"SourceEnvironment": "direct"},
+        leaves="direct",
     ),
     Use(
         "clone",
@@ -347,6 +359,7 @@ class World:
             "SourceEnvironment": "analytics-lab",
             "SourceBucket": self.env["MWAA_LAB_BUCKET"],
             "SourceRole": self.env["MWAA_LAB_ROLE_ARN"].rpartition("/")[2],
+            "SourceKeyArn": self.key,
             "CloudFormationRole": "cloudformation",
             **use.places,
         }
@@ -403,7 +416,13 @@ class World:
             playbook = os.path.relpath(path, ROOT / "playbooks")
         tags = ["--tags", use.tags] if use.tags else []
         given = [*tags, "-e", json.dumps(variables), *words]
-        play = self.lab.play(playbook, *given, env=self.user(use, without))
+        self.lab.inventory = ("-i", "inventories/lab")
+        if use.leaves:
+            inventories = ("inventories/lab-hosts/mwaa.yml", "inventories/lab/target.yml")
+            self.lab.inventory = tuple(word for path in inventories for word in ("-i", path))
+            given = ["-e", "@inventories/lab/group_vars/all.yml", *given]
+        user = {**self.user(use, without), "MWAA_LAB_SOURCE_ENVIRONMENT": use.leaves}
+        play = self.lab.play(playbook, *given, env=user)
         self.taken: dict[str, set[str]] = {}
         self.denied: set[str] = set()
         whose = (f":user/{self._name(use)}", "role/cloudformation")
