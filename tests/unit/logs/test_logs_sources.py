@@ -1,0 +1,133 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whose a log in a log group is, by what the bundle's history knows of the source's runs."""
+
+from __future__ import annotations
+
+import gzip
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import Attempt, Dated, stream_of
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.sources import (
+    Found,
+    Runs,
+    Wanted,
+    needs_history,
+    of_group,
+)
+from ansible_collections.mwaa.migration.plugins.module_utils._select import Selection
+
+COLUMNS = {
+    "dag_run": ["id", "log_template_id", "dag_id", "run_id", "execution_date", "state"],
+    "task_instance": ["dag_id", "run_id", "task_id", "map_index", "state"],
+}
+
+
+class History:
+    """As _history.record.Record gives it: lines of COPY, one export after another."""
+
+    def __init__(self, *exports: dict[str, list[list[str]]]):
+        self.bodies: dict[str, bytes] = {}
+        self.exports = []
+        for number, tables in enumerate(exports):
+            pieces = []
+            for table, rows in tables.items():
+                path = f"{number}/{table}"
+                self.bodies[path] = gzip.compress("".join("\t".join(row) + "\n" for row in rows).encode())
+                pieces.append({"table": table, "path": path})
+            pieces.append({"table": "xcom", "path": "not read"})
+            columns = {table: [[name, "text"] for name in names] for table, names in COLUMNS.items()}
+            self.exports.append(SimpleNamespace(columns=columns, pieces=lambda pieces=pieces: pieces))
+
+    def read(self, piece: dict[str, Any]) -> bytes:
+        return self.bodies[piece["path"]]
+
+
+MANUAL = "manual__2024-01-02T03:04:05.12+00:00"
+RUNS = [
+    ["-1", "\\N", "etl", "scheduled__2024-01-01T00:00:00+00:00", "2024-01-01 00:00:00+00", "failed"],
+    ["-2", "-1", "etl", MANUAL, "2024-01-02 03:04:05.12+00", "success"],
+]
+TASKS = [
+    ["etl", RUNS[0][3], "load", "-1", "failed"],
+    ["etl", MANUAL, "load", "-1", "failed"],
+    ["etl", MANUAL, "mapped", "0", "failed"],
+]
+HISTORY = History(
+    {"dag_run": RUNS, "task_instance": TASKS},
+    {"task_instance": [["etl", MANUAL, "load", "-1", "success"]]},  # it was cleared since
+)
+
+
+def runs_of(history: Any = HISTORY) -> Runs:
+    return Runs(history)
+
+
+def test_a_date_is_its_run_to_the_microsecond() -> None:
+    runs = runs_of()
+    assert runs.of(Dated("etl", "2024-01-01T00:00:00+00:00", "load", 2)) == Attempt("etl", RUNS[0][3], "load", -1, 2)
+    assert runs.of(Dated("etl", "2024-01-02T03:04:05.120000+00:00", "load", 1)) == Attempt("etl", MANUAL, "load", -1, 1)
+    assert runs.of(Dated("etl", "2024-01-03T00:00:00+00:00", "load", 1)) is None
+    assert runs.of(Dated("other", "2024-01-01T00:00:00+00:00", "load", 1)) is None
+
+
+def test_a_streams_run_gets_its_colons_back() -> None:
+    named = Attempt("etl", MANUAL.replace(":", "_"), "load")
+    assert runs_of().of(named) == Attempt("etl", MANUAL, "load")
+    assert Runs(None).of(named) == named
+
+
+def test_the_last_export_tells_what_failed() -> None:
+    runs = runs_of()
+    assert runs.failed(Attempt("etl", RUNS[0][3], "load", -1, 1))
+    assert not runs.failed(Attempt("etl", MANUAL, "load", -1, 1))
+    assert runs.failed(Attempt("etl", MANUAL, "mapped", 0, 3))
+
+
+class Group:
+    name = "airflow-old-Task"
+
+    def __init__(self, *names: str):
+        self.names = names
+
+    def streams(self) -> Any:
+        return [{"logStreamName": name, "lastEventTimestamp": 1_704_200_000_000} for name in sorted(self.names)]
+
+
+OLD = ("etl/load/2024-01-01T00_00_00+00_00/1.log", "etl/load/2024-01-02T03_04_05.120000+00_00/1.log")
+
+
+def found_in(version: str, *names: str, **wanted: Any) -> tuple[dict[str, str], Found]:
+    found = Found()
+    logs = of_group(Group(*names), Wanted(version, Selection(), **wanted), runs_of(), found)  # type: ignore[arg-type]
+    return {str(log.attempt): log.stream for _dag, several in logs for log in several}, found
+
+
+def test_old_streams_become_new_ones_where_the_run_has_no_template_of_its_own() -> None:
+    streams, found = found_in("2.10.3", *OLD, "etl/load/2024-05-05T00_00_00+00_00/1.log", "else")
+    assert streams == {
+        f"etl {RUNS[0][3]} load attempt 1": stream_of(Attempt("etl", RUNS[0][3], "load"), "2.10.3"),
+        f"etl {MANUAL} load attempt 1": OLD[1],
+    }
+    assert [one["id"] for one in found.not_carried] == ["else", "etl/load/2024-05-05T00_00_00+00_00/1.log"]
+    assert "bring the history first" in found.not_carried[1]["reason"]
+
+
+def test_old_targets_keep_old_names_and_selections_hold() -> None:
+    assert found_in("2.2.2", *OLD)[0] == {
+        f"etl {RUNS[0][3]} load attempt 1": OLD[0],
+        f"etl {MANUAL} load attempt 1": OLD[1],
+    }
+    assert len(found_in("2.10.3", *OLD, failed=True)[0]) == 1
+    assert found_in("2.10.3", *OLD, since=1_704_200_000_001)[0] == {}
+
+
+def test_without_history_nobody_knows_what_failed() -> None:
+    wanted = Wanted("2.10.3", Selection(), failed=True)
+    needs_history(wanted, runs_of(), "here")
+    with pytest.raises(MigrationError, match="which tasks failed is not to be seen in here"):
+        needs_history(wanted, Runs(None), "here")
