@@ -74,7 +74,7 @@ attributes:
     description: Can run in check_mode and return changed status prediction without modifying target
     support: full
     details:
-      - Nothing is written. RV(logs.sent) then is what would be sent.
+      - Nothing is written. C(sent) of RV(logs) then is what would be sent.
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode
     support: none

@@ -77,7 +77,7 @@ attributes:
     description: Can run in check_mode and return changed status prediction without modifying target
     support: full
     details:
-      - It counts as RV(logs.copied) what the ledger does not have. Which of these streams are there is not looked up,
+      - It counts as C(copied) what the ledger does not have. Which of these streams are there is not looked up,
         nor is what CloudWatch would not take.
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode
