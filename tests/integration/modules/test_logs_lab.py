@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._history import air
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import held
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.export import Exporter, Options
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import Attempt, path_of, stream_of
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.record import Record
 from mwaa_lab.cli import SECRET_KEY
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +45,12 @@ IDENTITY = {"hostname": "airflow-1", "airflow_home": "/opt/airflow", "database":
 pytestmark = pytest.mark.lab
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def iso(at: float) -> str:
     return datetime.datetime.fromtimestamp(at, datetime.timezone.utc).isoformat()
 
@@ -53,6 +61,7 @@ class Host:
     def __init__(self, folder: Path, remote: str | None = None):
         self.base, self.remote, self.entries = folder.resolve(), remote, []  # type: Path, str | None, list[dict[str, Any]]
         self.asked: list[str] = []
+        self.unreachable = ""
 
     def log(
         self,
@@ -76,10 +85,12 @@ class Host:
         self.asked.append(request["op"])
         agent = SimpleNamespace(
             _option=lambda _section, name: str(self.base) if name == "base_log_folder" else "",
-            AgentError=MigrationError,
+            AgentError=lambda _code, message: MigrationError(message),
         )
         if request["op"] == "export_logs":
-            return json.loads(json.dumps(airflow_logs.export_logs(agent, airflow_history, request)))
+            for place in request.get("puts") or ():
+                place["url"] = self.unreachable or place["url"]
+            return json.loads(json.dumps(airflow_logs.operate(agent, airflow_history, request)))
         found = [
             entry
             for entry in self.entries
@@ -408,6 +419,27 @@ def test_a_folder_as_bundle_keeps_logs_sealed_and_values_stay_out_of_sight(
             body = file.read_bytes()
             texts += [body, gzip.decompress(body) if body[:2] == b"\x1f\x8b" else b""]
     assert not any(canary.encode() in text for text in texts)
+
+
+def test_a_host_that_reaches_no_s3_sends_its_logs_over_the_connection(
+    lab: Any, tmp_path: Path, bundle: Any, export: Any, environment: Any, run_module: Any
+) -> None:
+    host, kept = Host(tmp_path / "logs"), bundle()
+    host.unreachable = f"http://127.0.0.1:{free_port()}/"
+    (small, large) = attempts(2, 1)
+    host.log(small, lines(small, 2))
+    text = lines(large, 1) + "".join(f"{number:0100d}\n" for number in range(200_000))  # more than one answer holds
+    host.log(large, text)
+    with pytest.raises(MigrationError, match="use transport connection, or let the host reach S3"):
+        export(host, kept, transport="s3")
+    assert export(host, kept)["logs"]["sent"] == 2 and host.asked.count("export_logs") > 3
+    record = Record.open(kept)
+    assert record
+    for attempt, expected in ((small, lines(small, 2)), (large, text)):
+        (entry,) = [one for one in record.entries(attempt.dag_id) if one["task_id"] == attempt.task_id]
+        packed = b"".join(record.object(path)[at : at + size] for path, at, size, _raw in entry["pieces"])
+        assert gzip.decompress(packed).decode() == expected
+    assert export(host, kept)["changed"] is False
 
 
 def test_what_cannot_be_is_said_in_one_sentence(
