@@ -62,6 +62,10 @@ def test_all_bundles_have_to_be_in() -> None:
     assert due("prod", "3.2.1", environment("2.11.2"), known).stage == "fill"
 
 
+def test_before_the_first_export_a_look_says_that_the_history_is_to_come() -> None:
+    assert due("prod", "3.2.1", environment("2.11.2"), []).stage == "fill"
+
+
 def test_an_airflow_3_without_the_history_takes_none() -> None:
     with pytest.raises(
         MigrationError, match=r"has Airflow 3.2.1 already and not this history.* migration_history: false"

@@ -82,8 +82,9 @@ def compare(
 ) -> Outcome:
     """Every table and DAG of the record with what the environment has of it.
 
-    place: how the agent gets at a piece. progress: what `history_progress` says of
-    the import: rows that it left out or mended. Raises MigrationError with the agent's sentence.
+    place: how the agent gets at a piece. progress: what `history_progress` says of the import: rows that it left out
+    or mended. DAGs that an earlier export alone had, with other filters, are listed and not compared. Raises
+    MigrationError with the agent's sentence.
     """
     exports = chain(record)
     outcome = Outcome(listed=listed_in(record))
@@ -95,8 +96,14 @@ def compare(
         return {**sent, **({"orphans": True} if piece.get("orphans") else {}), **place(piece)}
 
     expected, found = read(exports, record, ask, offer, say)
+    for dag in _left_behind(record, exports):
+        outcome.list(
+            "history", f"DAG {dag}", "came with an earlier export, whose filters were others; it is not compared"
+        )
+        for dags in found.values():
+            dags.pop(dag, None)
     outcome.runs = {dag: rows for dag, (rows, _digest) in found.get("dag_run", {}).items()}
-    lost = _lost(exports, record, ask, offer, outcome) if len(exports) > 1 else {}
+    lost = _lost(exports, record, ask, offer, outcome) if len(record.exports) > 1 else {}
     differing = [
         (table, dag)
         for table in sorted(expected, key=lambda name: (TABLES[name]["phase"], name))
@@ -124,7 +131,7 @@ def read(
         request = {**_request(exports, record), "tables": tables}
         if (
             len(exports) > 1
-        ):  # the agent reads from the pieces what they come to, as a later one takes the place of rows
+        ):  # the agent reads from the pieces what they come to, as later rows take the place of others
             wanted = {*tables, "dag_run"}
             request["exports"] = [
                 [offer(piece) for piece in export.pieces() if piece["table"] in wanted] for export in exports
@@ -133,6 +140,12 @@ def read(
         found.update({table: answer["digests"].get(table, {}) for table in tables})
         expected.update(answer.get("carried") or {})
     return expected, found
+
+
+def _left_behind(record: Record, exports: list[HistoryExport]) -> list[str]:
+    """DAGs of exports before these that these have not."""
+    now = {dag for export in exports for dag in export.dags()}
+    return sorted({dag for export in record.exports if export not in exports for dag in export.dags()} - now)
 
 
 def _lost(exports: list[HistoryExport], record: Record, ask: Ask, offer: Place, outcome: Outcome) -> Digests:

@@ -39,7 +39,7 @@ class Migration:
         self.record = Record(SimpleNamespace(digest_key=KEY), "s1")  # type: ignore[arg-type]
         self.requests: list[dict[str, Any]] = []
 
-    def export(self, **options: Any) -> None:
+    def export(self, full: bool = False, **options: Any) -> None:
         number = len(self.lanes)
         lane = Lane(self.made.engine(), self.database.schema(), f"b{number}", **options)
         self.lanes.append(lane)
@@ -53,7 +53,7 @@ class Migration:
             parts.setdefault(table, {"table": table, "rows": 0, "objects": []})["digests"] = digests
         self.record.exports.append(
             HistoryExport(
-                f"e{number}", f"day {number}", "2.10.3", "2.11.2", "sqlite", {}, after=number or None,
+                f"e{number}", f"day {number}", "2.10.3", "2.11.2", "sqlite", {}, after=None if full else number or None,
                 columns=lane.columns, scope=lane.plan["scope"], parts=list(parts.values()), open=lane.plan["open"],
             )
         )  # fmt: skip
@@ -160,6 +160,16 @@ def test_a_later_export_takes_the_place_of_rows(migration: Migration) -> None:
     [gone] = outcome.listed
     assert gone["id"] == "xcom, deleted at the source"
     assert "4 rows that the source has no longer stay in the environment: dag_id=hourly task_id=load" in gone["reason"]
+
+
+def test_dags_that_an_earlier_export_alone_had_are_listed(migration: Migration) -> None:
+    migration.export()
+    migration.export(full=True, dags=["etl"])
+    migration.bring()
+    outcome = migration.verify()
+    assert outcome.errors == []
+    assert [entry["id"] for entry in outcome.listed if "filters" in entry["reason"]] == ["DAG hourly"]
+    assert outcome.parity["dag_run"]["equal"] == outcome.parity["dag_run"]["target"] == 4
 
 
 def test_more_than_can_be_named(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
