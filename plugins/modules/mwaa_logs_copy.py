@@ -53,6 +53,9 @@ options:
     type: list
     elements: str
     default: []
+  source_environment:
+    description: The name of an MWAA environment that is left, whose task logs are brought.
+    type: str
   source_log_group:
     description: A log group whose streams are task logs too, as an Airflow with remote logs in CloudWatch has it.
     type: str
