@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mariadb
+import on_mariadb as mariadb
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils import _source
 from import_lane import Databases, Lane, history
