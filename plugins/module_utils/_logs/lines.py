@@ -28,7 +28,9 @@ SPAN = 24 * 3600 * 1000 - 1  # milliseconds
 OLDEST = 14 * 24 * 3600 * 1000
 NEWEST = 2 * 3600 * 1000
 
-_BRACKET = re.compile(rb"\[(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,6}))?\d*\s?(Z|[+-]\d\d:?\d\d)?\]")
+_BRACKET = re.compile(
+    rb"\[(\d{4})-(\d\d)-(\d\d)(?:T|,? )(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,6}))?\d*\s?(Z|UTC|[+-]\d\d:?\d\d)?\]"
+)
 _JSON = re.compile(
     rb'\{[^{}]{0,200}?"timestamp": ?"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,6}))?\d*\s?'
     rb'(Z|[+-]\d\d:?\d\d)?"'
@@ -76,7 +78,7 @@ def time_of(line: bytes, zone: int = 0) -> int | None:
     except ValueError:
         return None
     offset = zone
-    if found[8] == b"Z":
+    if found[8] in (b"Z", b"UTC"):
         offset = 0
     elif found[8]:
         digits = found[8][1:].replace(b":", b"")
