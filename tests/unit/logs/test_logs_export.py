@@ -1,0 +1,144 @@
+# Copyright: mwaa.migration contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Logs of several hosts into one bundle, page by page, by the agent's own code; and the ledger of what was copied."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, LocalStore
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._history import airflow_history
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.export import Exporter, Options
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import Attempt, path_of
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.record import Copied, Record
+
+_FILE = Path(__file__).parents[3] / "plugins" / "agent" / "airflow_logs.py"
+_SPEC = importlib.util.spec_from_file_location("airflow_logs_of_the_agent", _FILE)
+assert _SPEC and _SPEC.loader
+airflow_logs = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(airflow_logs)
+
+SOURCE = {"airflow_home": "/opt/airflow", "database": "postgresql://db/airflow"}
+LOCK = SimpleNamespace(take=lambda: None, check=lambda: None)
+
+
+class Host:
+    def __init__(self, name: str, folder: Path):
+        self.name, self.base, self.entries = name, folder.resolve(), []  # type: str, Path, list[dict[str, Any]]
+        self.dies_at = 0
+        self.sent = 0
+
+    def log(self, attempt: Attempt, text: str, mtime: int = 1) -> None:
+        file = self.base / path_of(attempt)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        about = {"state": "failed", "start": None, "end": None, "date": None, "own": False, "zone": 0, "mtime": mtime}
+        self.entries = [one for one in self.entries if one["path"] != path_of(attempt)]
+        self.entries.append({**attempt._asdict(), **about, "path": path_of(attempt), "size": len(text.encode())})
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request["op"] == "list_logs":  # two to a page
+            at = request["after"] or 0
+            page = json.loads(json.dumps(self.entries[at : at + 2]))
+            following = at + 2 if at + 2 < len(self.entries) else None
+            return {"logs": page, "next": following, "base": str(self.base), "remote": None, "open": 1}
+        self.sent += 1
+        if self.sent == self.dies_at:
+            raise KeyboardInterrupt
+        option = lambda _section, name: str(self.base) if name == "base_log_folder" else ""  # noqa: E731
+        agent = SimpleNamespace(_option=option, AgentError=lambda _code, text: MigrationError(text))
+        return json.loads(json.dumps(airflow_logs.operate(agent, airflow_history, request)))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return Bundle(LocalStore(tmp_path / "bundle"), "b1", b"k" * 32, {"kms_key_id": "k", "wrapped": ""}, SOURCE)
+
+
+def export(host: Host, bundle: Bundle, **options: Any) -> dict[str, Any]:
+    identity = {**SOURCE, "hostname": host.name}
+    return Exporter(host.ask, bundle, identity, Options(state="all", **options), lock=LOCK).run()
+
+
+def texts(bundle: Bundle) -> dict[Attempt, str]:
+    record, found = Record.open(bundle), {}
+    assert record
+    for dag_id in record.dags():
+        for entry in record.entries(dag_id):
+            packed = b"".join(record.object(path)[at : at + size] for path, at, size, _raw in entry["pieces"])
+            attempt = Attempt(*(entry[name] for name in Attempt._fields))
+            found[attempt] = gzip.decompress(packed).decode()
+    return found
+
+
+LOGS = [Attempt(f"d{number % 3}", "r", f"t{number}", -1, 1) for number in range(7)]
+
+
+def test_a_run_that_died_goes_on_with_what_is_missing(tmp_path: Path, bundle: Bundle) -> None:
+    host = Host("a", tmp_path / "logs")
+    for attempt in LOGS:
+        host.log(attempt, f"log of {attempt}\n")
+    host.dies_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        export(host, bundle)
+    assert len(texts(bundle)) == 4
+    result = export(host, bundle)
+    assert result["logs"] == {"listed": 7, "sent": 3, "unchanged": 4, "remote": 0}
+    assert texts(bundle) == {attempt: f"log of {attempt}\n" for attempt in LOGS}
+    assert "1 runs have not ended" in result["findings"][0]
+    before = bundle.store.list()
+    assert export(host, bundle)["changed"] is False and bundle.store.list() == before
+
+
+def test_hosts_of_one_installation_add_to_one_another(tmp_path: Path, bundle: Bundle) -> None:
+    one, two = Host("a", tmp_path / "one"), Host("b", tmp_path / "two")
+    one.log(LOGS[0], "whole log\n")
+    one.log(LOGS[1], "on a\n")
+    two.log(LOGS[0], "part\n")
+    two.log(LOGS[2], "on b\n")
+    assert [export(host, bundle)["logs"]["sent"] for host in (one, two, one, two)] == [2, 1, 0, 0]
+    assert texts(bundle) == {LOGS[0]: "whole log\n", LOGS[1]: "on a\n", LOGS[2]: "on b\n"}
+    two.log(LOGS[0], "the larger part of the log\n")
+    assert export(two, bundle)["logs"]["sent"] == 1 and texts(bundle)[LOGS[0]].startswith("the larger")
+    two.log(LOGS[2], "on c\n", mtime=2)  # as long, but another one
+    assert export(two, bundle)["logs"]["sent"] == 1 and texts(bundle)[LOGS[2]] == "on c\n"
+
+
+def test_what_vanishes_while_it_is_sent_is_listed(tmp_path: Path, bundle: Bundle) -> None:
+    host = Host("a", tmp_path / "logs")
+    host.log(LOGS[0], "x\n")
+    host.log(LOGS[1], "y\n")
+    (host.base / path_of(LOGS[0])).unlink()
+    result = export(host, bundle)
+    assert result["logs"]["sent"] == 1 and result["not_carried"] == [
+        {"kind": "log", "id": "d0 r t0 attempt 1", "reason": "cannot be read: No such file or directory"}
+    ]
+
+
+def test_another_airflows_logs_do_not_get_in(tmp_path: Path, bundle: Bundle) -> None:
+    with pytest.raises(MigrationError, match="holds another Airflow"):
+        Exporter(Host("a", tmp_path).ask, bundle, {**SOURCE, "database": "x", "hostname": "a"}, Options(), lock=LOCK)
+    with pytest.raises(MigrationError, match="days is 0"):
+        export(Host("a", tmp_path), bundle, days=0)
+
+
+def test_the_ledger_is_one_file_a_dag_and_authentic(bundle: Bundle) -> None:
+    ledger = Copied(bundle, "prod", "etl")
+    assert ledger.get(LOGS[0]) is None and ledger.put(LOGS[0], {"tag": "1"}) == 1
+    ledger.put(LOGS[3], {"tag": "2", "archived": {"key": "k"}})
+    ledger.save()
+    (path,) = bundle.store.list("logs/ledger/prod/")
+    again = Copied(bundle, "prod", "etl")
+    assert again.get(LOGS[0]) == {"tag": "1"} and [one.task_id for one, _known in again.archived()] == ["t3"]
+    assert Copied(bundle, "prod", "other").get(LOGS[0]) is None
+    bundle.store.write(path, bundle.store.read(path).replace(b'"1"', b'"9"'))
+    with pytest.raises(MigrationError, match="was altered"):
+        Copied(bundle, "prod", "etl")
