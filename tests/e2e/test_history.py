@@ -110,19 +110,26 @@ class Story:
             self.outputs.append(line)
             if re.search(pattern, line):
                 return
+        kill_group(process)
         pytest.fail(f"{pattern} was not seen: {''.join(self.outputs)[-3000:]}")
 
-    def tasks(self) -> list[int]:
-        """Processes of the agent's task: below those of the environment, by their title."""
+    def process(self, title: str) -> int | None:
+        """One of the environment's own, by the beginning of its title."""
         parents, titles = {}, {}
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError, IndexError):
                 parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-                titles[int(path.name)] = (path / "cmdline").read_bytes().decode(errors="replace")
+                titles[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         mine = set(self.lab.status()["environments"][0]["pids"])
         while more := {pid for pid, parent in parents.items() if parent in mine} - mine:
             mine |= more
-        return [pid for pid in mine if "mwaa_agent" in titles.get(pid, "") and "task" in titles[pid]]
+        return next((pid for pid in sorted(mine) if re.search(title, titles.get(pid, ""))), None)
+
+    def kill(self, title: str) -> None:
+        wait_for(lambda: self.process(title), 180, title)
+        time.sleep(2.0)
+        with suppress(ProcessLookupError, TypeError):
+            os.kill(self.process(title), signal.SIGKILL)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -149,27 +156,17 @@ def test_the_environment_is_there_before_its_history(story: Story) -> None:
 
 
 def test_killed_again_and_again(story: Story) -> None:
-    # the playbook, while the agent looks, and while it writes; then the agent's task; then everything of Airflow
+    # the playbook, while the agent looks, and while it writes; then parts of Airflow
     for pattern, pause in ((r"^TASK \[mwaa.migration.history : Bring", 1.0), (r"agent run .*: running", 3.0)):
         process = story.start()
         story.until(process, pattern)
         time.sleep(pause)
         kill_group(process)
-    process = story.start()
-    story.until(process, r"^TASK \[mwaa.migration.history : Bring")
-    for _time in range(2):
-        wait_for(lambda: story.tasks(), 90, "a task")
-        time.sleep(1.5)
-        for pid in story.tasks():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    story.outputs.append(process.communicate()[0])  # it may fail, with a sentence
-    process = story.start()
-    story.until(process, r"agent run .*: (queued|running)")
-    for pid in story.lab.status()["environments"][0]["pids"]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    story.outputs.append(process.communicate()[0])
+    for title in (r"^airflow task runner: mwaa_agent", r"airflow scheduler"):  # the agent's task; who starts the next
+        process = story.start()
+        story.until(process, r"^TASK \[mwaa.migration.history : Bring")
+        story.kill(title)
+        story.outputs.append(process.communicate()[0])  # it may fail, with a sentence
     wait_for(story.lab.healthy, 180, "the environment's Airflow is started again")
 
 

@@ -25,7 +25,9 @@ from ansible_collections.mwaa.migration.plugins.module_utils._progress import pr
 
 PIECES = 500  # of one request, which has a URL for each
 INLINE = 16 << 20  # bytes of pieces in a request, where no URL leads to them
-LOST = "lost"  # the code of a run that ended without an answer (_state/agent.py)
+# codes of a run that ended without an answer: its worker died, or its answer did not get through, or Airflow started
+# the dead task again, which the agent does not serve a second time
+LOST = ("lost", "unanswered", "replayed")
 REFUSED = "history"  # the code of the agent's own sentences about history
 TRIES = 3  # of a request whose run was lost, and of rounds that bring nothing
 SUMS = ("pieces", "rows", "inserted", "updated", "kept", "left_out", "mended")
@@ -175,7 +177,7 @@ class Load:
             try:
                 return self._ask_once(request)
             except MigrationError as error:
-                if error.code != LOST or attempt == TRIES - 1:
+                if error.code not in LOST or attempt == TRIES - 1:
                     raise
                 progress(f"{error.message}: asking again, what it did is not done twice")
         raise AssertionError

@@ -45,7 +45,7 @@ class Target:
         self.not_read: list[str] = []  # DAGs whose files Airflow does not get to
         self.a_request: int | None = None
         self.die_after: int | None = None
-        self.lose = 0
+        self.lose, self.code = 0, "lost"
         self.refuse: str | None = None
         self.requests: list[dict[str, Any]] = []
 
@@ -58,7 +58,7 @@ class Target:
         answer = getattr(self, request["op"])(request)
         if self.lose:
             self.lose -= 1
-            raise MigrationError("agent run r1 ended as failed without an answer", code="lost")
+            raise MigrationError("agent run r1 ended as failed without an answer", code=self.code)
         return {**json.loads(json.dumps(answer)), "airflow_version": "2.11.2"}
 
     def sums(self, bundle: str) -> dict[str, Any]:
@@ -268,8 +268,9 @@ def test_a_worker_that_dies_is_asked_again_and_goes_on(world: World, target: Tar
     assert arrived(target) == rows_of(world) and target.running["etl"]
 
 
-def test_an_answer_that_is_lost_does_nothing_twice(world: World, target: Target) -> None:
-    target.lose = 2
+@pytest.mark.parametrize("code", ["lost", "unanswered", "replayed"])
+def test_an_answer_that_is_lost_does_nothing_twice(world: World, target: Target, code: str) -> None:
+    target.lose, target.code = 2, code
     load(target).run()
     assert target.ops()[:3] == ["history_progress"] * 3 and arrived(target) == rows_of(world)
 
