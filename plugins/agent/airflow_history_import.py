@@ -493,16 +493,17 @@ class Mapping(object):
         expression = "s." + history.name_of(name)
         if kind in ("id", "ref") and self.shift and name != "log_template_id":
             expression = "(%s - %d)" % (expression, self.shift)
-        if kind == "id" and self.table == "dag_run":  # a run that was made up for its task instances has none
-            expression = "coalesce(%s, nextval(pg_get_serial_sequence('dag_run', 'id')))" % expression
         key = [one for one in self.key or () if one in {column for column, _kind in self.columns}]
-        if kind == "id" and key and "id" not in self.key and len(key) == len(self.key):
+        named = kind == "id" and key and "id" not in self.key and len(key) == len(self.key)
+        if named:
             # SQLite gives the number of a deleted row to the next one: that one then takes a number of the target's
             other = " OR ".join("o.{0} IS DISTINCT FROM s.{0}".format(history.name_of(one)) for one in key)
             expression = (
-                "CASE WHEN EXISTS (SELECT 1 FROM {0} o WHERE o.id = {1} AND ({2}))"
-                " THEN nextval(pg_get_serial_sequence('{0}', 'id')) ELSE {1} END".format(self.table, expression, other)
-            )
+                "CASE WHEN EXISTS (SELECT 1 FROM {0} o WHERE o.id = {1} AND ({2})) THEN NULL ELSE {1} END"
+            ).format(self.table, expression, other)
+        if named or kind == "id" and self.table == "dag_run":
+            # as does a run that was made up for its task instances, which has none
+            expression = "coalesce(%s, nextval(pg_get_serial_sequence('%s', 'id')))" % (expression, self.table)
         if kind == "json":
             expression = "CAST(%s AS %s)" % (expression, self.has[name]["type"])
         if self.has[name]["required"] and name in FILLED:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +18,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(TESTS / "unit" / "history"), str
 
 from import_lane import Databases  # noqa: E402
 from mwaa_lab import processes  # noqa: E402
-from mwaa_lab.airflow.postgres import Postgres  # noqa: E402
+from mwaa_lab.airflow.postgres import NAME, Postgres  # noqa: E402
 from mwaa_lab.labdir import LabDir  # noqa: E402
-
-# a server waits for those who are connected
-LEAVE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +30,8 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     try:
         server.ensure()
         yield Databases(lab)
-        server.sql("postgres", LEAVE)
     finally:
+        if found := processes.alive(lab, NAME):
+            os.kill(found.pid, signal.SIGQUIT)  # at once, without writing anything down
         processes.stop_all(lab)
         lab.remove()

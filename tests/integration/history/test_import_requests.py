@@ -38,8 +38,8 @@ class Source:
     def __init__(self, database: Database):
         self.database = database
 
-    def connect(self, snapshot: str | None = None) -> Any:
-        return history.Engine("postgresql", self.database.connect(), snapshot)
+    def connect(self, snapshot: str | None = None, writable: bool = False) -> Any:
+        return history.Engine("postgresql", self.database.connect(), snapshot, writable=writable)
 
 
 def ask(database: Database, operation: str, **request: Any) -> dict[str, Any]:
