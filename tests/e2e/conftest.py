@@ -212,7 +212,10 @@ class Leaks:
 
     def _watch(self, done: threading.Event) -> None:
         while not done.wait(0.1):
-            files = [path for place in self.places for path in place.rglob("*") if path.is_file()]
+            files: list[Path] = []
+            for place in self.places:
+                with suppress(OSError):  # Ansible removes what is being listed: the next look is a moment later
+                    files += [path for path in place.rglob("*") if path.is_file()]
             for path in [*Path("/proc").glob("[0-9]*/cmdline"), *files]:
                 with suppress(OSError):
                     if b"CANARY-" in path.read_bytes():
