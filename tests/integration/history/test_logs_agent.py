@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -105,8 +104,8 @@ def test_each_run_is_looked_for_by_its_own_template(databases: Databases, tmp_pa
     host.airflow.task("etl", "mapped", 2, map_index=7, try_number=3, end_date=moment(2))
     if "task_instance_history" in SCHEMAS[version]:
         host.airflow.of_task(
-            "task_instance_history", "etl", "mapped", 2, map_index=7, try_number=1, start_date=moment(9), end_date=moment(9),
-            pool="p", pool_slots=1,
+            "task_instance_history", "etl", "mapped", 2, map_index=7, try_number=1, start_date=moment(9),
+            end_date=moment(9), pool="p", pool_slots=1,
         )  # fmt: skip
     host.ready()
     run = "scheduled__2024-01-0{}T00:00:00.000000"
@@ -117,7 +116,7 @@ def test_each_run_is_looked_for_by_its_own_template(databases: Databases, tmp_pa
     host.log(f"{mapped}/attempt=1.log.trigger.12.log", "triggerer\n")
     host.log(f"{mapped}/attempt=4.log", "one more than the database counts\n")
     host.log("scheduled/etl-20240103-load.1", "custom\n")
-    os.symlink("/etc/hostname", host.home / "logs" / mapped / "attempt=2.log")
+    (host.home / "logs" / mapped / "attempt=2.log").symlink_to("/etc/hostname")
     answer = host.listed()
     assert keys(answer) == [
         ("etl", run.format(1), "load", -1, 1, ""),
