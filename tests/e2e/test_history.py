@@ -32,7 +32,8 @@ from airflow import DAG
 from airflow.operators.bash import BashOperator
 
 with DAG(
-    dag_id="daily", start_date=datetime(2020, 1, 1), end_date=datetime(2024, 2, 9), schedule="@daily", catchup=True
+    dag_id="daily", start_date=datetime(2020, 1, 1), end_date=datetime(2024, 2, 9), schedule="@daily", catchup=True,
+    is_paused_upon_creation=True,
 ) as daily:
     BashOperator(task_id="load", bash_command="true")
 
