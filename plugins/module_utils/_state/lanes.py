@@ -421,7 +421,7 @@ class ByAgent(Lane):
         result = self.agent.ask(
             {
                 "op": "import_state",
-                kind: as_state(work.wanted),
+                kind: as_state([item for item in work.wanted if self.adapt(item)[0] is not None]),
                 "on_conflict": work.on_conflict,
                 "prune": work.prune if prunable is None or not work.prune else sorted(prunable),
                 "spared": sorted(work.spared),

@@ -19,6 +19,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import Migr
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import CliResult
 from ansible_collections.mwaa.migration.plugins.module_utils._state import upsert as module
+from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import Change
 from ansible_collections.mwaa.migration.plugins.module_utils._state.lanes import ByAgent, Knowledge, Work, choose_lane
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import Connection
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import backend_options
@@ -662,5 +663,11 @@ def test_what_airflow_3_falls_over_does_not_enter_an_environment_that_becomes_on
     kept, note = lane(3, 2, 1).adapt(item)
     assert kept is None and note is not None and "no JSON object" in note.reason
     assert lane(2, 11, 2).adapt(item) == lane().adapt(item) == (item, None)
-    harmless = Connection(id="db", conn_type="http", extra="{}")
+    harmless = Connection(id="other", conn_type="http", extra="{}")
     assert lane(3, 2, 1).adapt(harmless) == (harmless, None)
+    asked: list[dict[str, Any]] = []
+    agent = SimpleNamespace(ask=lambda request: asked.append(request) or {"applied": True})
+    whole = lane(3, 2, 1)
+    whole.blind, whole.work.wanted = True, [item, harmless]
+    whole.apply([whole.outcome(Change("other", 1, harmless, "created"))])
+    assert list(asked[0]["connections"]) == ["other"]
