@@ -87,7 +87,7 @@ lint: versions ## ruff, mypy, ansible-lint (production), cfn-lint, documentation
 	@ruff check . && ruff format --check .
 	mypy plugins/module_utils lab/src
 	ansible-lint --offline --profile production
-	cfn-lint roles/*/files/*.yaml
+	cfn-lint roles/*/files/*.template
 	tests/sanity/docs-lint
 
 unit: versions ## milliseconds each

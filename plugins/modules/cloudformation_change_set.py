@@ -185,7 +185,7 @@ EXAMPLES = r"""
 - name: A stack, created or updated
   mwaa.migration.cloudformation_change_set:
     stack_name: mwaa-base
-    template_body: "{{ lookup('file', 'base.yaml') }}"
+    template_body: "{{ lookup('file', 'base.template') }}"
     parameters:
       Connectivity: nat
     capabilities: [CAPABILITY_NAMED_IAM]

@@ -841,7 +841,7 @@ def test_an_environment_that_stays_keeps_what_it_stands_on(story: Story) -> None
 
 @pytest.mark.parametrize("name", ["whole-base", "running-environment"])
 def test_templates_pass_cfn_lint(story: Story, name: str) -> None:
-    """cfn-lint says nothing of what was generated; of files/base.yaml `make lint` asks it."""
+    """cfn-lint says nothing of what was generated; of files/base.template `make lint` asks it."""
     from cfnlint.api import lint
 
     assert [str(match) for match in lint(json.dumps(story.world.templates[name]))] == []

@@ -21,7 +21,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_missing,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment, settings
-from ansible_collections.mwaa.migration.plugins.module_utils._preflight import (  # noqa: F401 - the rules declare themselves
+from ansible_collections.mwaa.migration.plugins.module_utils._preflight import (
     report,
     rules_access,
     rules_environment,
@@ -38,6 +38,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._preflight.frame im
 from ansible_collections.mwaa.migration.plugins.module_utils._preflight.gather import Reader
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress
 
+RULES = (rules_access, rules_environment, rules_network, rules_storage)  # each declares its own to the frame
 FAIL_ON = ("error", "warning", "never")
 # of an environment that exists: not what it is made of
 _NOT_TAKEN = ("tags",)

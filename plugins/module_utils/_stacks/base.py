@@ -6,7 +6,7 @@
 PRIVATE to the collection: no promise is made to other collections.
 
 Every base stack, adopted or new, exports `<stack>-<Name>` for the names in EXPORTS (OPTIONAL_EXPORTS where it has
-them); roles/mwaa_stack/files/base.yaml says the same as these functions (tests/unit/test_stacks_base.py).
+them); roles/mwaa_stack/files/base.template says the same as these functions (tests/unit/test_stacks_base.py).
 Rights as of MWAA's user guide, mwaa-create-role.
 """
 

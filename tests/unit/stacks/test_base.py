@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Trust, rights and outputs of a base stack; and that files/base.yaml says the same as the functions."""
+"""Trust, rights and outputs of a base stack; and that files/base.template says the same as the functions."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_outputs_are_exported_by_the_stacks_name_and_only_those_that_there_are()
     assert made["VpcId"]["Export"] == {"Name": {"Fn::Sub": "${AWS::StackName}-VpcId"}}
 
 
-# --- files/base.yaml
+# --- files/base.template
 
 
 class Loader(yaml.SafeLoader):
@@ -173,11 +173,11 @@ def _long(loader: Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
 
 
 Loader.add_multi_constructor("!", _long)
-TEMPLATE = yaml.load((HERE / "files" / "base.yaml").read_text(), Loader=Loader)  # noqa: S506 - a SafeLoader
+TEMPLATE = yaml.load((HERE / "files" / "base.template").read_text(), Loader=Loader)  # noqa: S506 - a SafeLoader
 
 
 class Template:
-    """files/base.yaml with parameters, as far as a policy needs it."""
+    """files/base.template with parameters, as far as a policy needs it."""
 
     def __init__(self, **parameters: str) -> None:
         defaults = {name: str(one.get("Default", "")) for name, one in TEMPLATE["Parameters"].items()}
