@@ -57,8 +57,8 @@ options:
     type: str
   source_agent:
     description:
-      - What becomes of the agent in O(source_environment) when all was read. V(removed) takes it out again, with its rows
-        in Airflow's database; V(kept) leaves it for the next task that needs it.
+      - What becomes of the agent in O(source_environment) when all was read. V(removed) takes it out again, with its
+        rows in Airflow's database; V(kept) leaves it for the next task that needs it.
       - An export that fails, or is killed, leaves it, too. M(mwaa.migration.migration_cleanup) takes it out.
     type: str
     default: removed

@@ -22,8 +22,8 @@ description:
     environment is changed, its requirements least of all, and no DAG is paused, because all that is read is read in one
     snapshot of its database. DAG files, C(plugins.zip), C(requirements.txt), C(startup.sh) and options come out of its
     bucket and its settings, in the versions that it runs. They are put into the bundle as a host's are.
-  - A task of Airflow 3 has no way to the database. From such an environment, names, descriptions and pools are listed by
-    the REST API, and values are read by the agent through the task SDK. What cannot be read that way is listed.
+  - A task of Airflow 3 has no way to the database. From such an environment, names, descriptions and pools are listed
+    by the REST API, and values are read by the agent through the task SDK. What cannot be read that way is listed.
   - Running it again sends only what changed, and writes nothing when nothing did. An interrupted export goes on
     where it was.
 options:
