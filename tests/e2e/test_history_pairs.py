@@ -49,7 +49,7 @@ from airflow.operators.python import PythonOperator
 
 START = datetime({start:%Y, %m, %d, %H, %M})
 
-with DAG(dag_id="ticks", start_date=START, schedule="*/2 * * * *", catchup=True, max_active_runs=2) as ticks:
+with DAG(dag_id="ticks", start_date=START, schedule="*/2 * * * *", catchup=True, max_active_runs=1) as ticks:
     BashOperator(task_id="say", bash_command="echo {{{{ ts }}}}")
 
 with DAG(dag_id="quiet", start_date=datetime(2024, 1, 1), schedule="@hourly", catchup=False) as quiet:
@@ -96,10 +96,12 @@ class Pair:
         return [row.split("|") for row in self.airflow.database.sql(statement).splitlines() if row]
 
     def _run_dags(self) -> None:
-        """Our DAGs run at the source, and are paused there, as at a cut-over."""
+        """Our DAGs run at the source, and are paused there, as at a cut-over. A run of ticks that is under way then is
+        not carried, and the last: one runs at a time.
+        """
         start = datetime.datetime.now(datetime.timezone.utc) - 6 * STEP
         (self.airflow.home / "dags/ours.py").write_text(eras.words(self.airflow.row, DAGS.format(start=start)))
-        wanted = {"ticks": 4, "quiet": 1, "stumbles": 1}
+        wanted = {"ticks": 3, "quiet": 1, "stumbles": 1}
         names = ", ".join(f"'{dag}'" for dag in OURS)
 
         def ended() -> bool:
@@ -113,13 +115,12 @@ class Pair:
         self.sql(f"update dag set is_paused = false where dag_id in ({names})")
         wait_for(ended, 400, "the source has run our DAGs")
         self.sql(f"update dag set is_paused = true where dag_id in ({names})")
-        # one that had begun goes on
-        wait_for(lambda: not self.sql("select 1 from dag_run where state in ('queued', 'running')"), 300, "all ended")
 
     def _runs(self) -> dict[str, dict[str, tuple[datetime.datetime, str]]]:
-        """{DAG: {run: (logical date, state)}}"""
+        """{DAG: {run that has ended: (logical date, state)}}"""
         found: dict[str, dict[str, tuple[datetime.datetime, str]]] = {}
-        for dag, run, date, state in self.sql("select dag_id, run_id, execution_date, state from dag_run"):
+        ended = "select dag_id, run_id, execution_date, state from dag_run where state in ('success', 'failed')"
+        for dag, run, date, state in self.sql(ended):
             found.setdefault(dag, {})[run] = (moment(date), state)
         return found
 
