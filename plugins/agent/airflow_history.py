@@ -2170,13 +2170,13 @@ def _found(ids, one):
     return index if index < len(ids) and ids[index] == one else -1
 
 
-def _places(ids, known):
-    """For each of `ids` where it is in `known`, or -1; both ascending."""
+def _places(wanted, present):
+    """For each of `wanted` where it is in `present`, or -1; both ascending."""
     places, at = array.array("i"), 0
-    for one in ids:
-        while at < len(known) and known[at] < one:
+    for one in wanted:
+        while at < len(present) and present[at] < one:
             at += 1
-        places.append(at if at < len(known) and known[at] == one else -1)
+        places.append(at if at < len(present) and present[at] == one else -1)
     return places
 
 

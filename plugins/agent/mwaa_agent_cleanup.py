@@ -17,7 +17,7 @@ from airflow import settings
 
 REPORT_URL = "@REPORT_URL@"
 UNTIL = int("@UNTIL@")  # seconds since 1970
-TABLES = "@TABLES@" != "kept"  # of an environment that is left, they are another migration's
+TABLES = str("@TABLES@") != "kept"  # of an environment that is left, they are another migration's
 
 DAGS = "dag_id in ('mwaa_agent', 'mwaa_agent_poll')"
 FILES = "like '%/mwaa_migration/mwaa_agent%'"

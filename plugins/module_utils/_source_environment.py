@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ansible_collections.mwaa.migration.plugins.module_utils import (
     _cleanup,
@@ -159,8 +159,7 @@ class SourceEnvironment:
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The agent's result. Raises MigrationError with its own sentence; enter() comes before."""
-        assert self._lane is not None
-        return self._lane.run(request, self.timeout)
+        return cast(AgentLane, self._lane).run(request, self.timeout)
 
     def leave(self, kms_key_id: str) -> list[str]:
         """Take the agent out again, its rows in Airflow's database included. Returns what remains, as sentences."""

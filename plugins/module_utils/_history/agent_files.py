@@ -9,7 +9,6 @@ PRIVATE to the collection: no promise is made to other collections.
 
 from __future__ import annotations
 
-from ansible_collections.mwaa.migration.plugins.module_utils._history import (  # noqa: F401
-    airflow_history,
-    airflow_history_import,
-)
+from ansible_collections.mwaa.migration.plugins.module_utils._history import airflow_history, airflow_history_import
+
+FILES = (airflow_history, airflow_history_import)

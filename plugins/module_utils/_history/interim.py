@@ -154,8 +154,7 @@ def passage(ctx: Any) -> dict[str, Any]:
         return {"changed": False, **Due("done", target, said).as_result()}
     known = [(record, Closed.read(record.bundle, shown)) for record in records] if shown else []
     stage = due(name, target, shown, known)
-    if params["close"] and stage.stage in ("fill", "close") and not ctx.check_mode:
-        assert shown is not None
+    if params["close"] and shown is not None and stage.stage in ("fill", "close") and not ctx.check_mode:
         with held_in([record.bundle.store for record in records], name) as take:
             take()
             result = _Close(ctx, shown, known).run()

@@ -15,7 +15,7 @@ import base64
 import contextlib
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import S3Store, url_signer
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults, MigrationError, aws_errors
@@ -66,8 +66,7 @@ class _Part:
 
 def presigned(record: Record, aws: Any, seconds: int) -> Place:
     """Place for pieces in S3, the versions that were exported. seconds: how long the URLs are good for."""
-    store = record.bundle.store
-    assert isinstance(store, S3Store)
+    store = cast(S3Store, record.bundle.store)
     signer = url_signer(aws)
 
     def place(piece: dict[str, Any]) -> dict[str, Any]:

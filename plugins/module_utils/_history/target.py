@@ -12,10 +12,7 @@ from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, S3Store, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._history import (  # noqa: F401 - Ansible packs agent_files
-    Ask,
-    agent_files,
-)
+from ansible_collections.mwaa.migration.plugins.module_utils._history import Ask, agent_files
 from ansible_collections.mwaa.migration.plugins.module_utils._history.load import Load, Options, inline, presigned
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
@@ -23,6 +20,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe, major
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
 
+PACKED = agent_files.FILES  # Ansible puts into a module's archive what it sees imported
 ARGUMENT_SPEC: dict[str, Any] = {
     "environment": {"type": "str", "required": True},
     "bundle": {"type": "str", "required": True},

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     MigrationError,
@@ -166,8 +166,9 @@ class Group:
                 break
             except _Unknown as unknown:
                 if attempt + 1 == ATTEMPTS:
-                    assert unknown.__cause__ is not None
-                    raise aws_error(unknown.__cause__, f"write to {self.name}, stream {stream}") from unknown
+                    raise aws_error(
+                        cast(Exception, unknown.__cause__), f"write to {self.name}, stream {stream}"
+                    ) from unknown
         done.old, done.new = done.old + rejected.old, done.new + rejected.new
         return done
 
@@ -242,14 +243,13 @@ def _aligned(ours: Iterable[Event], theirs: Iterable[Event]) -> Iterator[tuple[E
     mine, other = groupby(ours, _timestamp), groupby(theirs, _timestamp)
     left, right = next(mine, None), next(other, None)
     while left is not None or right is not None:
-        if right is None or (left is not None and left[0] < right[0]):
-            assert left is not None
+        if left is not None and (right is None or left[0] < right[0]):
             yield from ((event, False) for event in left[1])
             left = next(mine, None)
-        elif left is None or right[0] < left[0]:
+        elif right is not None and (left is None or right[0] < left[0]):
             yield from ((event, None) for event in right[1])
             right = next(other, None)
-        else:
+        elif left is not None and right is not None:
             there = Counter(right[1])
             for event in left[1]:
                 found = there[event] > 0

@@ -181,12 +181,11 @@ class Copy:
                 self.found.leave(str(log.attempt), reason)
             else:
                 todo.append(log)
-        if self.check_mode:
+        if lock is None:  # a look
             self.counts["copied"] += len(todo)
             return
         if not todo:
             return
-        assert lock is not None
         lock.take()
         archived = self.counts["archived"]
         try:

@@ -109,7 +109,7 @@ def events(chunks: Iterable[bytes], dates: Dates | None = None) -> Iterator[Even
         if at is not None and now is None:
             yield from _cut(at, first)
             first, size, now = [], 0, at
-        elif at is None and now is None:
+        elif now is None:
             first.append(line)
             size += len(line) + 1
             if size >= MESSAGE_BYTES:
@@ -117,7 +117,6 @@ def events(chunks: Iterable[bytes], dates: Dates | None = None) -> Iterator[Even
                 yield from _cut(now, first)
                 first = []
             continue
-        assert now is not None
         if (at is not None or size + len(line) >= MESSAGE_BYTES) and message:
             yield from _cut(now, message)
             message, size = [], 0

@@ -53,8 +53,10 @@ class Host:
         self.sent += 1
         if self.sent == self.dies_at:
             raise KeyboardInterrupt
-        option = lambda _section, name: str(self.base) if name == "base_log_folder" else ""  # noqa: E731
-        agent = SimpleNamespace(_option=option, AgentError=lambda _code, text: MigrationError(text))
+        options = {"base_log_folder": str(self.base)}
+        agent = SimpleNamespace(
+            _option=lambda _section, name: options.get(name, ""), AgentError=lambda _code, text: MigrationError(text)
+        )
         return json.loads(json.dumps(airflow_logs.operate(agent, airflow_history, request)))
 
 
