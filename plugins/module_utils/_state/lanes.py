@@ -47,7 +47,12 @@ from ansible_collections.mwaa.migration.plugins.module_utils._state.model import
     json_object,
     values,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import Masking, RestLane, Unlistable
+from ansible_collections.mwaa.migration.plugins.module_utils._state.rest import (
+    Masking,
+    RestLane,
+    Unlistable,
+    without_empty_texts,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._state.secrets import Held, SecretStore, write_connection
 
 LANES = ("auto", "rest", "cli", "agent", "secrets_manager")
@@ -389,11 +394,12 @@ class ByAgent(Lane):
         self.blind = api is None
 
     def adapt(self, item: Item) -> Adapted:
-        extra = item.extra if self.work.becomes >= (3,) and isinstance(item, Connection) else None
-        if extra and json_object(extra) is None:
+        if not isinstance(item, Connection) or self.work.becomes < (3,):
+            return item, None
+        if item.extra and json_object(item.extra) is None:
             reason = "extra is no JSON object: with one such connection Airflow 3 lists none at all"
-            return None, NotCarried(SINGULAR[self.work.kind], item.id, reason)
-        return item, None
+            return None, NotCarried("connection", item.id, reason)
+        return without_empty_texts(item, self.work.becomes[0])
 
     def read(self, items: list[Item]) -> Current:
         try:
@@ -421,7 +427,7 @@ class ByAgent(Lane):
         result = self.agent.ask(
             {
                 "op": "import_state",
-                kind: as_state([item for item in work.wanted if self.adapt(item)[0] is not None]),
+                kind: as_state([adapted for item in work.wanted if (adapted := self.adapt(item)[0]) is not None]),
                 "on_conflict": work.on_conflict,
                 "prune": work.prune if prunable is None or not work.prune else sorted(prunable),
                 "spared": sorted(work.spared),

@@ -126,6 +126,18 @@ class Failure(Exception):
         self.final = final
 
 
+def without_empty_texts(item: Connection, major: int) -> tuple[Connection, NotCarried | None]:
+    """The connection with null where this major version of Airflow keeps no empty text."""
+    notes = []
+    if item.password == "":
+        item = replace(item, password=None)
+        notes.append("password: an empty text arrives as null, Airflow stores no empty password")
+    if item.extra == "" and major >= 3:
+        item = replace(item, extra=None)
+        notes.append("extra: an empty text arrives as null, Airflow 3 would make {} of it")
+    return item, NotCarried("connection", item.id, "; ".join(notes)) if notes else None
+
+
 class RestLane:
     """One kind of state of one environment.
 
@@ -213,14 +225,7 @@ class RestLane:
                 return refused("REST takes ids of letters, digits, '_', '.', '-' with at most 200 characters")
             if item.extra and not self._takes_extra(item.extra):
                 return refused("extra is no JSON object, which Airflow's REST API refuses")
-            notes = []
-            if item.password == "":
-                item = replace(item, password=None)
-                notes.append("password: an empty text arrives as null, Airflow stores no empty password")
-            if item.extra == "" and self.major >= 3:
-                item = replace(item, extra=None)
-                notes.append("extra: an empty text arrives as null, Airflow 3 would make {} of it")
-            return item, NotCarried(SINGULAR[self.kind], item.id, "; ".join(notes)) if notes else None
+            return without_empty_texts(item, self.major)
         if isinstance(item, Variable):
             reason = self.masking.exposes(item)
             if reason:

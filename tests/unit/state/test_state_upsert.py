@@ -665,9 +665,12 @@ def test_what_airflow_3_falls_over_does_not_enter_an_environment_that_becomes_on
     assert lane(2, 11, 2).adapt(item) == lane().adapt(item) == (item, None)
     harmless = Connection(id="other", conn_type="http", extra="{}")
     assert lane(3, 2, 1).adapt(harmless) == (harmless, None)
+    empty = Connection(id="empty", conn_type="http", password="", extra="")
     asked: list[dict[str, Any]] = []
     agent = SimpleNamespace(ask=lambda request: asked.append(request) or {"applied": True})
     whole = lane(3, 2, 1)
-    whole.blind, whole.work.wanted = True, [item, harmless]
+    whole.blind, whole.work.wanted = True, [item, harmless, empty]
     whole.apply([whole.outcome(Change("other", 1, harmless, "created"))])
-    assert list(asked[0]["connections"]) == ["other"]
+    assert list(asked[0]["connections"]) == ["other", "empty"]
+    # else REST would write it anew once it is one
+    assert asked[0]["connections"]["empty"]["password"] is asked[0]["connections"]["empty"]["extra"] is None
