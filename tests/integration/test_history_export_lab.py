@@ -20,7 +20,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._aws import Aws
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]  # a real Airflow as the source
 
 _FILE = Path(__file__).parents[1] / "e2e" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("lab_of_history", _FILE)
@@ -143,7 +143,6 @@ def test_history_goes_into_the_bundle_that_state_has_made(lab: Any, aws: Aws) ->
     assert record.exports[-1].after == record.exports[-2].id
 
 
-@pytest.mark.slow
 def test_killed_it_goes_on_and_a_folder_keeps_it_sealed(lab: Any, aws: Aws, tmp_path: Path) -> None:
     where = str(tmp_path / "bundle")
     assert ask(lab, "airflow_export", bundle=where)["changed"]

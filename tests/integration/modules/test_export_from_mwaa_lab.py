@@ -132,6 +132,7 @@ def test_a_look_leaves_no_trace_in_the_environment(make: Any) -> None:
     assert source.lying() == before
 
 
+@pytest.mark.slow
 def test_the_task_as_a_playbook_has_it(make: Any, lab: Any) -> None:
     """Options, progress on the screen, and what is said where there is no such environment."""
     source = make("3.2.1")

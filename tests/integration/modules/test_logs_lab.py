@@ -271,7 +271,9 @@ def test_what_is_too_old_is_in_the_archive_with_an_index(
     assert again["changed"] is False and again["archive"] == result["archive"] and writes(lab, since) == []
 
 
-@pytest.mark.parametrize("weather", ["throttled", "reset before", "reset after", "500 after"])
+@pytest.mark.parametrize(
+    "weather", ["throttled", pytest.param("reset before", marks=pytest.mark.slow), "reset after", "500 after"]
+)
 def test_weather_doubles_and_loses_nothing(
     lab: Any, tmp_path: Path, bundle: Any, export: Any, environment: Any, run_module: Any, weather: str
 ) -> None:
@@ -308,6 +310,7 @@ with patch_module_args(json.load(sys.stdin)):
 """
 
 
+@pytest.mark.slow
 def test_killed_between_batches_it_goes_on(
     lab: Any, tmp_path: Path, bundle: Any, export: Any, environment: Any, run_module: Any, options: Any
 ) -> None:
@@ -337,6 +340,7 @@ def test_killed_between_batches_it_goes_on(
         assert "\n".join(found[stream_of(attempt, "2.11.2")]) + "\n" == lines(attempt, 12_000)
 
 
+@pytest.mark.slow
 def test_logs_of_another_environment(
     lab: Any, bundle: Any, environment: Any, run_module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
