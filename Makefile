@@ -94,7 +94,7 @@ unit: versions ## milliseconds each
 	@python -m pytest -q -n 2 tests/unit
 
 lab-test: versions ## playbooks and modules against stub environments, but for what takes minutes
-	@python -m pytest -q -m "lab and not slow" -n 4 --dist loadfile tests/integration
+	@python -m pytest -q -m "lab and not (slow or e2e)" -n 4 --dist loadfile tests/integration
 
 e2e: versions ## the main job, one real Airflow to another
 	@python -m pytest -q tests/e2e/test_main_job.py
