@@ -235,7 +235,7 @@ def test_names_in_plugins_zip_that_lead_elsewhere_are_listed() -> None:
     assert [path for path in world.bundle().files if path.startswith("plugins/")] == ["plugins/fine.py"]
 
 
-@pytest.mark.parametrize("content", [b"no archive at all", packed({"p.py": b"p" * 100})[:-30]])
+@pytest.mark.parametrize("content", [b"no archive at all", packed({"p.py": b"p" * 100})[:-30]], ids=["none", "cut off"])
 def test_a_broken_archive_is_refused_before_anything_is_asked_or_written(content: bytes) -> None:
     world = World()
     world.pin("Plugins", "plugins.zip", content)
