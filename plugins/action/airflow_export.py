@@ -794,35 +794,24 @@ def listing(run: Run, params: dict[str, Any]) -> dict[str, Any]:
     return {"listing": _hosts.digest(agent.call({"op": "listing"}))}
 
 
-class ActionModule(Showing):
-    """The plugin: options, the connection, the screen."""
+class Asking(Showing):
+    """What plugins that ask an agent at the source share: options, the connection, the screen, failures."""
 
+    ARGUMENTS: dict[str, Any]
     _requires_connection = True
     _supports_check_mode = True
-    _supports_diff = True
+    _supports_diff = False
+
+    def act(self, params: dict[str, Any], task_vars: dict[str, Any], owner: Owner) -> dict[str, Any]:
+        """The plugin's own work; its result. Raises MigrationError. owner: who holds locks."""
+        raise NotImplementedError
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = ActionBase.run(self, tmp, task_vars)
-        _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **ARGUMENT_SPEC})
+        _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **self.ARGUMENTS})
         failure: MigrationError | None = None
         try:
-            if params["source_environment"]:
-                aws, owner = Aws.for_plugin(params), run_of(controller(), breaks_lock(task_vars))
-                with self.source_environment(params, aws, task_vars or {}) as source:
-                    show = self._display.display
-                    result.update(EnvironmentExport(params, aws, source, show, self._task.check_mode, owner).run())
-                if self._task.diff:
-                    result["diff"] = {"prepared": diff_text(result)}
-                return result
-            host = self.host(params)
-            if params["state"] == "listed":
-                result.update(listing(host, params), changed=False)
-                return result
-            aws, owner = Aws.for_plugin(params), run_of(controller(), breaks_lock(task_vars))
-            export = Export(params, aws, host, self._display.display, self._task.check_mode, owner)
-            result.update(export.run())
-            if self._task.diff:
-                result["diff"] = {"prepared": diff_text(result)}
+            result.update(self.act(params, task_vars or {}, run_of(controller(), breaks_lock(task_vars))))
         except MigrationError as exception:
             failure = exception
         except Exception as exception:
@@ -847,3 +836,21 @@ class ActionModule(Showing):
         command = f"{self._prefix} {command}" if self._prefix else command
         done = self._low_level_execute_command(command, sudoable=True, in_data=stdin)
         return done["rc"], done["stdout"], done["stderr"]
+
+
+class ActionModule(Asking):
+    ARGUMENTS = ARGUMENT_SPEC
+    _supports_diff = True
+
+    def act(self, params: dict[str, Any], task_vars: dict[str, Any], owner: Owner) -> dict[str, Any]:
+        show, check_mode = self._display.display, self._task.check_mode
+        if params["source_environment"]:
+            aws = Aws.for_plugin(params)
+            with self.source_environment(params, aws, task_vars) as source:
+                result = EnvironmentExport(params, aws, source, show, check_mode, owner).run()
+        else:
+            host = self.host(params)
+            if params["state"] == "listed":
+                return {**listing(host, params), "changed": False}
+            result = Export(params, Aws.for_plugin(params), host, show, check_mode, owner).run()
+        return {**result, "diff": {"prepared": diff_text(result)}} if self._task.diff else result

@@ -11,21 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible_collections.mwaa.migration.plugins.action.airflow_export import OF_A_HOST, refuse_host_options
-from ansible_collections.mwaa.migration.plugins.action.airflow_export import ActionModule as Asking
-from ansible_collections.mwaa.migration.plugins.module_utils._aws import AWS_ARGUMENT_SPEC, Aws
+from ansible_collections.mwaa.migration.plugins.action.airflow_export import OF_A_HOST, Asking, refuse_host_options
+from ansible_collections.mwaa.migration.plugins.module_utils._aws import Aws
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
-from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._history.export import Exporter, Options, why_unreadable
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import (
     EXPORT,
     Run,
-    breaks_lock,
-    controller,
     held,
-    run_of,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, find
 from ansible_collections.mwaa.migration.plugins.module_utils._source_environment import (
@@ -78,32 +73,15 @@ def opened(params: dict[str, Any], aws: Aws) -> Bundle:
 
 
 class ActionModule(Asking):
-    """The plugin: options, the connection, the screen."""
+    ARGUMENTS = ARGUMENT_SPEC
 
-    _supports_diff = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = ActionBase.run(self, tmp, task_vars)
-        _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **ARGUMENT_SPEC})
-        failure: MigrationError | None = None
-        try:
-            owner = run_of(controller(), breaks_lock(task_vars))
-            show, check_mode = self._display.display, self._task.check_mode
-            if params["source_environment"]:
-                aws = Aws.for_plugin(params)
-                with self.source_environment(params, aws, task_vars or {}, history=True) as source:
-                    result.update(export_environment(params, aws, source, show, check_mode, owner))
-            else:
-                result.update(export(params, self.host(params), show, check_mode, owner))
-        except MigrationError as exception:
-            failure = exception
-        except Exception as exception:
-            if not is_aws_error(exception):
-                raise
-            failure = aws_error(exception)
-        if failure is not None:
-            result.update(failure.as_failure(), failed=True, changed=False)
-        return result
+    def act(self, params: dict[str, Any], task_vars: dict[str, Any], owner: Run) -> dict[str, Any]:
+        show, check_mode = self._display.display, self._task.check_mode
+        if not params["source_environment"]:
+            return export(params, self.host(params), show, check_mode, owner)
+        aws = Aws.for_plugin(params)
+        with self.source_environment(params, aws, task_vars, history=True) as source:
+            return export_environment(params, aws, source, show, check_mode, owner)
 
 
 def export(params: dict[str, Any], host: Any, show: Callable[[str], None], check_mode: bool, owner: Run) -> Any:

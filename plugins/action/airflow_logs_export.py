@@ -8,18 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible_collections.mwaa.migration.plugins.action.airflow_export import ActionModule as Asking
-from ansible_collections.mwaa.migration.plugins.module_utils._aws import AWS_ARGUMENT_SPEC, Aws
+from ansible_collections.mwaa.migration.plugins.action.airflow_export import Asking
+from ansible_collections.mwaa.migration.plugins.module_utils._aws import Aws
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
-from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import (
     EXPORT,
     Run,
-    breaks_lock,
-    controller,
     held,
-    run_of,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.export import STATES, Exporter, Options
 from ansible_collections.mwaa.migration.plugins.module_utils._source import Agent, find
@@ -39,26 +35,10 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 
 class ActionModule(Asking):
-    """The plugin: options, the connection, the screen."""
+    ARGUMENTS = ARGUMENT_SPEC
 
-    _supports_diff = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = ActionBase.run(self, tmp, task_vars)
-        _validated, params = self.validate_argument_spec(argument_spec={**AWS_ARGUMENT_SPEC, **ARGUMENT_SPEC})
-        failure: MigrationError | None = None
-        try:
-            owner = run_of(controller(), breaks_lock(task_vars))
-            result.update(export(params, self.host(params), self._display.display, self._task.check_mode, owner))
-        except MigrationError as exception:
-            failure = exception
-        except Exception as exception:
-            if not is_aws_error(exception):
-                raise
-            failure = aws_error(exception)
-        if failure is not None:
-            result.update(failure.as_failure(), failed=True, changed=False)
-        return result
+    def act(self, params: dict[str, Any], task_vars: dict[str, Any], owner: Run) -> dict[str, Any]:
+        return export(params, self.host(params), self._display.display, self._task.check_mode, owner)
 
 
 def export(params: dict[str, Any], host: Any, show: Callable[[str], None], check_mode: bool, owner: Run) -> Any:

@@ -16,8 +16,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._history import Ask
 from ansible_collections.mwaa.migration.plugins.module_utils._history.load import Load, Options, inline, presigned
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe, major
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import major, ready
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
 
 PACKED = agent_files.FILES  # Ansible puts into a module's archive what it sees imported
@@ -59,20 +58,10 @@ def open_record(bundle: Bundle) -> Record:
     return record
 
 
-def ready(ctx: Any, name: str) -> dict[str, Any] | None:
-    """The environment, ready for history. None in check mode where it does not exist yet."""
-    environment = describe(ctx.aws.client("mwaa"), name)
-    if environment is None:
-        if ctx.check_mode:
-            return None
-        raise MigrationError(
-            f"environment {name} does not exist in {ctx.aws.region}: correct environment or region, or create it"
-        )
-    if environment["Status"] not in limits.STEADY:
-        raise MigrationError(
-            f"environment {name} is {environment['Status']}, so nothing was done: run again when it is AVAILABLE"
-        )
-    if major(environment) >= 3:
+def ready_for_history(ctx: Any, name: str) -> dict[str, Any] | None:
+    """ready(), and of a version that takes history."""
+    environment = ready(ctx, name)
+    if environment and major(environment) >= 3:
         raise MigrationError(
             f"environment {name} runs Airflow {environment['AirflowVersion']}, where nothing but Airflow itself writes"
             " history: it enters an environment of 2.11.2 first, which is upgraded in place then (playbooks/migrate.yml"
@@ -88,7 +77,7 @@ def import_history(ctx: Any) -> dict[str, Any]:
         raise MigrationError(f"workers is {params['workers']}: at least one has to do the work")
     bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws, params["kms_key_id"])
     record = open_record(bundle)
-    environment = ready(ctx, params["environment"])
+    environment = ready_for_history(ctx, params["environment"])
     timeout = params["wait_timeout"]
     options = Options(
         on_conflict=params["on_conflict"],

@@ -67,6 +67,22 @@ def describe(client: Any, name: str) -> dict[str, Any] | None:
     return shown["Environment"] if shown else None
 
 
+def ready(ctx: Any, name: str) -> dict[str, Any] | None:
+    """The environment, ready to be worked in. None in check mode where it does not exist yet."""
+    environment = describe(ctx.aws.client("mwaa"), name)
+    if environment is None:
+        if ctx.check_mode:
+            return None
+        raise MigrationError(
+            f"environment {name} does not exist in {ctx.aws.region}: correct environment or region, or create it"
+        )
+    if environment["Status"] not in limits.STEADY:
+        raise MigrationError(
+            f"environment {name} is {environment['Status']}, so nothing was done: run again when it is AVAILABLE"
+        )
+    return environment
+
+
 def names(client: Any) -> list[str]:
     """The names of all environments of the account in the region."""
     with aws_errors("list the environments"):

@@ -15,10 +15,9 @@ from ansible_collections.mwaa.migration.plugins.module_utils import _select
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import SINGULAR, Bundle, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults, MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import reach
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import Cli
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import ready
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._select import NOT_SELECTED, Selection
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import AgentLane
@@ -91,7 +90,7 @@ def upsert(ctx: Any, kind: str) -> dict[str, Any]:
         wanted, listed = from_bundle(kind, bundle.read_state(kind))
     wanted, listed, renamed = select(kind, selection, wanted, listed)
     others = _beside(ctx, kind, wanted) if params["beside"] else set()
-    environment = _environment(ctx, params["environment"])
+    environment = ready(ctx, params["environment"])
     if environment is None:
         changes = compare(kind, wanted, {}, lambda *_field: None)
         reason = f"Environment {params['environment']} does not exist yet: everything would be created."
@@ -274,22 +273,6 @@ def _secret_store(ctx: Any, work: Work, environment: dict[str, Any], version: tu
         kms_key_id=ctx.params["secrets_kms_key_id"],
         bundle_id=bundle.bundle_id if bundle else None,
     )
-
-
-def _environment(ctx: Any, name: str) -> dict[str, Any] | None:
-    """The environment, ready to be worked in. None in check mode where it does not exist yet."""
-    environment = describe(ctx.aws.client("mwaa"), name)
-    if environment is None:
-        if ctx.check_mode:
-            return None
-        raise MigrationError(
-            f"environment {name} does not exist in {ctx.aws.region}: correct environment or region, or create it"
-        )
-    if environment["Status"] not in limits.STEADY:
-        raise MigrationError(
-            f"environment {name} is {environment['Status']}, so nothing was done: run again when it is AVAILABLE"
-        )
-    return environment
 
 
 def _rows(work: Work, outcomes: list[Outcome], renamed: dict[str, str]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import FIELDS, FOUND, digest
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment as environments
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import CliResult
 from ansible_collections.mwaa.migration.plugins.module_utils._state import upsert as module
@@ -143,7 +144,7 @@ def call(target: Any, secrets: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     environment = {"Name": "demo", "AirflowVersion": target.version, "Status": "AVAILABLE", "target": target}
     monkeypatch.setattr(module, "AgentLane", Agent)
     monkeypatch.setattr(module, "RestClient", lambda *_all: target.rest)
-    monkeypatch.setattr(module, "describe", lambda *_all: environment)
+    monkeypatch.setattr(environments, "describe", lambda *_all: environment)
 
     def run(kind: str, rows: Any, check: bool = False, access: Access = PUBLIC, **options: Any) -> dict[str, Any]:
         monkeypatch.setattr(module, "reach", lambda *_all: access)
