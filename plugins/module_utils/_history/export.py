@@ -21,7 +21,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -35,6 +35,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_hi
     S3_REFUSES,
     TABLES,
     TOO_LARGE,
+    lines_digest,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import (
     MANIFEST,
@@ -221,33 +222,52 @@ class Exporter:
         seen = self._state_of_writing()
         self.record = Record.open(self.bundle)
         progress = self._usable(Progress.open(self.bundle))
-        if progress is None or self.check_mode:
+        if self.check_mode:
             left = None if progress is None else f"{len(progress.missing)} of {len(progress.planned)}"
             progress = self._plan()
             if left:
                 self.findings.append(f"an export was interrupted: it goes on, {left} parts are missing")
+            export = progress.export
+            changed = bool(progress.planned or export.deleted["rows"])
+            result = self._returned(export, export.sizes, len(progress.planned), changed)
+        elif progress is None:
+            result = self._result([self._export(self._plan(), seen)])
         else:
             self._show(f"goes on: {len(progress.missing)} of {len(progress.planned)} parts are missing")
-        changed = True
-        if self.check_mode:
-            export, sizes = progress.export, progress.export.sizes
-            changed = bool(progress.planned or export.deleted["rows"])
-        else:
-            try:
-                changed = self._carry(progress, seen)
-            except Unreachable as error:
-                self._show(f"{error.message}; it goes over the connection")
-                progress = self._plan(over="connection")
-                changed = self._carry(progress, seen)
-            export = progress.export
-            sizes = {table: {"rows": 0, "bytes": 0} for table in export.columns}
-            for part in export.parts:
-                sizes[part["table"]]["rows"] += part["rows"]
-                sizes[part["table"]]["bytes"] += part["bytes"]
-        return {**self._returned(progress, sizes, changed), "duration": round(self._clock.monotonic() - started, 1)}
+            resumed = self._export(progress, seen)
+            # its plan is of the run that was interrupted: nothing that happened since is to be missing
+            result = self._result([resumed, self._export(self._plan(), self._state_of_writing())])
+        return {**result, "duration": round(self._clock.monotonic() - started, 1)}
 
-    def _returned(self, progress: Progress, sizes: dict[str, dict[str, int]], changed: bool) -> dict[str, Any]:
-        export = progress.export
+    def _export(self, progress: Progress, seen: list[str | None]) -> tuple[Progress, bool]:
+        """Where it ended, and whether anything was new."""
+        try:
+            return progress, self._carry(progress, seen)
+        except Unreachable as error:
+            self._show(f"{error.message}; it goes over the connection")
+            progress = self._plan(over="connection")
+            return progress, self._carry(progress, seen)
+
+    def _result(self, done: list[tuple[Progress, bool]]) -> dict[str, Any]:
+        """Of these exports together: rows of all, what is open as the last one knows it."""
+        exports = [progress.export for progress, _changed in done]
+        new = [progress.export.id for progress, changed in done if changed]
+        parts = [part for export in exports for part in export.parts]
+        sizes = {table: {"rows": 0, "bytes": 0} for table in exports[-1].columns}
+        deleted: dict[str, Any] = {"tables": {}, "rows": {}, "more": sum(one.deleted["more"] for one in exports)}
+        for part in parts:
+            sizes[part["table"]]["rows"] += part["rows"]
+            sizes[part["table"]]["bytes"] += part["bytes"]
+        for one in exports:
+            for table, rows in one.deleted["rows"].items():
+                deleted["rows"][table] = deleted["rows"].get(table, 0) + rows
+                deleted["tables"].setdefault(table, []).extend(one.deleted["tables"].get(table, []))
+        export = replace(exports[-1], id=new[-1] if new else "", after=exports[0].after, parts=parts, deleted=deleted)
+        return self._returned(export, sizes, sum(len(progress.planned) for progress, _changed in done), bool(new))
+
+    def _returned(
+        self, export: HistoryExport, sizes: dict[str, dict[str, int]], parts: int, changed: bool
+    ) -> dict[str, Any]:
         return {
             "changed": changed,
             "bundle": self.store.url,
@@ -255,7 +275,7 @@ class Exporter:
             "delta": export.after is not None,
             "target_version": self.target,
             "tables": sizes,
-            "parts": len(progress.planned),
+            "parts": parts,
             "open": export.open,
             "more_open": export.more_open,
             "deferred": export.deferred,
@@ -292,6 +312,7 @@ class Exporter:
         over_connection = self.options.transport == "connection" or is_sealed(self.bundle)
         if (
             not self._fits(progress.export)
+            or progress.export.mark["fits"]["lines"] != lines_digest()
             or progress.export.id in known
             or progress.export.after not in (None, *known[-1:])
             or (self.options.transport == "s3" and progress.over != "s3")
@@ -358,7 +379,7 @@ class Exporter:
 
     def _carry(self, progress: Progress, seen: list[str | None]) -> bool:
         """Everything that is missing, then the record; whether anything was new."""
-        if progress.planned or progress.export.deleted["rows"] or seen[1]:
+        if progress.export.after is None or progress.planned or progress.export.deleted["rows"] or seen[1]:
             if self.lock is not None:
                 self.lock.take()
             if self._state_of_writing() != seen:

@@ -15,6 +15,7 @@ from agent_in_process import Killed, World
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._history import export as module
 from ansible_collections.mwaa.migration.plugins.module_utils._history.export import moment_of, target_schema
+from ansible_collections.mwaa.migration.plugins.module_utils._lock import Lock
 from small_airflow import history
 
 RUNS = 12
@@ -126,6 +127,24 @@ def test_killed_after_any_request_it_goes_on_with_the_parts_that_are_missing(
     assert kill_after > 3
 
 
+def test_what_happened_since_an_interrupted_export_was_planned_comes_as_it_goes_on(world: World) -> None:
+    world.parts_a_round, world.kill_after = 10, 3
+    with pytest.raises(Killed):
+        world.export()
+    world.kill_after = None
+    world.airflow.connection.execute("UPDATE dag_run SET state = 'failed' WHERE state = 'running'")
+    world.airflow.connection.execute("UPDATE task_instance SET state = 'failed' WHERE state = 'queued'")
+    world.airflow.run("etl", 21)
+    world.airflow.run("etl", 22, state="running")
+    result = world.export()
+    resumed, delta = world.record().exports
+    assert delta.after == resumed.id and result["export"] == delta.id and not result["delta"]
+    days = {str(row["run_id"])[11:21] for row in world.rows("dag_run")}
+    assert days == {f"2024-01-{day:02d}" for day in [*range(1, RUNS + 1), 20, 21]}
+    assert result["tables"]["dag_run"]["rows"] == RUNS + 2 and len(world.rows("dag_run")) == RUNS + 2
+    assert [run["run_id"][11:21] for run in result["open"]] == ["2024-01-22"]
+
+
 def test_what_an_interrupted_export_of_other_things_left_is_removed(world: World) -> None:
     world.parts_a_round, world.kill_after = 6, 4
     with pytest.raises(Killed):
@@ -134,6 +153,30 @@ def test_what_an_interrupted_export_of_other_things_left_is_removed(world: World
     result = world.export(dags=("etl*",))
     assert result["changed"]
     assert world.keys("history/parts/") == sorted(piece["path"] for piece in world.record().exports[0].pieces())
+
+
+def test_another_version_of_the_collection_does_not_go_on_with_lines_of_another_form(world: World) -> None:
+    world.parts_a_round, world.kill_after = 10, 3
+    with pytest.raises(Killed):
+        world.export()
+    world.kill_after = None
+    interrupted = world.bundle().read_document(module.PROGRESS, "")
+    assert interrupted
+    interrupted["export"]["mark"]["fits"]["lines"] = "of another version"
+    del interrupted["mac"]
+    world.bundle().write_document(module.PROGRESS, interrupted)
+    result = world.export()
+    (export,) = world.record().exports
+    assert export.id == result["export"] != interrupted["export"]["id"]
+    assert export.digests() == whole(world)
+
+
+def test_a_record_is_not_written_without_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, taken = World(monkeypatch), []
+    real = Lock.take
+    monkeypatch.setattr(Lock, "take", lambda lock: (taken.append(lock.name), real(lock))[1])
+    assert world.export(tables=("dag_run",))["changed"]  # of which there is none
+    assert taken == ["export"]
 
 
 def test_a_host_without_s3_sends_over_the_connection(world: World) -> None:
