@@ -7,7 +7,8 @@ leaves.
 python tests/soak/soak_playbook.py [--kills 50] [--seed 1] [--runs 5000] [--source 2.10.3] [--target 2.11.2]
 
 One lab with real Airflows on both sides. What is killed, by chance: ansible-playbook with all that it started, the
-environment's agent task, its scheduler with all its workers, the connections to its database. Each round exports into
+environment's agent, its worker with the agent in it, its scheduler with all its workers, the connections to its
+database. Each round exports into
 a bundle of its own and brings the history in, with as many runs of the playbook as it takes; then every row is
 compared by SQL of its own, and the digests by the playbook's verification. The environment's history is removed before
 the next.
@@ -34,6 +35,8 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
 sys.path[:0] = [str(TESTS / "integration/history")]
 from compare import CLOSED, contents, differences  # noqa: E402
+from mwaa_lab import processes  # noqa: E402
+from mwaa_lab.labdir import LabDir  # noqa: E402
 
 _SPEC = importlib.util.spec_from_file_location("lab_by_command", TESTS / "e2e" / "conftest.py")
 assert _SPEC
@@ -41,7 +44,9 @@ assert _SPEC.loader
 _by_command = sys.modules["lab_by_command"] = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_by_command)
 
-WAYS = ("playbook", "agent", "scheduler", "connections")
+WAYS = ("playbook", "agent", "worker", "scheduler", "connections")
+# Airflow sees after five minutes that a task's worker or scheduler is gone; a soak has not that time fifty times.
+OPTIONS = {"scheduler.scheduler_zombie_task_threshold": "30", "scheduler.orphaned_tasks_check_interval": "30"}
 EMPTY = r"'\x80047d942e'"
 ROWS = r"""
 INSERT INTO dag_run (dag_id, run_id, execution_date, state, run_type, start_date, end_date, clear_number, conf,
@@ -105,6 +110,7 @@ class Soak:
             "migration_airflow_version": self.target,
             "migration_deploy": "direct",
             "migration_history": True,
+            "environment_configuration_options": OPTIONS,
             "migration_bundle": place,
             "rehearsal_report": str(self.lab.folder / "report.json"),
         }
@@ -138,8 +144,7 @@ class Soak:
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
         else:
-            # the agent's task and what it started; or the scheduler and all that it started
-            found = self.environment_processes("mwaa_agent" if way == "agent" else "scheduler")
+            found = self.environment_processes(way)
             if not found:
                 return ""  # none at this moment: another run, another time
             for pid in found:
@@ -149,16 +154,22 @@ class Soak:
         print(f"  kill {self.done}: {way}", flush=True)
         return way
 
-    def environment_processes(self, word: str) -> list[int]:
-        """Of the environment alone, whose home all of its processes have in their environment."""
-        home = str(self.lab.folder / "environments")
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
+    def environment_processes(self, way: str) -> list[int]:
+        """What to kill: the whole session that the scheduler leads, or the agent's task in it (the process that runs it
+        and those that share the work), or this with the process that watches over it.
+        """
+        lab = LabDir(self.lab.folder)
+        leaders = [record for record in processes.records(lab, "env-") if record.name.endswith(".scheduler")]
+        found = {}
+        for one in processes.members(leaders):
             with contextlib.suppress(OSError):
-                line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if word in line and home in (path / "environ").read_bytes().decode(errors="replace"):
-                    found.append(int(path.name))
-        return found
+                found[one.pid] = (Path(f"/proc/{one.pid}/cmdline").read_bytes().decode(errors="replace"), one.parent)
+        if way == "scheduler":
+            return list(found)
+        watch = {pid for pid, (line, _parent) in found.items() if "task supervisor" in line and "'mwaa_agent'" in line}
+        inside = {pid for pid, (_line, parent) in found.items() if parent in watch}
+        inside |= {pid for pid, (_line, parent) in found.items() if parent in inside}
+        return list(inside) if way == "agent" else list(watch | inside)
 
     def round(self, number: int, disturbed: bool) -> None:
         bundle, tries = f"soak-{number}", 0

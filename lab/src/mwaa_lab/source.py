@@ -107,7 +107,9 @@ class Source:
         # The modest settings go to these processes alone: they are the machine's, not part of what is migrated.
         # Files that changed are parsed at once however long this is; the others need not keep a core busy.
         modest = airflow.modest()
-        if row.major == 2:
+        # Without seeds there is little to parse, and it has to be: Airflow 2.2 forgets when the next run of a DAG with
+        # max_active_runs is due until it reads the file again.
+        if row.major == 2 and known["seed_data"] != "none":
             modest["AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL"] = "3600"
         if row.major >= 3:
             modest |= airflow.addresses()
