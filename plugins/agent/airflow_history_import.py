@@ -15,6 +15,7 @@ references found again by what the rows are called.
 
 import base64
 import hashlib
+import itertools
 import json
 import pickle
 import re
@@ -361,7 +362,7 @@ def pickled(text):
 def amender(columns, templates=None):
     """What to do with each line before COPY, None: nothing.
 
-    templates: {sent id: id on the target, None: the id for runs that have none}, of log_template.
+    templates: {sent id: id on the target, "": the id for runs that have none}, of log_template.
     """
     known = {}
     plain = columns[-1][1] == "plain"
@@ -381,7 +382,7 @@ def amender(columns, templates=None):
         if at is not None:
             fields = line.split(b"\t", at + 1)
             sent = fields[at].decode("ascii")
-            fields[at] = templates.get(sent, templates[None] if sent == history.NULL else templates[""])
+            fields[at] = templates.get(sent, templates[""])
             line = b"\t".join(fields)
         return line
 
@@ -661,11 +662,7 @@ def import_piece(target, bundle, piece, body, templates=None):
     piece: {"table", "sha256", "rows"}. body: the bytes of a gzip file. Raises Unfit; then nothing of it was written.
     """
     table = piece["table"]
-    if hashlib.sha256(body).hexdigest() != piece["sha256"]:
-        raise history.Unfit(
-            "a piece of %s is not the one that was exported (%s): its sha256 differs; %s"
-            % (table, _place(piece), AGAIN)
-        )
+    _check(piece, body)
     if table not in target.columns:
         raise history.Unfit("the target has no table %s: leave it out of the plan" % table)
     mode = "staged" if piece.get("orphans") else _mode(target, bundle, table)
@@ -687,6 +684,14 @@ def import_piece(target, bundle, piece, body, templates=None):
                 mode = "careful"
             else:
                 raise
+
+
+def _check(piece, body):
+    if hashlib.sha256(body).hexdigest() != piece["sha256"]:
+        raise history.Unfit(
+            "a piece of %s is not the one that was exported (%s): its sha256 differs; %s"
+            % (piece["table"], _place(piece), AGAIN)
+        )
 
 
 def _import_piece(target, bundle, piece, body, mode, templates):
@@ -822,13 +827,13 @@ def _import_templates(target, bundle, feed):
 
 
 def templates_of(target, bundle):
-    """{sent id: the target's} as the bytes of fields; None for runs that never had one: the oldest of the target's own,
-    as Airflow's upgrade has it; "" for those whose template was not carried: the newest. Empty before 2.3.
+    """{sent id: the target's} as the bytes of fields; "" for runs that never had one, or whose was not carried: the one
+    that the target's new runs take, as their task logs are brought to where that looks for them (NULL would be the
+    oldest, which is another in 2.3 to 2.6). Empty before 2.3.
     """
     if "log_template" not in target.columns:
         return {}
-    oldest, newest = target.rows("SELECT min(id), max(id) FROM log_template WHERE id > 0")[0]
-    found = {None: oldest, "": newest}
+    found = {"": target.rows("SELECT max(id) FROM log_template WHERE id > 0")[0][0]}
     found.update(_noted(target, bundle.identifier, "template"))
     return {sent: history.NULL.encode() if there is None else b"%d" % int(there) for sent, there in found.items()}
 
@@ -898,11 +903,12 @@ def find_conflicts(target, bundle, piece, body):
         target.rollback()
 
 
-def register(target, source, beside=False):
+def register(target, source, beside=False, runs=None):
     """The shift of this source's ids. source: text that names it, the same in each of its bundles.
 
     The first source's ids are negated and that is all. Another one is refused unless `beside` says that it is meant;
-    its ids then lie below all that are there.
+    its ids then lie below all that are there. A ledger that was dropped knows no source, and the rows stay: whose they
+    are is then told by their runs. runs: function that gives some of this source's, (negated id, dag_id, run_id).
     """
     make_ledger(target)
     target.commit()
@@ -910,18 +916,19 @@ def register(target, source, beside=False):
     target.run("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE" % LEDGER)
     known = _noted(target, "", "source")
     if source not in known:
-        shift = 0
-        if known:
+        shift, lowest = 0, 0
+        for table in target.columns:
+            if target.columns[table].get("id") and table != "log_template":  # which goes by its text
+                found = target.rows("SELECT min(id) FROM %s" % history.name_of(table))[0][0]
+                lowest = min(lowest, found or 0)
+        former = _former_shift(target, runs() if runs and lowest else ())
+        if former is not None and str(former) not in known.values():
+            shift = former
+        elif known or lowest:
             if not beside:
                 raise history.Unfit(
-                    "the target has history of another source already: finish and drop that one first, or say that this"
-                    " one comes beside it"
+                    "the target has history of another source already: say that this one comes beside it (beside: true)"
                 )
-            lowest = 0
-            for table in target.columns:
-                if target.columns[table].get("id"):
-                    found = target.rows("SELECT min(id) FROM %s" % history.name_of(table))[0][0]
-                    lowest = min(lowest, found or 0)
             shift = (-lowest // SPAN + 1) * SPAN
             if -shift - SPAN < LOWEST:
                 raise history.Unfit("the target has no room for the ids of another source: they would end below -2^31")
@@ -929,6 +936,35 @@ def register(target, source, beside=False):
         known[source] = str(shift)
     target.commit()
     return int(known[source])
+
+
+def _former_shift(target, runs):
+    """Where an import that the ledger knows no more has put these runs, None: nowhere."""
+    if not runs:
+        return None
+    found = target.rows(
+        "SELECT v.id - r.id FROM unnest(%s::bigint[], %s::text[], %s::text[]) v(id, dag_id, run_id) JOIN dag_run r"
+        " ON r.dag_id = v.dag_id AND r.run_id = v.run_id WHERE r.id < 0 AND r.id <= v.id AND (v.id - r.id) %% %s = 0"
+        " GROUP BY 1 ORDER BY count(*) DESC LIMIT 1",
+        tuple(map(list, zip(*runs))) + (SPAN,),
+    )
+    return found[0][0] if found else None
+
+
+def _some_runs(request, fetch):
+    """[(negated id, dag_id, run_id)] of one of the request's pieces."""
+    names = [name for name, _kind in request["columns"].get("dag_run", ())]
+    found = []
+    for piece in request["pieces"]:
+        if piece["table"] == "dag_run" and not piece.get("orphans"):
+            body = fetch(piece)
+            _check(piece, body)
+            for line in itertools.islice(_Feed(body).lines(), LISTED * 10):
+                row = dict(zip(names, line[:-1].decode("utf-8").split("\t")))
+                texts = [history.unescaped(row[name]) for name in ("dag_id", "run_id")]
+                found.append((int(row["id"]),) + tuple(texts))
+            break
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- many pieces
@@ -1095,7 +1131,7 @@ _SENTENCES = {
 }
 
 
-def sentence(error, piece):
+def reason(error):
     code = getattr(error, "pgcode", None)
     what = _SENTENCES.get(code)
     if what is None and code is None and type(error).__name__ in ("OperationalError", "InterfaceError"):
@@ -1104,6 +1140,11 @@ def sentence(error, piece):
         what = "the target's database refuses it (%s %s)" % (type(error).__name__, code or "")
         name = getattr(getattr(error, "diag", None), "constraint_name", None)
         what += ", by %s" % name if name else ""
+    return what
+
+
+def sentence(error, piece):
+    what = reason(error)
     column = getattr(getattr(error, "diag", None), "column_name", None)
     where = piece["table"] + (".%s" % column if column else "")
     return "%s (%s, piece %s); nothing of this piece was written" % (what, where, _place(piece))
@@ -1254,8 +1295,8 @@ def drop_indexes(target, tables):
 
 
 def rebuild_indexes(connect, workers=2, search_path=None):
-    """What the ledger says is missing, indexes before foreign keys, each in a transaction of its own. Gives
-    {"built": [name], "left_out": [{"table", "why", "rows"}]}: rows without the parent that a key asks for.
+    """What the ledger says is missing, indexes before foreign keys, each in a transaction of its own. Gives their
+    names.
     """
     target = Target(connect(), search_path)
     try:
@@ -1266,7 +1307,7 @@ def rebuild_indexes(connect, workers=2, search_path=None):
         target.commit()
     finally:
         target.connection.close()
-    built, left_out, failures, lock = [], [], [], threading.Lock()
+    built, failures, lock = [], [], threading.Lock()
 
     def work(waiting):
         mine = None
@@ -1278,7 +1319,7 @@ def rebuild_indexes(connect, workers=2, search_path=None):
                 if some is None:
                     return
                 for entry in some:
-                    left_out.extend(_build(mine, entry))
+                    _build(mine, entry)
                     built.append(entry["name"])
         except BaseException as error:
             failures.append(error)
@@ -1301,7 +1342,7 @@ def rebuild_indexes(connect, workers=2, search_path=None):
             raise history.Unfit(
                 "indexes and foreign keys are not all back, run again: %s" % sentence(failures[0], {"table": kind})
             )
-    return {"built": sorted(built), "left_out": left_out}
+    return sorted(built)
 
 
 _FOREIGN_KEY = re.compile(r"FOREIGN KEY \(([^)]+)\) REFERENCES ([^(]+)\(([^)]+)\)")
@@ -1312,7 +1353,6 @@ def _build(target, entry):
     target.run("SET LOCAL maintenance_work_mem = '256MB'")
     target.run("DELETE FROM %s WHERE bundle = '' AND kind = 'ddl' AND name = %%s" % LEDGER, (entry["name"],))
     table, name = history.name_of(entry["table"]), history.name_of(entry["name"])
-    left_out = []
     if entry["type"] == "index":
         if not target.rows("SELECT to_regclass(%s)", (name,))[0][0]:
             target.run(entry["definition"])
@@ -1335,9 +1375,16 @@ def _build(target, entry):
             )
             target.run(statement)
             why = "its %s is not on the target" % _WORDS.get(parent, parent)
-            left_out.append({"table": entry["table"], "why": why, "rows": count})
+            found = json.dumps({"table": entry["table"], "why": why, "rows": count})
+            # a key may come back several times, after each import without it
+            name = "%s %s" % (entry["name"], target.rows("SELECT clock_timestamp()::text")[0][0])
+            _note(target, "", "left_out", name, found)
     target.commit()
-    return left_out
+
+
+def _left_out(target):
+    """[{"table", "why", "rows"}]: rows without the parent that a key asks for, which had to go when it came back."""
+    return [json.loads(text) for _name, text in sorted(_noted(target, "", "left_out").items())]
 
 
 # -------------------------------------------------------------------------------------------------------------- verify
@@ -1353,7 +1400,7 @@ def verify(engine, tables, columns, scope, key, dags, shifts=(0, None), of_runs=
     """
     found = {}
     for table in tables:
-        lines = _lines(table, columns[table], history.hash_of(scope["hash"], key))
+        lines = _lines(table, columns[table], history.hash_of(scope["hash"], key), engine)
         alias = {"run": "t", "of_run": "r"}.get(history.TABLES[table]["unit"]) if of_runs else None
         same = "c.dag_id = {0}.dag_id AND c.run_id = {0}.run_id".format(alias)
         more = ["EXISTS (SELECT 1 FROM mwaa_migration_runs c WHERE %s)" % same] if alias else []
@@ -1362,10 +1409,12 @@ def verify(engine, tables, columns, scope, key, dags, shifts=(0, None), of_runs=
     return found
 
 
-def _lines(table, columns, hasher):
-    """history._Lines that compresses nothing and keeps nothing."""
+def _lines(table, columns, hasher, engine=None):
+    """history._Lines that compresses nothing and keeps nothing. engine: what the lines come from, if not a piece."""
     described = [{"name": name, "kind": kind} for name, kind in columns]
-    lines = history._Lines(table, described, hasher, lambda *_piece: None)
+    exact = engine is None or engine.version >= 120000  # before, PostgreSQL prints all digits (see export_part)
+    floats = [at for at, (_name, kind) in enumerate(columns) if kind == "float" and not exact]
+    lines = history._Lines(table, described, hasher, lambda *_piece: None, floats=floats)
     lines._compress = lambda data: None
     return lines
 
@@ -1465,6 +1514,9 @@ def _runs_of(pieces, columns, fetch):
 _OWN_TOUCH = ("updated_at", "last_scheduling_decision")
 
 
+_BY_NAME = {"dag_run_id": "run_id", "alias_id": "name", "dataset_id": "uri"}
+
+
 class _Keys(object):
     """{what names a row: (digest of its line, its updated_at)}, of one DAG.
 
@@ -1473,7 +1525,9 @@ class _Keys(object):
 
     def __init__(self, table, columns, dag, shift=None):
         described, names = history.TABLES[table], [name for name, _kind in columns]
-        self.names = [name for name in described["key"] if name in names]
+        # a reference to what the target may have under a number of its own is told by a name
+        wanted = [_BY_NAME.get(name, name) if _BY_NAME.get(name) in names else name for name in described["key"]]
+        self.names = [name for name in wanted if name in names]
         self.at = [names.index(name) for name in self.names]
         ids = sum(1 for _name, kind in columns if kind in ("id", "ref"))
         self.held = [at for at, name in enumerate(names) if at >= ids and name not in _OWN_TOUCH]
@@ -1481,7 +1535,8 @@ class _Keys(object):
         self.dag_at = names.index(described["dag"]) if described["dag"] else None
         self.dag = history.escaped(dag).encode("utf-8") if dag != history.NULL else b"\\N"
         self.found, self.shift = {}, shift
-        self.ids = [names.index(name) for name in self.names if name == "id"] if shift is not None else []
+        numbers = {name for name, kind in columns if kind in ("id", "ref")} if shift is not None else ()
+        self.ids = [names.index(name) for name in self.names if name in numbers]
 
     def take(self, line):
         fields = bytes(line).rstrip(b"\n").split(b"\t")
@@ -1504,7 +1559,7 @@ def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, Non
     the later piece's counts. Both sides' keys of the DAG are held: some 300 bytes a row.
     """
     there, here = _Keys(table, columns, dag, shifts[0]), _Keys(table, columns, dag)
-    lines = _lines(table, columns, hashlib.sha256())
+    lines = _lines(table, columns, hashlib.sha256(), engine)
     lines._digest = lambda batch: [there.take(line) for line in batch] and None
     _read_back(engine, table, columns, dags, shifts, lines, dag if dag != history.NULL else None)
     for piece in pieces:
@@ -1715,7 +1770,7 @@ def deleted(engine, tables, columns, exports, fetch, mark, scope, key, dags, shi
                 }
                 ways["lost"] = "%s AND NOT %s" % (here % "h.later", known)
         for what in sorted(ways):
-            lines = _lines(table, columns[table], history.hash_of(scope["hash"], key))
+            lines = _lines(table, columns[table], history.hash_of(scope["hash"], key), engine)
             out = _Named(lines, table, columns[table], shifts[0])
             _read_back(engine, table, columns[table], dags, shifts, out, more=[ways[what]])
             if lines.rows:
@@ -1736,19 +1791,23 @@ def deleted(engine, tables, columns, exports, fetch, mark, scope, key, dags, shi
 
 def finish(connect, tables=(), workers=2, search_path=None):
     """After the last piece: indexes back, no next run of what Airflow has yet to read, and the planner told of what is
-    there now.
+    there now. Gives {"built": [name], "left_out": see there}.
     """
-    answer = rebuild_indexes(connect, workers, search_path)
-    target = Target(connect(), search_path)
-    try:
+    answer = {"built": rebuild_indexes(connect, workers, search_path), "left_out": []}
+
+    def end(target):
         forget_next_runs(target)
+        target.begin()
+        if has_ledger(target):
+            answer["left_out"] = _left_out(target)
+        target.commit()
         for table in sorted(tables):
             if table in target.columns:
                 target.begin()
                 target.run("ANALYZE %s" % history.name_of(table))
                 target.commit()
-    finally:
-        target.connection.close()
+
+    _steadily(connect, search_path, end)
     return answer
 
 
@@ -1822,12 +1881,27 @@ def _way_in(source):
 
 
 def _with_target(source, act):
-    connect, search_path = _way_in(source)
-    target = Target(connect(), search_path)
-    try:
-        return act(target)
-    finally:
-        target.rollback()
+    return _steadily(*_way_in(source), act=act)
+
+
+def _steadily(connect, search_path, act):
+    """act(target), which can be done again, and is where the scheduler came in between. Raises Unfit."""
+    for attempt in range(TRIES):
+        target = None
+        try:
+            target = Target(connect(), search_path)
+            return act(target)
+        except Exception as error:
+            if not hasattr(error, "pgcode"):  # it is not the database's
+                raise
+            if attempt == TRIES - 1 or not _passes(error):
+                raise history.Unfit(reason(error)) from None
+        finally:
+            if target is not None:
+                target.rollback()
+                target.connection.close()
+        time.sleep(0.2 * (attempt + 1))
+    return None
 
 
 def import_history(source, request):
@@ -1840,7 +1914,9 @@ def import_history(source, request):
     connect, search_path = _way_in(source)
 
     def prepare(target):
-        shift = register(target, request["source"], request.get("beside"))
+        shift = register(
+            target, request["source"], request.get("beside"), lambda: _some_runs(request, get_piece)
+        )
         pause_dags(target, "pause")
         target.begin()
         waiting = _noted(target, "", "ddl")
@@ -1875,8 +1951,8 @@ def finish_history(source, request):
 
 def history_progress(source, request):
     """What the ledger says: {"bundles": {name: progress, and the names of the pieces that are "done"}}, "sources" that
-    were imported, and what it holds for later, "indexes" to rebuild and DAGs to unpause ("unpaused"); of `bundle` what
-    progress says. "lacking": what the target cannot hold of these columns.
+    were imported, what foreign keys left out when they came back ("left_out"), and what it holds for later, "indexes"
+    to rebuild and DAGs to unpause ("unpaused"); of `bundle` what progress says. "lacking": what the target cannot hold of these columns.
 
     bundles: {name: {table: [[name, kind]]}}, the columns of each; bundle: the name of one.
     """
@@ -1886,7 +1962,7 @@ def history_progress(source, request):
         target.begin()
         there = has_ledger(target)
         nothing = {"tables": {}, "listed": [], "more": 0}
-        answer = {"bundles": {}, "lacking": [], "sources": [], "indexes": [], "unpaused": []}
+        answer = {"bundles": {}, "lacking": [], "sources": [], "left_out": [], "indexes": [], "unpaused": []}
         for name in sorted(bundles):
             done = sorted(_noted(target, name, "piece")) if there else []
             answer["bundles"][name] = dict(progress(target, name) if there else nothing, done=done)
@@ -1896,6 +1972,7 @@ def history_progress(source, request):
             answer.update(progress(target, request["bundle"]) if there else nothing)
         if there:
             answer["sources"] = sorted(_noted(target, "", "source"))
+            answer["left_out"] = _left_out(target)
             answer["indexes"] = sorted(_noted(target, "", "ddl"))
             answer["unpaused"] = sorted(_noted(target, "", "unpaused"))
         return answer

@@ -7,17 +7,20 @@ PRIVATE to the collection: no promise is made to other collections.
 
 Sources: log_filename_template in Airflow's configuration (2.3 brought the new one; MWAA has it from 2.4.3 on); names of
 streams in CloudwatchTaskHandler._render_filename of the Amazon provider (1.3 to 9.39: the path with : replaced by _);
+whose template holds in DagRun.get_log_template (2.3 to 3.3.1);
 what CloudWatch takes in CreateLogStream's reference.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ansible_collections.mwaa.migration.plugins.module_utils import _versions
 
 STREAM_MAX = 512  # characters
+HISTORICAL = "logging.use_historical_filename_templates"
 _NEW = re.compile(
     r"dag_id=(?P<dag_id>[^/]+)/run_id=(?P<run_id>.+)/task_id=(?P<task_id>[^/]+)/(?:map_index=(?P<map_index>\d+)/)?"
     r"attempt=(?P<attempt>\d+)\.log(?P<suffix>\.trigger\..+)?",
@@ -89,16 +92,29 @@ def old_path_of(attempt: Attempt, date: str) -> str:
     return f"{attempt.dag_id}/{attempt.task_id}/{date}/{attempt.attempt}.log{attempt.suffix}"
 
 
+def keeps_templates(version: str, options: Mapping[str, str]) -> bool:
+    """Whether Airflow looks for a log by the template that its run has (log_template), and not by the configured one.
+
+    options: the environment's. The table came with 2.3; 2.11.1 leaves it aside unless told otherwise, 3 does not.
+    """
+    if _versions.at_least(version, "2.11.1") and not _versions.at_least(version, "3.0"):
+        return str(options.get(HISTORICAL, "")).strip().lower() in ("true", "t", "1")
+    return _versions.at_least(version, "2.3")
+
+
 def stream_of(attempt: Attempt, version: str, *, date: str | None = None, own: str | None = None) -> str:
     """Where the target looks for a log.
 
     version: the target's Airflow. date: the run's. own: the path by the template of the run itself, which the run
-    keeps with its history (log_template); None where the run has none: then the target's own template holds.
+    brings along with its history; None where the run has none, or the target does not ask it (keeps_templates): then
+    the target's own template holds.
     """
-    if not _versions.at_least(version, "2.3"):
-        path = own or (old_path_of(attempt, date) if date else path_of(attempt))
+    if own:
+        path = own
+    elif date and not _versions.at_least(version, "2.3"):
+        path = old_path_of(attempt, date)
     else:
-        path = own or path_of(attempt)
+        path = path_of(attempt)
     return path.replace(":", "_")
 
 

@@ -102,16 +102,16 @@ def test_pickles_are_what_airflow_reads(value: Any) -> None:
 
 def test_templates_of_runs_become_the_targets() -> None:
     columns = [("id", "id"), ("log_template_id", "ref"), ("dag_id", "text"), ("state", "text")]
-    amend = importing.amender(columns, {None: b"1", "": b"3", "-4": b"2"})
+    amend = importing.amender(columns, {"": b"3", "-4": b"2"})
     assert [amend(b"-1\t%s\tetl\tsuccess\n" % sent) for sent in (b"-4", b"\\N", b"-9")] == [
         b"-1\t2\tetl\tsuccess\n",
-        b"-1\t1\tetl\tsuccess\n",
+        b"-1\t3\tetl\tsuccess\n",
         b"-1\t3\tetl\tsuccess\n",
     ]
 
 
 def test_lines_that_are_rows_already_are_not_touched() -> None:
-    assert importing.amender([("id", "id"), ("dag_id", "text"), ("value", "value")], {None: b"1"}) is None
+    assert importing.amender([("id", "id"), ("dag_id", "text"), ("value", "value")], {"": b"1"}) is None
 
 
 # ---------------------------------------------------------------------------------------------------------- statements

@@ -11,6 +11,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import
     Dated,
     archive_path,
     index_path,
+    keeps_templates,
     parse,
     path_of,
     stream_of,
@@ -54,6 +55,16 @@ def test_old_targets_look_by_date(version: str) -> None:
 
 def test_a_run_keeps_the_template_that_its_history_brings() -> None:
     assert stream_of(LOAD, "2.11.2", own="team/etl/2024-01-02T03:04/2.txt") == "team/etl/2024-01-02T03_04/2.txt"
+
+
+@pytest.mark.parametrize(
+    ("version", "kept"),
+    [("2.2.2", False), ("2.4.3", True), ("2.10.3", True), ("2.11.0", True), ("2.11.2", False), ("3.2.1", True)],
+)
+def test_2_11_1_looks_by_the_configured_template_alone(version: str, kept: bool) -> None:
+    """DagRun.get_log_template of each version."""
+    assert keeps_templates(version, {}) is kept
+    assert keeps_templates("2.11.2", {"logging.use_historical_filename_templates": "True"})
 
 
 def test_what_cloudwatch_takes_as_a_name() -> None:
