@@ -1022,6 +1022,7 @@ class Unreadable(Exception):
 PICKLE_BYTES = 16 << 20  # of the pickle, and of its texts when it is written down
 PICKLE_STEPS = 5000000  # opcodes, and values when it is written down: shared references multiply
 PICKLE_DEPTH = 100
+PICKLE_KEYS = 10000  # of one dictionary or set that are no text, and values in one of them
 
 
 class _Name(object):
@@ -1071,20 +1072,31 @@ def _make_set(kind, arguments):
     return kind(_hashable(arguments[0]) if arguments else ())
 
 
-def _hashable(items, depth=0):
-    """The items, none of which is a tuple so deep that hashing it would end the interpreter."""
+def _hashable(items, held=0):
+    """The items, to be keys beside `held` others: none that hashing would not get to the end of, and not so many that
+    somebody could have chosen them for the time that telling them apart takes, as texts cannot be.
+    """
+    if held + len(items) > PICKLE_KEYS and not all(type(item) in (str, bytes) for item in items):
+        raise Unreadable("it has more than %d keys that are no text" % PICKLE_KEYS)
     for item in items:
         if type(item) in (tuple, frozenset):
-            if depth == 10:
-                raise Unreadable("it has a key that is nested too deeply")
-            _hashable(item, depth + 1)
+            _weigh(item, 0, [PICKLE_KEYS])
     return items
 
 
-def _pairs(items):
+def _weigh(item, depth, left):
+    left[0] -= len(item)
+    if depth == 10 or left[0] < 0:
+        raise Unreadable("it has a key that is nested too deeply")
+    for one in item:
+        if type(one) in (tuple, frozenset):
+            _weigh(one, depth + 1, left)
+
+
+def _pairs(items, held=0):
     if len(items) % 2:
         raise Unreadable("it has a key without a value")
-    return dict(zip(_hashable(items[::2]), items[1::2]))
+    return dict(zip(_hashable(items[::2], held), items[1::2]))
 
 
 def _make_dict(arguments):
@@ -1151,6 +1163,8 @@ class _Machine(object):
             argument = opcode.arg.reader(stream) if opcode.arg else None
             name = opcode.name
             if name in _LITERALS:
+                if type(argument) is int and argument.bit_length() > 10000:
+                    raise Unreadable("it has a number of thousands of digits")
                 self.stack.append(argument)
             elif name in _SIMPLE:
                 self.stack.append(_SIMPLE[name])
@@ -1229,15 +1243,18 @@ class _Machine(object):
 
     def _setitem(self, _argument):
         value, key = self.stack.pop(), self.stack.pop()
-        self._plain(dict)[_hashable([key])[0]] = value
+        filled = self._plain(dict)
+        filled[_hashable([key], len(filled))[0]] = value
 
     def _setitems(self, _argument):
         items = self._since_mark()
-        self._plain(dict).update(_pairs(items))
+        filled = self._plain(dict)
+        filled.update(_pairs(items, len(filled)))
 
     def _additems(self, _argument):
         items = self._since_mark()
-        self._plain(set).update(_hashable(items))
+        filled = self._plain(set)
+        filled.update(_hashable(items, len(filled)))
 
     def _frozenset(self, _argument):
         self.stack.append(frozenset(_hashable(self._since_mark())))
@@ -1277,8 +1294,6 @@ class _Budget(object):
             self.size += len(value)
             if self.size > PICKLE_BYTES:
                 raise Unreadable("written down it has more than %d MB" % (PICKLE_BYTES >> 20))
-        elif isinstance(value, int) and value.bit_length() > 10000:
-            raise Unreadable("it has a number of thousands of digits")
 
 
 def _printable(name):

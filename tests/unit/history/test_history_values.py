@@ -142,6 +142,19 @@ def deep_key() -> bytes:
     return b"\x80\x04}" + b")" + b"\x85" * 500000 + b"K\x01s."
 
 
+def wide_key() -> bytes:
+    """A key of five tuples, each of which holds the one before 1000 times: hashing it takes for ever."""
+    levels = b"".join(b"(" + bytes((0x68, level)) * 1000 + b"t\x94" for level in range(5))
+    return b"\x80\x04}" + b")\x94" + levels.replace(b"t\x94(", b"t\x940(").replace(b"(", b"0(", 1) + b"K\x01s."
+
+
+def alike_keys() -> bytes:
+    """Numbers that all have one hash: telling them apart takes the square of their count."""
+    one = (1 << 61) - 1
+    keys = b"".join(b"\x8a\x0a" + (one * number).to_bytes(10, "little") + b"N" for number in range(1, 10002))
+    return b"\x80\x04}(" + keys + b"u."
+
+
 CYCLE: list[Any] = []
 CYCLE.append(CYCLE)
 
@@ -162,6 +175,9 @@ CYCLE.append(CYCLE)
         (nested(200000), "nested more than 100 deep"),
         (pickle.dumps(CYCLE), "nested more than 100 deep"),
         (deep_key(), "a key that is nested too deeply"),
+        (wide_key(), "a key that is nested too deeply"),
+        (alike_keys(), "more than 10000 keys that are no text"),
+        (b"\x80\x04}" + b"\x8b\xa0\x0f\x00\x00" + b"\x01" * 4000 + b"Ns.", "thousands of digits"),
         (b"\x80\x04cos\nsystem\n\x8c\x02ls\x85R.", "it calls os.system"),
         (b"\x80\x04K\x01r\xff\xff\xff\xff.", None),  # a memo of 4 billion entries, for pickle's own reader
         (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "broken"),
