@@ -309,7 +309,7 @@ class _Reader(object):
                         "end": _iso(end),
                         "date": _iso(run["execution_date"]),
                         "own": run.get("log_template_id") is not None,
-                        "zone": time.localtime(mtime).tm_gmtoff if mtime is not None else 0,
+                        "zone": _zone(mtime, end),
                         "path": path + suffix,
                         "size": size,
                         "mtime": mtime,
@@ -343,6 +343,13 @@ def _moment(iso):
     text = iso.replace("Z", "").split("+")[0]
     form = "%Y-%m-%dT%H:%M:%S.%f" if "." in text else "%Y-%m-%dT%H:%M:%S"
     return datetime.datetime.strptime(text, form).replace(tzinfo=datetime.timezone.utc)
+
+
+def _zone(mtime, end):
+    """Of a log that is elsewhere, by when the task ended: hosts of one installation have one clock."""
+    if mtime is None and end is None:
+        return 0
+    return time.localtime(mtime if mtime is not None else _utc(end).timestamp()).tm_gmtoff
 
 
 def _utc(date):

@@ -58,13 +58,14 @@ class _Unknown(Exception):
 @dataclass
 class Done:
     """What became of a log's events. here: in the stream now. old, new: out of what CloudWatch takes, by what was known
-    before or by its answer. put: written by this run.
+    before or by its answer. put: written by this run. made: the stream is this run's.
     """
 
     here: int = 0
     put: int = 0
     old: int = 0
     new: int = 0
+    made: bool = False
 
 
 class Group:
@@ -146,7 +147,7 @@ class Group:
 
         if next(iter(fitting()), None) is None and (done.old or done.new):
             return done  # nobody would find anything there
-        fresh = self._create(stream)
+        fresh = done.made = self._create(stream)
         for attempt in range(ATTEMPTS):
             done.here, rejected = 0, Done()
             lacking: Iterable[Event] = fitting()

@@ -11,6 +11,7 @@ in the streams themselves, so nothing is doubled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -24,7 +25,12 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import Migr
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import Lock, held
 from ansible_collections.mwaa.migration.plugins.module_utils._logs import sources
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.cloudwatch import Differs, Done, Group
-from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import archive_path, index_path, unfit
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import (
+    archive_path,
+    index_path,
+    keeps_templates,
+    unfit,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.record import Copied, Record
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.sources import Found, Log, Wanted
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe
@@ -82,9 +88,10 @@ class Copy:
         started = self._clock.monotonic()
         environment = describe(self.aws.client("mwaa"), self.params["environment"])
         if environment is None:
-            raise MigrationError(
-                f"the environment {self.params['environment']} does not exist: create it first, or correct environment"
-            )
+            missing = f"the environment {self.params['environment']} does not exist"
+            if self.check_mode:  # as before the first migration
+                return {"changed": False, "skipped": True, "msg": f"{missing} yet: which logs it lacks is known then"}
+            raise MigrationError(f"{missing}: create it first, or correct environment")
         name, enabled = task_group(environment)
         self.group = Group(self.aws, name, self._clock)
         if not enabled or not self.group.look():
@@ -102,6 +109,7 @@ class Copy:
         wanted = Wanted(
             version,
             Selection(self.params["dags"] or None, self.params["exclude"]),
+            keeps_templates(version, environment.get("AirflowConfigurationOptions") or {}),
             None if days is None else int((self._clock.time() - days * 86400) * 1000),
             self.params["state"] == "failed",
         )
@@ -142,29 +150,26 @@ class Copy:
                 " source_log_group or source_s3",
                 code="NoBundle" if self.check_mode else None,
             )
-        if record is not None:
-            yield from sources.of_bundle(record, wanted, source.client("s3"))
-        if not groups and not self.params["source_s3"]:
-            return
-        runs = sources.history_of(bundle)
-        if self.params["source_s3"]:
-            sources.needs_history(wanted, runs, self.params["source_s3"])
-            yield from sources.of_s3(self.params["source_s3"], wanted, source.client("s3"), runs, self.found)
-        for group_name in groups:
-            sources.needs_history(wanted, runs, f"the log group {group_name}")
-            group = Group(source, group_name, self._clock)
+        # whatever is wrong is said before the first log is written
+        url, found = self.params["source_s3"], [Group(source, group_name, self._clock) for group_name in groups]
+        runs = sources.history_of(bundle) if url or found else sources.Runs(None)
+        for where in [*([url] if url else []), *(f"the log group {group.name}" for group in found)]:
+            sources.needs_history(wanted, runs, where)
+        for group in found:
             if not group.look():
                 raise MigrationError(
-                    f"the log group {group_name} does not exist: correct source_environment or source_log_group, or the"
+                    f"the log group {group.name} does not exist: correct source_environment or source_log_group, or the"
                     " source's region"
                 )
-            if (group_name, source.region, source.account_id) == (
-                self.group.name,
-                self.aws.region,
-                self.aws.account_id,
-            ):
-                continue  # an environment of the same name in the place of the former one: its logs are there
-            yield from sources.of_group(group, wanted, runs, self.found)
+        if record is not None:
+            yield from sources.of_bundle(record, wanted, source.client("s3"))
+        if url:
+            yield from sources.of_s3(url, wanted, source.client("s3"), runs, self.found)
+        for group in found:
+            here = self.group.name, self.aws.region, self.aws.account_id
+            # an environment of the same name in the place of the former one has its logs already
+            if (group.name, source.region, source.account_id) != here:
+                yield from sources.of_group(group, wanted, runs, self.found)
 
     # -- a DAG
 
@@ -174,7 +179,7 @@ class Copy:
         todo = []
         for log in logs:
             known = ledger.get(log.attempt)
-            if known is not None and (known["tag"], known["group"]) == (log.tag, self.group.identity):
+            if known is not None and self._is_there(log, known):
                 self.counts["unchanged"] += 1
                 self._archived_before = self._archived_before or bool(known.get("archived"))
             elif reason := unfit(log.stream):
@@ -184,17 +189,18 @@ class Copy:
         if lock is None:  # a look
             self.counts["copied"] += len(todo)
             return
-        if not todo:
-            return
-        lock.take()
-        archived = self.counts["archived"]
-        try:
-            self._all(dag_id, todo, ledger, lock)
-        finally:
-            ledger.save()
-        if self.counts["archived"] > archived:
-            lock.check()
-            self._index(dag_id, ledger)
+        if todo:
+            lock.take()
+            try:
+                self._all(dag_id, todo, ledger, lock)
+            finally:
+                ledger.save()
+        self._index(dag_id, ledger, lock)
+
+    def _is_there(self, log: Log, known: dict[str, Any]) -> bool:
+        """Whether the ledger knows this very log, where it would be brought now."""
+        kept = (known["tag"], known["stream"], known["group"]) == (log.tag, log.stream, self.group.identity)
+        return kept and known.get("archive") in (None, self.archive_url)
 
     def _all(self, dag_id: str, todo: list[Log], ledger: Copied, lock: Lock) -> None:
         """All of them, several at once. After a failure no other is begun; what was begun is written down."""
@@ -210,7 +216,7 @@ class Copy:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     log = waiting.pop(future)
                     error = future.exception()
-                    if isinstance(error, Differs):
+                    if isinstance(error, (Differs, sources.Gone)):
                         self.found.leave(str(log.attempt), error.message)
                     elif error is not None:
                         failure = failure or error
@@ -226,14 +232,18 @@ class Copy:
             raise failure
 
     def _one(self, log: Log) -> tuple[Done, dict[str, Any] | None]:
-        done = self.group.write(log.stream, log.events)
         archived = None
-        if done.old or done.new:
-            path = archive_path(log.attempt)
-            stored = self.archive.write_stream(path, log.packed())
-            archived = {"key": path, "size": stored.size, "sha256": stored.sha256}
+        try:
+            done = self.group.write(log.stream, log.events)
+            if done.old or done.new:
+                path = archive_path(log.attempt)
+                stored = self.archive.write_stream(path, log.packed())
+                archived = {"key": path, "size": stored.size, "sha256": stored.sha256}
+        finally:
+            log.forget()
         with self._guard:
-            self.counts["copied"] += bool(done.put or not archived)
+            self.counts["copied"] += bool(done.put or done.made)
+            self.counts["unchanged"] += not (done.put or done.made or archived)
             self.counts["events"] += done.put
             self.counts["archived"] += bool(archived)
             self.rejected["too_old"] += done.old
@@ -248,14 +258,16 @@ class Copy:
             "group": self.group.identity,
         }
         if archived:
-            known.update(archived=archived, too_old=done.old, too_new=done.new, about=log.about)
+            known.update(
+                archived=archived, archive=self.archive_url, too_old=done.old, too_new=done.new, about=log.about
+            )
         return known
 
-    def _index(self, dag_id: str, ledger: Copied) -> None:
-        """One line a log of the DAG that is in the archive, as JSON."""
+    def _index(self, dag_id: str, ledger: Copied, lock: Lock) -> None:
+        """One line a log of the DAG that is in the archive, as JSON; written where it is not as the ledger says."""
 
         def lines() -> Iterator[bytes]:
-            for attempt, known in ledger.archived():
+            for attempt, known in ledger.archived(self.archive_url):
                 line = {
                     **attempt._asdict(),
                     **{name: value for name, value in (known.get("about") or {}).items() if value is not None},
@@ -267,7 +279,15 @@ class Copy:
                 }
                 yield json.dumps(line, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
-        self.archive.write_stream(index_path(dag_id), lines())
+        digest = hashlib.sha256()
+        for line in lines():
+            digest.update(line)
+        state = f"{self.archive_url} {digest.hexdigest()}"
+        if ledger.indexed != state and next(lines(), None) is not None:
+            lock.take()
+            lock.check()
+            self.archive.write_stream(index_path(dag_id), lines())
+            ledger.index(state)
 
     def _say(self, dag_id: str) -> None:
         now = self._clock.monotonic()

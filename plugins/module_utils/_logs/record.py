@@ -142,13 +142,17 @@ class Record:
 
 
 class Copied:
-    """The ledger of one DAG and environment: what of each log lies where. Threads may write."""
+    """The ledger of one DAG and environment: what of each log lies where. Threads may write.
+
+    indexed: what the archive's index of the DAG is, as index() was told; None where there is none.
+    """
 
     def __init__(self, bundle: Bundle, environment: str, dag_id: str):
         self._bundle, self._dag_id = bundle, dag_id
         self._path = f"{LEDGER}{check_path(environment)}/{_name(dag_id)}.json"
         document = bundle.read_document(self._path, "remove it there: streams are then compared one by one")
         self._logs: dict[str, dict[str, Any]] = document["logs"] if document else {}
+        self.indexed: str | None = document.get("indexed") if document else None
         self._changed = 0
         self._lock = threading.Lock()
 
@@ -163,18 +167,24 @@ class Copied:
                 self._changed += 1
             return self._changed
 
-    def archived(self) -> Iterable[tuple[Attempt, dict[str, Any]]]:
-        """What lies in the archive, in order."""
+    def archived(self, archive: str) -> Iterable[tuple[Attempt, dict[str, Any]]]:
+        """What lies in this archive, in order."""
         found = []
         for key, known in self._logs.items():
-            if known.get("archived"):
+            if known.get("archived") and known["archive"] == archive:
                 found.append((Attempt(self._dag_id, *json.loads(key)), known))
         return sorted(found, key=lambda one: one[0])
+
+    def index(self, state: str) -> None:
+        """The index has been written."""
+        self.indexed, self._changed = state, self._changed + 1
+        self.save()
 
     def save(self) -> None:
         with self._lock:
             if self._changed:
-                self._bundle.write_document(self._path, {"dag_id": self._dag_id, "logs": self._logs})
+                document = {"dag_id": self._dag_id, "logs": self._logs, "indexed": self.indexed}
+                self._bundle.write_document(self._path, document)
                 self._changed = 0
 
 

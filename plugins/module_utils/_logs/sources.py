@@ -12,12 +12,19 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle
-from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError, aws_error, is_aws_error
-from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import unescaped
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
+    MigrationError,
+    aws_error,
+    error_code,
+    is_aws_error,
+    is_missing,
+)
+from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import OWN_DAGS, unescaped
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record as History
 from ansible_collections.mwaa.migration.plugins.module_utils._logs import lines
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.cloudwatch import Group
@@ -30,9 +37,16 @@ READ = 256 << 10
 KEPT = 1 << 20  # bytes of a stream
 
 
+class Gone(MigrationError):
+    """A log that was listed is not there any more."""
+
+
 @dataclass(frozen=True)
 class Log:
-    """One log. stream: where the target looks for it. tag: another one for every content. about: for the index."""
+    """One log. stream: where the target looks for it. tag: another one for every content. about: for the index.
+
+    forget: no more of it is asked for, so that what is kept of it may go.
+    """
 
     attempt: Attempt
     stream: str
@@ -40,14 +54,19 @@ class Log:
     events: Callable[[], Iterable[Event]]
     packed: Callable[[], Iterable[bytes]]  # as gzip
     about: dict[str, Any] = field(default_factory=dict)
+    forget: Callable[[], None] = lambda: None
 
 
 @dataclass
 class Wanted:
-    """Which logs. version: the target's Airflow. since: milliseconds. failed: those of failed tasks alone."""
+    """Which logs. version: the target's Airflow. since: milliseconds. failed: those of failed tasks alone.
+
+    templates: whether the target looks for a log by its run's own template (layout.keeps_templates).
+    """
 
     version: str
     selection: Selection
+    templates: bool
     since: int | None = None
     failed: bool = False
 
@@ -144,7 +163,7 @@ def _is_wanted(entry: dict[str, Any], wanted: Wanted) -> bool:
 
 def _of_entry(record: Record, entry: dict[str, Any], wanted: Wanted, s3: Any) -> Log:
     attempt = attempt_of(entry)
-    own = entry["path"] if entry["own"] else None
+    own = entry["path"] if entry["own"] and wanted.templates else None
     dates = lines.Dates(milliseconds(entry["start"]), milliseconds(entry["end"]), entry["zone"])
     about = {name: entry[name] for name in ("state", "start", "end")}
     stream = stream_of(attempt, wanted.version, date=entry["date"], own=own)
@@ -196,6 +215,8 @@ def _of_object(
         except Exception as exception:
             if not is_aws_error(exception):
                 raise
+            if is_missing(exception) and error_code(exception) != "NoSuchBucket":
+                raise Gone(f"{url}, where the source had put it, is gone") from exception
             raise aws_error(exception, f"read the log {url}") from exception
 
     return Log(attempt, stream, etag, lambda: lines.events(chunks(), dates), lambda: _packed(chunks()), about)
@@ -260,22 +281,40 @@ def _of_stream(group: Group, name: str, entry: dict[str, Any], attempt: Attempt,
     kept: list[Event] = []
     whole: list[bool] = []
 
+    def reading() -> Iterator[Event]:
+        try:
+            yield from group.read(name)
+        except MigrationError as error:
+            if error.code == "ResourceNotFoundException":
+                raise Gone(f"the stream {name} of {group.name} is gone since it was listed") from error
+            raise
+
     def events() -> Iterator[Event]:
-        """Reading is what the rates allow least: a stream that is not large is read once."""
+        """Reading is what the rates allow least: a stream that is not large is read once, even for its first event."""
         if whole:
             yield from kept
             return
-        kept.clear()
-        size = 0
-        for event in group.read(name):
+        first: list[Event] = []
+        size, rest = 0, reading()
+        for event in rest:
+            first.append(event)
             size += event.size
-            if size <= KEPT:
-                kept.append(event)
-            yield event
-        if size <= KEPT:
+            if size > KEPT:
+                break
+        else:
+            kept[:] = first
             whole.append(True)
+        yield from first
+        yield from rest
 
-    return Log(attempt, stream, tag, events, lambda: _packed((event.message + "\n").encode() for event in events()))
+    def forget() -> None:
+        kept.clear()
+        whole.clear()
+
+    def packed() -> Iterable[bytes]:
+        return _packed((event.message + "\n").encode() for event in events())
+
+    return Log(attempt, stream, tag, events, packed, forget=forget)
 
 
 def _whose(
@@ -287,7 +326,8 @@ def _whose(
             path, "its name is not one of Airflow's layouts: whose log it is only the source's agent could tell"
         )
         return None
-    if not wanted.selection.takes(named.dag_id):
+    ours = any(fnmatchcase(named.dag_id, one) for one in OWN_DAGS)
+    if ours or not wanted.selection.takes(named.dag_id):
         return None
     attempt = runs.of(named)
     if attempt is None:
@@ -296,7 +336,7 @@ def _whose(
     if wanted.failed and not runs.failed(attempt):
         return None
     # a run of before Airflow 2.3 has no template: on the target the target's own holds
-    own = path if isinstance(named, Dated) and runs.has_template(attempt) else None
+    own = path if wanted.templates and isinstance(named, Dated) and runs.has_template(attempt) else None
     date = named.date if isinstance(named, Dated) else None
     return attempt, stream_of(attempt, wanted.version, date=date, own=own)
 
@@ -306,7 +346,8 @@ def needs_history(wanted: Wanted, runs: Runs, where: str) -> None:
     if wanted.failed and not runs.known:
         raise MigrationError(
             f"which tasks failed is not to be seen in {where}, and the bundle has no history: export the history first,"
-            " or take all logs (state all)"
+            " or take all logs (state all)",
+            code="NoBundle",  # in check mode, as before the first export
         )
 
 

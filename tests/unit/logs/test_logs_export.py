@@ -135,11 +135,11 @@ def test_another_airflows_logs_do_not_get_in(tmp_path: Path, bundle: Bundle) -> 
 def test_the_ledger_is_one_file_a_dag_and_authentic(bundle: Bundle) -> None:
     ledger = Copied(bundle, "prod", "etl")
     assert ledger.get(LOGS[0]) is None and ledger.put(LOGS[0], {"tag": "1"}) == 1
-    ledger.put(LOGS[3], {"tag": "2", "archived": {"key": "k"}})
+    ledger.put(LOGS[3], {"tag": "2", "archived": {"key": "k"}, "archive": "s3://a"})
     ledger.save()
     (path,) = bundle.store.list("logs/ledger/prod/")
     again = Copied(bundle, "prod", "etl")
-    assert again.get(LOGS[0]) == {"tag": "1"} and [one.task_id for one, _known in again.archived()] == ["t3"]
+    assert again.get(LOGS[0]) == {"tag": "1"} and [one.task_id for one, _known in again.archived("s3://a")] == ["t3"]
     assert Copied(bundle, "prod", "other").get(LOGS[0]) is None
     bundle.store.write(path, bundle.store.read(path).replace(b'"1"', b'"9"'))
     with pytest.raises(MigrationError, match="was altered"):

@@ -11,15 +11,24 @@ from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import Attempt, Dated, stream_of
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import (
+    Attempt,
+    Dated,
+    keeps_templates,
+    stream_of,
+)
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.lines import Event
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.sources import (
     Found,
+    Gone,
     Runs,
     Wanted,
+    _of_entry,
     needs_history,
     of_group,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._select import Selection
+from fakes import aws_failure
 
 COLUMNS = {
     "dag_run": ["id", "log_template_id", "dag_id", "run_id", "execution_date", "state"],
@@ -101,9 +110,13 @@ class Group:
 OLD = ("etl/load/2024-01-01T00_00_00+00_00/1.log", "etl/load/2024-01-02T03_04_05.120000+00_00/1.log")
 
 
+def wants(version: str, **more: Any) -> Wanted:
+    return Wanted(version, Selection(), keeps_templates(version, {}), **more)
+
+
 def found_in(version: str, *names: str, **wanted: Any) -> tuple[dict[str, str], Found]:
     found = Found()
-    logs = of_group(Group(*names), Wanted(version, Selection(), **wanted), runs_of(), found)  # type: ignore[arg-type]
+    logs = of_group(Group(*names), wants(version, **wanted), runs_of(), found)  # type: ignore[arg-type]
     return {str(log.attempt): log.stream for _dag, several in logs for log in several}, found
 
 
@@ -117,6 +130,66 @@ def test_old_streams_become_new_ones_where_the_run_has_no_template_of_its_own() 
     assert "bring the history first" in found.not_carried[1]["reason"]
 
 
+def test_a_target_that_asks_no_run_for_its_template_looks_for_all_in_one_way() -> None:
+    streams, _found = found_in("2.11.2", *OLD)
+    assert set(streams.values()) == {stream_of(Attempt("etl", row[3], "load"), "2.11.2") for row in RUNS}
+
+
+def test_logs_of_the_migrations_own_dags_stay() -> None:
+    streams, found = found_in("2.10.3", stream_of(Attempt("mwaa_agent", "r1", "t"), "2.10.3"))
+    assert streams == {} and found.not_carried == []
+
+
+class Read(Group):
+    """A group whose streams have events, and count how often they are read."""
+
+    def __init__(self, *names: str, events: int = 3, gone: bool = False):
+        super().__init__(*names)
+        self.reads, self.count, self.gone = 0, events, gone
+
+    def read(self, stream: str) -> Any:
+        self.reads += 1
+        if self.gone:
+            raise MigrationError("no such stream", code="ResourceNotFoundException")
+        yield from (Event(number, "x" * 1000) for number in range(self.count))
+
+
+NEW = stream_of(Attempt("etl", MANUAL, "load"), "2.10.3")
+
+
+@pytest.mark.parametrize(("count", "reads"), [(3, 1), (3000, 2)])
+def test_a_stream_is_read_once_unless_it_is_large_and_then_forgotten(count: int, reads: int) -> None:
+    group = Read(NEW, events=count)
+    [(_dag, [log])] = of_group(group, wants("2.10.3"), runs_of(), Found())  # type: ignore[arg-type]
+    assert next(iter(log.events())) == Event(0, "x" * 1000)
+    assert len(list(log.events())) == count and group.reads == reads
+    log.forget()
+    assert len(list(log.events())) == count and group.reads == reads + 1
+
+
+def test_a_log_that_is_gone_since_it_was_listed_is_said_to_be() -> None:
+    [(_dag, [log])] = of_group(Read(NEW, gone=True), wants("2.10.3"), runs_of(), Found())  # type: ignore[arg-type]
+    with pytest.raises(Gone, match="is gone since it was listed"):
+        list(log.events())
+
+
+@pytest.mark.parametrize(("code", "kind"), [("NoSuchKey", Gone), ("NoSuchBucket", MigrationError)])
+def test_a_remote_log_may_have_expired(code: str, kind: type) -> None:
+    class S3:
+        def get_object(self, **_where: Any) -> Any:
+            raise aws_failure(code)
+
+    entry = {
+        **Attempt("etl", MANUAL, "load")._asdict(),
+        **{"own": False, "path": "p", "start": None, "end": None, "zone": 0, "state": "failed", "date": None},
+        **{"remote": "s3://logs/p", "etag": "e"},
+    }
+    log = _of_entry(None, entry, wants("2.10.3"), S3())  # type: ignore[arg-type]
+    with pytest.raises(MigrationError) as error:
+        list(log.events())
+    assert type(error.value) is kind and "s3://logs/p" in error.value.message
+
+
 def test_old_targets_keep_old_names_and_selections_hold() -> None:
     assert found_in("2.2.2", *OLD)[0] == {
         f"etl {RUNS[0][3]} load attempt 1": OLD[0],
@@ -127,7 +200,7 @@ def test_old_targets_keep_old_names_and_selections_hold() -> None:
 
 
 def test_without_history_nobody_knows_what_failed() -> None:
-    wanted = Wanted("2.10.3", Selection(), failed=True)
+    wanted = wants("2.10.3", failed=True)
     needs_history(wanted, runs_of(), "here")
     with pytest.raises(MigrationError, match="which tasks failed is not to be seen in here"):
         needs_history(wanted, Runs(None), "here")
