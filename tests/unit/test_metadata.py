@@ -65,3 +65,11 @@ def test_every_stage_behind_the_export_knows_several_sources() -> None:
     for path in (ROOT / "roles").glob("*/defaults/main.yml"):
         if path.parts[-3] != "export":
             assert '"{{ migration_bundle }}"' not in path.read_text(), path
+
+
+@pytest.mark.parametrize("stage", ["publish", "import", "history", "logs"])
+def test_what_a_stage_leaves_behind_is_listed_by_verify(stage: str) -> None:
+    listed = yaml.safe_load((ROOT / "roles" / "verify" / "defaults" / "main.yml").read_text())["verify_not_carried"]
+    tasks = "".join(path.read_text() for path in (ROOT / "roles" / stage / "tasks").glob("*.yml"))
+    name = re.search(rf"\b{stage}_(not_carried|result\.not_carried)", listed)
+    assert name and name[0].partition(".")[0] in tasks

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import importlib.util
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,3 +146,17 @@ def test_the_ledger_is_one_file_a_dag_and_authentic(bundle: Bundle) -> None:
     bundle.store.write(path, bundle.store.read(path).replace(b'"1"', b'"9"'))
     with pytest.raises(MigrationError, match="was altered"):
         Copied(bundle, "prod", "etl")
+
+
+def test_a_log_that_is_elsewhere_has_the_zone_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Airflow 2.3 its lines have local times, and no file here tells of when they are."""
+    summer = datetime.datetime(2024, 7, 1, 12)  # without a zone, as SQLite gives it
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        assert airflow_logs._zone(None, summer) == 7200
+        assert airflow_logs._zone(None, summer.replace(month=1)) == 3600
+        assert airflow_logs._zone(summer.timestamp(), None) == 7200 and airflow_logs._zone(None, None) == 0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
