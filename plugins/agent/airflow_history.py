@@ -727,16 +727,9 @@ def statement(engine, part, scope):
         if not orphans:
             conditions += _closed(engine, alias, scope)
             conditions += _carried(engine, alias, part, scope)
-        conditions += _of_dags("%s.dag_id" % alias, scope)
-        if scope.get("since"):
-            ended = "coalesce(%(a)s.end_date, %(a)s.start_date, %(a)s.execution_date)" % {"a": alias}
-            conditions.append("%s >= %s" % (ended, engine.moment(scope["since"])))
+        conditions += _of_dags("%s.dag_id" % alias, scope) + _of_age(engine, alias, scope)
     else:
-        if table["dag"]:
-            qualified = table["dag"] if "." in table["dag"] else _qualified(table, table["dag"])
-            conditions += _of_dags(qualified, scope)
-        if scope.get("since") and table["at"]:
-            conditions.append("t.%s >= %s" % (name_of(table["at"]), engine.moment(scope["since"])))
+        conditions += _chosen_alone(engine, table, scope)
         if scope.get("after"):
             conditions.append(_changed_alone(engine, name, scope["after"]))
     if table["joins"]:
@@ -821,6 +814,25 @@ def _of_dags(column, scope):
         names = ", ".join(literal(one) for one in without)
         return ["(%s IS NULL OR %s NOT IN (%s))" % (column, column, names)]
     return []
+
+
+def _of_age(engine, alias, scope):
+    """Runs that ended before `since` stay."""
+    if not scope.get("since"):
+        return []
+    ended = "coalesce(%(a)s.end_date, %(a)s.start_date, %(a)s.execution_date)" % {"a": alias}
+    return ["%s >= %s" % (ended, engine.moment(scope["since"]))]
+
+
+def _chosen_alone(engine, table, scope):
+    """Rows that belong to no run, by DAG and age."""
+    conditions = []
+    if table["dag"]:
+        qualified = table["dag"] if "." in table["dag"] else _qualified(table, table["dag"])
+        conditions += _of_dags(qualified, scope)
+    if scope.get("since") and table["at"]:
+        conditions.append("t.%s >= %s" % (name_of(table["at"]), engine.moment(scope["since"])))
+    return conditions
 
 
 ORPHAN_COLUMNS = dict.fromkeys(
@@ -2023,13 +2035,15 @@ class _Survey(object):
         changed = [_is_changed(engine, "r", "dag_run", self.after)] if former else []
         if self.whole:
             changed.append("r.dag_id IN (%s)" % ", ".join(literal(one) for one in self.whole))
-        conditions = _of_dags("r.dag_id", self.base)
+        terminal = "CASE WHEN r.state IN (%s) THEN 1 ELSE 0 END" % ", ".join(literal(state) for state in TERMINAL)
+        # one that goes again has no end: it is not gone
+        of_age = ["(%s OR %s = 0)" % (one, terminal) for one in _of_age(engine, "r", self.base)]
+        conditions = _of_dags("r.dag_id", self.base) + of_age
         engine.each(
-            "SELECT r.id, CASE WHEN %s THEN 1 ELSE 0 END, CASE WHEN r.state IN (%s) THEN 1 ELSE 0 END"
-            " FROM dag_run r%s ORDER BY r.id"
+            "SELECT r.id, CASE WHEN %s THEN 1 ELSE 0 END, %s FROM dag_run r%s ORDER BY r.id"
             % (
                 " OR ".join(changed) or "1 = 0",
-                ", ".join(literal(state) for state in TERMINAL),
+                terminal,
                 " WHERE " + " AND ".join(conditions) if conditions else "",
             ),
             take,
@@ -2139,10 +2153,7 @@ class _Survey(object):
     def _alone(self, name):
         engine, table = self.engine, TABLES[name]
         source = "%s t %s" % (name_of(name), table["joins"])
-        conditions = []
-        if table["dag"]:
-            conditions = _of_dags(table["dag"] if "." in table["dag"] else _qualified(table, table["dag"]), self.base)
-        where = " WHERE " + " AND ".join(conditions or ["1 = 1"])
+        where = " WHERE " + " AND ".join(_chosen_alone(engine, table, self.base) or ["1 = 1"])
         if "id" in engine.schema[name]:
             rows, last = engine.rows("SELECT count(*), max(t.id) FROM %s%s" % (source, where))[0]
             self.mark["last"][name] = [int(last or 0), int(rows)]

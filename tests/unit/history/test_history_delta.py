@@ -234,6 +234,20 @@ def test_old_log_rows_that_were_cleaned_are_counted() -> None:
     assert plan["changes"] == {"log": 1}
 
 
+@pytest.mark.parametrize("version", ["1.10.12", "2.10.3"])
+def test_what_was_too_old_to_be_carried_is_not_gone(version: str) -> None:
+    airflow, since = filled(version), "2024-01-04T00:00:00Z"
+    mark = marked(airflow, since=since)
+    change(airflow, "DELETE FROM log WHERE dttm <= ?", moment(2))
+    for day in (1, 5):
+        change(airflow, "DELETE FROM dag_run WHERE dag_id = 'etl' AND execution_date = ?", moment(day))
+    change(airflow, "UPDATE dag_run SET conf = NULL, end_date = ? WHERE id = 2", "2024-01-03 23:59:59.000000")
+    change(airflow, "UPDATE dag_run SET state = 'queued', end_date = NULL, start_date = NULL WHERE id = 4")
+    plan = history.make_plan(airflow.engine(), since=since, after=mark)
+    assert plan["deleted"] == {"tables": {"dag_run": [{"id": 5}]}, "rows": {"dag_run": 1}, "more": 0}
+    assert plan["changes"] == {} and [one["again"] for one in plan["open"]] == [True]
+
+
 def test_whole_carries_what_no_date_tells() -> None:
     airflow = filled()
     mark = marked(airflow)
