@@ -1914,9 +1914,7 @@ def import_history(source, request):
     connect, search_path = _way_in(source)
 
     def prepare(target):
-        shift = register(
-            target, request["source"], request.get("beside"), lambda: _some_runs(request, get_piece)
-        )
+        shift = register(target, request["source"], request.get("beside"), lambda: _some_runs(request, get_piece))
         pause_dags(target, "pause")
         target.begin()
         waiting = _noted(target, "", "ddl")
@@ -1952,7 +1950,8 @@ def finish_history(source, request):
 def history_progress(source, request):
     """What the ledger says: {"bundles": {name: progress, and the names of the pieces that are "done"}}, "sources" that
     were imported, what foreign keys left out when they came back ("left_out"), and what it holds for later, "indexes"
-    to rebuild and DAGs to unpause ("unpaused"); of `bundle` what progress says. "lacking": what the target cannot hold of these columns.
+    to rebuild and DAGs to unpause ("unpaused"); of `bundle` what progress says. "lacking": what the target cannot hold
+    of these columns.
 
     bundles: {name: {table: [[name, kind]]}}, the columns of each; bundle: the name of one.
     """

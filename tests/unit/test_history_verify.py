@@ -40,7 +40,8 @@ def test_a_row_that_is_missing_is_an_error_with_its_key() -> None:
         (
             "history: xcom of DAG etl",
             "1 row missing (task_id=load run_id=r1 key=a)",
-            "run the history stage again; it brings what is missing",
+            "run the history stage again; where it has nothing left to bring, remove history/manifest.json from the"
+            " bundle, and run the stages export and history",
         )
     ]
     assert outcome.parity["xcom"] == {"source": 10, "target": 10, "equal": 9, "listed": 0}
@@ -59,6 +60,25 @@ def test_rows_that_the_import_left_out_are_listed_and_others_are_not() -> None:
     assert accounted.errors == [] and "left out by the import" in accounted.listed[0]["reason"]
     assert accounted.parity["xcom"]["listed"] == 2
     assert judged({("xcom", "etl"): two}, tables={"xcom": {"left_out": 1, "mended": 0}}).errors
+
+
+def test_what_was_left_out_of_one_dag_accounts_for_no_other() -> None:
+    one = detail(missing=[key("r1")])
+    outcome = judged({("xcom", "a"): one, ("xcom", "b"): one}, tables={"xcom": {"left_out": 1, "mended": 0}})
+    assert [entry["id"] for entry in outcome.listed] == ["xcom of DAG a, missing"]
+    assert [where for where, _what, _mend in outcome.errors] == ["history: xcom of DAG b"]
+
+
+def test_rows_that_no_key_tells_apart_are_counted() -> None:
+    """As where a source has a row twice."""
+    expected, found = {"xcom": {"etl": [5, "a"]}}, {"xcom": {"etl": [4, "b"]}}
+    outcome, differing = Outcome(), [("xcom", "etl")]
+    judge(expected, found, differing, {differing[0]: detail()}, {}, outcome)
+    assert "5 rows at the source and 4 in the environment, under the same keys" in outcome.errors[0][1]
+    assert outcome.parity["xcom"] == {"source": 5, "target": 4, "equal": 4, "listed": 0}
+    touched, lost = Outcome(), {"xcom": {"etl": [1, "c"]}}
+    judge(found, expected, differing, {differing[0]: detail()}, {}, touched, lost)  # what runs lost stays there
+    assert touched.errors == []
 
 
 def test_texts_written_as_near_as_can_be_are_listed() -> None:

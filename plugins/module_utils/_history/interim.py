@@ -261,6 +261,9 @@ def verified(record: Record, ask: Ask, place: load.Place) -> verify.Outcome:
         for table, entry in one["tables"].items():
             for what, count in entry.items():
                 sums.setdefault(table, {})[what] = sums.get(table, {}).get(what, 0) + count
+    for left in said["left_out"]:  # by foreign keys that came back
+        sums.setdefault(left["table"], {}).setdefault("left_out", 0)
+        sums[left["table"]]["left_out"] += left["rows"]
     return verify.compare(record, ask, place, {"tables": sums}, progress)
 
 

@@ -116,9 +116,16 @@ class Load:
         try:
             for number, part in enumerate(self.parts):
                 self._bring(part, f"export {number + 1} of {len(self.parts)}" if len(self.parts) > 1 else "history")
+            waiting = self._finish()
         except MigrationError as error:
             raise self._interrupted(error) from error
-        self._finish()
+        if waiting:
+            raise MigrationError(
+                f"the history is there, but {len(waiting)} DAGs that were paused for it stay so, as Airflow has not"
+                f" read their files since and would run again what has run: {', '.join(waiting[:20])}; run again when"
+                " it has, or look at the log group of its DAG processing",
+                **self.result(changed=True),
+            )
         return self.result(changed=True)
 
     def _interrupted(self, error: MigrationError) -> MigrationError:
@@ -128,13 +135,14 @@ class Load:
                 before = sum(len(part.done) for part in self.parts)
                 self.look()
                 self.brought += sum(len(part.done) for part in self.parts) - before
-        if any(part.done for part in self.parts):
-            text = f"{error.message}; what was brought stays, DAGs that were paused for it stay so: run again to finish"
-            return MigrationError(text, code=error.code, **{**self.result(changed=self.brought > 0), **error.details})
-        if error.code == REFUSED:
+        there = any(part.done for part in self.parts)
+        if error.code == REFUSED and not there:
             with contextlib.suppress(MigrationError):
-                self._finish()
-        return error
+                if not self._finish():
+                    return error
+        kept = "what was brought stays, " if there else ""
+        text = f"{error.message}; {kept}DAGs that were paused for it stay so: run again to finish"
+        return MigrationError(text, code=error.code, **{**self.result(changed=self.brought > 0), **error.details})
 
     def foretell(self, finished: Container[str]) -> dict[str, Any]:
         """What run() would bring, as far as it is known without asking. finished: ids of exports that were brought."""
@@ -157,11 +165,9 @@ class Load:
             versions = ", ".join(sorted({part.export.target_version for part in self.parts}))
             faults.add(f"it was exported for Airflow {versions}: export it again with the environment's version")
         if looked["sources"] and self.record.source not in looked["sources"] and not self.options.beside:
-            faults.add(
-                "the environment has history of another source already: finish that migration and clean up, or set"
-                " beside to have both"
-            )
+            faults.add("the environment has history of another source already: set beside to have both")
         faults.raise_if_any()
+        self.left_out = looked["left_out"]
         for part in self.parts:
             said = looked["bundles"].get(part.export.id) or {}
             part.said = said
@@ -244,25 +250,17 @@ class Load:
         done = set(answer["done"])
         return {(piece["table"], piece["sha256"]) for piece in pieces if piece["sha256"] in done}
 
-    def _finish(self) -> None:
+    def _finish(self) -> list[str]:
+        """The DAGs that had to stay paused."""
         tables = sorted({piece["table"] for part in self.parts for piece in part.pieces})
         self.before_writing()
         finished = self.ask({"op": "finish_history", "tables": tables, "workers": self.options.workers})
         self.built, self.left_out = finished["built"], finished["left_out"]
-        if self.options.resume:
-            self._resume()
-
-    def _resume(self) -> None:
+        if not self.options.resume:
+            return []
         answer = self.ask({"op": "pause_dags", "action": "resume", "seconds": self.options.seconds})
         self.resumed = answer["changed"]
-        if answer["waiting"]:
-            raise MigrationError(
-                f"the history is there, but {len(answer['waiting'])} DAGs that were paused for it stay so, as Airflow"
-                " has not read their files since and would run again what has run:"
-                f" {', '.join(answer['waiting'][:20])}; run again when it has, or look at the log group of its DAG"
-                " processing",
-                **self.result(changed=True),
-            )
+        return answer["waiting"]
 
     # -- saying
 

@@ -19,7 +19,7 @@ from typing import Any
 from ansible_collections.mwaa.migration.plugins.module_utils._history import Ask
 from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import TABLES
 from ansible_collections.mwaa.migration.plugins.module_utils._history.load import Place
-from ansible_collections.mwaa.migration.plugins.module_utils._history.record import HistoryExport, Record
+from ansible_collections.mwaa.migration.plugins.module_utils._history.record import MANIFEST, HistoryExport, Record
 
 # no rows of a target: the pause state is in the ledger, and templates are found again by their text
 NOT_ROWS = ("dag", "log_template")
@@ -111,7 +111,7 @@ def compare(
         if _sum(expected[table].get(dag), lost.get(table, {}).get(dag)) != found.get(table, {}).get(dag)
     ]
     named = _named(differing[:LOOKED_INTO], exports, record, ask, offer, say)
-    judge(expected, found, differing, named, progress or {}, outcome)
+    judge(expected, found, differing, named, progress or {}, outcome, lost)
     return outcome
 
 
@@ -244,10 +244,12 @@ def judge(
     named: Mapping[tuple[str, str], Mapping[str, Any]],
     progress: Mapping[str, Any],
     outcome: Outcome,
+    lost: Digests | None = None,
 ) -> None:
     """Fill the outcome's parity, and say of each difference why it is there, or that it has to be mended.
 
     named: by (table, DAG id), {"missing", "extra", "changed", "touched": [key], "counts": {each: number}, "met"}.
+    lost: what the environment has beside what is expected, and is listed.
     """
     touched = _touched_runs(named)
     spare = {
@@ -268,12 +270,20 @@ def judge(
             )
             continue
         counts = detail["counts"]
+        more = (lost or {}).get(table, {}).get(dag, [0, ""])[0]
+        if not any(counts.values()) and rows + more != there:  # no key tells them apart
+            short[table] = short.get(table, 0) + abs(rows + more - there)
+            outcome.errors.append((where, f"{_unlike(rows + more, there)}, under the same keys", _MEND["changed"]))
+            continue
         short[table] = short.get(table, 0) + counts["missing"] + counts["changed"] + counts["touched"]
         outcome.differences.setdefault(table, {})[dag] = dict(detail)
         wrong: dict[str, list[Mapping[str, Any]]] = {}
         for side in SIDES:
             keys = detail[side]
-            excuse = _excuse(table, side, spare.get(table, {}), counts[side])
+            room = spare.get(table, {})
+            excuse = _excuse(table, side, room, counts[side])
+            if excuse and side in room:  # what accounts for these accounts for no others
+                room[side] -= counts[side]
             left = [] if excuse else [key for key in keys if not _of_a_run(key, side, touched.get(dag), detail["met"])]
             if left:
                 wrong[side] = left
@@ -301,10 +311,12 @@ _WRONG = {
     "changed": "different",
     "touched": "different",
 }
+# what was brought once is not brought again
+ANEW = f"remove {MANIFEST} from the bundle, and run the stages export and history"
 _MEND = {
-    "missing": "run the history stage again; it brings what is missing",
+    "missing": f"run the history stage again; where it has nothing left to bring, {ANEW}",
     "extra": "if the source lost them since, export again, which lists them; otherwise find out who wrote them",
-    "changed": "run the history stage with history_on_conflict: overwrite, unless they were changed on purpose",
+    "changed": f"unless they were changed on purpose, {ANEW} with history_on_conflict: overwrite",
     "touched": "",
 }
 _SINCE = {
@@ -348,8 +360,12 @@ def _excuse(table: str, side: str, spare: Mapping[str, int], count: int) -> str:
 
 def _unlooked(rows: int, there: int) -> str:
     if rows != there:
-        return f"{rows:,} rows at the source and {there:,} in the environment (not looked into: too much differs)"
+        return f"{_unlike(rows, there)} (not looked into: too much differs)"
     return f"some of its {rows:,} rows differ (not looked into: too much differs)"
+
+
+def _unlike(rows: int, there: int) -> str:
+    return f"{rows:,} rows at the source and {there:,} in the environment"
 
 
 def _called(table: str, dag: str) -> str:
