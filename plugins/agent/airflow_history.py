@@ -601,12 +601,7 @@ class Engine(object):
         cursor = self.connection.cursor(factory) if factory else self.connection.cursor()
         try:
             cursor.execute(statement)
-            while True:
-                # a row may hold 10 MB
-                rows = cursor.fetchmany(1 if self.name == "mysql" else 16)
-                if not rows:
-                    return
-                yield from rows
+            yield from cursor  # a row may hold 10 MB
         finally:
             cursor.close()
 

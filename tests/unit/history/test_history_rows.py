@@ -306,6 +306,16 @@ def test_unreadable_conf_is_listed_by_key() -> None:
     assert fault["what"] == "conf cannot be read: it is no value"
 
 
+def test_rows_are_held_one_by_one() -> None:
+    airflow, read = SmallAirflow("2.10.3"), []
+    for day in range(1, 9):
+        airflow.run("etl", day)
+    airflow.connection.create_function("large", 1, lambda number: read.append(number))
+    rows = airflow.engine().stream("SELECT large(id) FROM dag_run")
+    next(rows)
+    assert len(read) <= 2
+
+
 def test_pieces_are_bounded_and_each_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
     import zlib
