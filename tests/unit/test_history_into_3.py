@@ -87,8 +87,23 @@ def test_a_source_of_airflow_3_has_no_history_and_all_else_goes_on(monkeypatch: 
     assert (result["due"], result["airflow_version"], result["fill"]) == ("done", "3.2.1", False)
     assert "whose history cannot be read" in result["said"]
     params["bundles"] = list(version)
-    with pytest.raises(MigrationError, match="no history in s3://b/new, s3://b/old: run the stage export"):
+    with pytest.raises(MigrationError, match="no history in s3://b/old: run the stage export"):
         interim.passage(ctx)
+
+
+def test_no_source_is_left_behind_when_another_has_its_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing enters an Airflow 3: the upgrade would be its end."""
+    monkeypatch.setattr(interim, "open_store", lambda url, _aws: url)
+    bundles = {url: SimpleNamespace(source={"airflow_version": "2.10.3"}, url=url) for url in ("s3://b/a", "s3://b/b")}
+    monkeypatch.setattr(interim.Bundle, "open", lambda url, *_rest: bundles[url])
+    monkeypatch.setattr(interim.Record, "open", lambda bundle: record("a") if bundle.url == "s3://b/a" else None)
+    monkeypatch.setattr(interim.mwaa, "describe", lambda *_given: None)
+    params = {"name": "prod", "airflow_version": "3.2.1", "bundles": list(bundles), "kms_key_id": None, "close": False}
+    ctx = SimpleNamespace(params=params, aws=SimpleNamespace(client=lambda _name: None), check_mode=False)
+    with pytest.raises(MigrationError, match="no history in s3://b/b: run the stage export"):
+        interim.passage(ctx)
+    ctx.check_mode = True
+    assert interim.passage(ctx)["due"] == "make"
 
 
 class FakeBundle:

@@ -175,7 +175,7 @@ def _settled(client: Any, name: str, timeout: float) -> dict[str, Any] | None:
 
 def _records(ctx: Any) -> list[Record] | None:
     """Of the bundles that have history. In check mode there may be no bundle yet. None: no source has any to read."""
-    params, found, versions = ctx.params, [], []
+    params, found, without, of_3 = ctx.params, [], [], 0
     for url in params["bundles"]:
         try:
             bundle = Bundle.open(open_store(url, ctx.aws), ctx.aws, params["kms_key_id"])
@@ -183,18 +183,19 @@ def _records(ctx: Any) -> list[Record] | None:
             if not (ctx.check_mode and error.code == "NoBundle"):
                 raise
             continue
-        versions.append(str(bundle.source.get("airflow_version")))
         record = Record.open(bundle)
         if record is not None:
             found.append(record)
-    if not found and versions and all(at_least(version, "3.0") for version in versions):
-        return None
-    if not found and not ctx.check_mode:
+        elif at_least(str(bundle.source.get("airflow_version")), "3.0"):
+            of_3 += 1
+        else:
+            without.append(url)
+    if without and not ctx.check_mode:  # one alone would stay behind for good, too
         raise MigrationError(
-            f"no history in {', '.join(params['bundles'])}: run the stage export with migration_history: true first"
-            ", or set it to false"
+            f"no history in {', '.join(without)}: run the stage export with migration_history: true first, or set it to"
+            " false"
         )
-    return found
+    return found or (None if of_3 and not without else [])
 
 
 class _Close:
