@@ -731,6 +731,8 @@ def statement(engine, part, scope):
         source += " " + table["joins"]
     if table["where"]:
         conditions.append(table["where"])
+    if name == "xcom" and "id" in has:
+        conditions.append("NOT " + _OUTDATED)
     if not orphans:
         ranged = _ranged(name, schema)
         if scope.get("runs") is not None and unit == "of_run":
@@ -741,6 +743,24 @@ def statement(engine, part, scope):
     selected = ", ".join(_expression(engine, name, column, has, orphans) for column in columns)
     where = " WHERE " + " AND ".join(conditions) if conditions else ""
     return "SELECT %s FROM %s%s" % (selected, source, where), columns
+
+
+# 1.10 has no key over XComs: two tries at once could leave two, of which it reads the newer one
+_OUTDATED = (
+    "EXISTS (SELECT 1 FROM xcom n WHERE n.dag_id = t.dag_id AND n.task_id = t.task_id"
+    " AND n.execution_date = t.execution_date AND coalesce(n.{0}, '') = coalesce(t.{0}, '')"
+    " AND (n.{1} > t.{1} OR n.{1} = t.{1} AND n.id > t.id))"
+).format('"key"', '"timestamp"')
+
+
+def _outdated(engine, scope, tables):
+    """As a loss."""
+    if "xcom" not in tables or "id" not in engine.schema["xcom"]:
+        return []
+    conditions = " AND ".join([_OUTDATED] + _of_dags("t.dag_id", scope))
+    count = engine.rows("SELECT count(*) FROM xcom t WHERE " + conditions)[0][0]
+    why = "%d values stay that have a newer one under the same key, which is what Airflow 1.10 reads" % count
+    return [{"table": "xcom", "column": None, "why": why}] if count else []
 
 
 def _qualified(table, name):
@@ -1723,7 +1743,7 @@ def make_plan(
         "open": survey.open_runs(held),
         "more_open": max(len(held) - LISTED, 0),
         "deferred": deferred,
-        "losses": losses(schema, target) if target else [],
+        "losses": (losses(schema, target) if target else []) + _outdated(engine, scope, names),
         "orphans": orphans,
         "snapshot": {"at": _now()},
         "delta": former is not None,

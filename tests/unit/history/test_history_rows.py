@@ -296,6 +296,22 @@ def test_xcoms_that_1_10_pickled_as_text() -> None:
     assert {row["key"]: row["value"] for row in rows} == {"old": '"abc"', "json": '{"a": 1}'}
 
 
+@pytest.mark.parametrize("key", ["return_value", None])
+def test_of_xcoms_that_1_10_has_twice_the_one_that_it_reads_travels(key: str | None) -> None:
+    """Its table has no key over them: two tries at once could push both."""
+    airflow = SmallAirflow("1.10.12")
+    airflow.run("etl")
+    airflow.task("etl", "load")
+    for value, day in ((b'"newer"', 3), (b'"newest"', 3), (b'"old"', 2)):  # the later number of the same moment
+        airflow.of_task("xcom", "etl", "load", key=key, value=value, timestamp=moment(day))
+    airflow.xcom("etl", "load", "another", b"1")
+    export = Export(airflow.engine(), target=SCHEMAS["2.11.2"])
+    assert sorted(row["value"] for row in export.rows("xcom")) == ['"newest"', "1"]
+    assert [one["why"] for one in export.plan["losses"] if one["table"] == "xcom"] == [
+        "2 values stay that have a newer one under the same key, which is what Airflow 1.10 reads"
+    ]
+
+
 def test_unreadable_conf_is_listed_by_key() -> None:
     airflow = SmallAirflow("2.10.3")
     airflow.run("etl", conf=b"\x80\x04cos\nsystem\n.")
