@@ -1803,7 +1803,7 @@ def _chosen_dags(engine, dags, exclude):
 
     without = matching(OWN_DAGS) | matching(exclude or ())
     if dags:
-        return {"only": sorted(matching(dags) - without), "not": []}
+        return {"only": sorted(matching(dags) - without), "not": sorted(matching(dags) & without)}
     return {"only": None, "not": sorted(without)}
 
 

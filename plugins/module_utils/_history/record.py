@@ -14,11 +14,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, S3Store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import TABLES
+from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import OWN_DAGS, TABLES
 
 FOLDER = "history/"
 MANIFEST = FOLDER + "manifest.json"
@@ -118,6 +119,10 @@ class HistoryExport:
             )
         if self.more_open:
             listed.append(("run", "others", f"{self.more_open} more that had not ended"))
+        tools = [one for one in OWN_DAGS if not one.startswith("mwaa_agent")]
+        for dag in self.scope.get("not") or ():
+            if _matches(dag, tools) and not _matches(dag, self.filters["exclude"]):
+                listed.append(("history", f"DAG {dag}", "it has the name of a migration tool's own DAG"))
         for instance in self.deferred:
             reason = "deferred: it is carried without the trigger that it waits for"
             listed.append(("task_instance", " ".join(str(part) for part in instance.values()), reason))
@@ -177,6 +182,10 @@ class Record:
         if len(body) != piece["size"] or hashlib.sha256(body).hexdigest() != piece["sha256"]:
             raise MigrationError(f"{self.bundle.store.url}/{path} does not match the history's manifest: {REMEDY}")
         return body
+
+
+def _matches(dag: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(dag, pattern) for pattern in patterns)
 
 
 def is_sealed(bundle: Bundle) -> bool:

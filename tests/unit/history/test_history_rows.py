@@ -167,6 +167,8 @@ def test_dags_tables_and_age_are_chosen() -> None:
     assert {dag for dag, _day in dags()} == {"etl_a", "etl_b", "other"}  # never those of a migration
     assert {dag for dag, _day in dags(dags=["etl_*"])} == {"etl_a", "etl_b"}
     assert {dag for dag, _day in dags(exclude=["*_b"])} == {"etl_a", "other"}
+    asked = Export(airflow.engine(), dags=["db_*", "other"])
+    assert set(asked.digests("dag_run")) == {"other"} and asked.plan["scope"]["not"] == ["db_export"]
     assert dags(dags=["etl_a"], since="2024-01-10T00:00:00Z") == [("etl_a", "20")]
     assert len(Export(airflow.engine()).rows("log")) == 5
     assert len(Export(airflow.engine(), since="2024-01-10T00:00:00Z").rows("log")) == 4

@@ -158,12 +158,15 @@ def test_everything_that_stays_behind_is_listed() -> None:
         deferred=[{"dag_id": "etl", "task_id": "wait", "run_id": "r0", "map_index": -1}],
         losses=[{"table": "sla_miss", "column": None, "why": "the target has no such table"}],
         deleted={"tables": {}, "rows": {"xcom": 3}, "more": 3},
+        filters={"dags": [], "exclude": ["tmp_*", "restore_*"], "tables": [], "since": None},
+        scope={"only": None, "not": ["db_export", "mwaa_agent", "restore_metadata", "tmp_1"]},
     )
     assert {(item["kind"], item["id"]): item["reason"] for item in one.not_carried()} == {
         ("run", "etl r1"): "it is running with tasks in flight (2 queued); runs are carried when they have ended",
         ("run", "etl r2"): "it is queued again: the target keeps what it has; runs are carried when they have ended",
         ("run", "others"): "7 more that had not ended",
         ("task_instance", "etl wait r0 -1"): "deferred: it is carried without the trigger that it waits for",
+        ("history", "DAG db_export"): "it has the name of a migration tool's own DAG",
         ("history", "sla_miss"): "the target has no such table",
         ("history", "xcom etl m"): "left out",
         ("history", "others"): "2 more values that could not be carried as they were",
