@@ -12,6 +12,7 @@ import random
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -235,6 +236,55 @@ def test_what_is_tried_again(code: str, passes: bool) -> None:
     assert importing._passes(Refusal(code)) is passes
     lost = type("OperationalError", (Exception,), {"pgcode": None})()
     assert importing._passes(lost) is True
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        (["40P01", "40P01"], "done"),
+        (["40P01"] * 3, "refuses it \\(Refusal 40P01\\)"),
+        (["55P03"], "something on the target holds a lock"),
+    ],
+)
+def test_what_a_scheduler_came_between_is_done_again(
+    monkeypatch: pytest.MonkeyPatch, codes: list[str], said: str
+) -> None:
+    """Its DAGs are rows that the scheduler writes, too."""
+    closed: list[bool] = []
+    target = SimpleNamespace(rollback=lambda: None, connection=SimpleNamespace(close=lambda: closed.append(True)))
+    monkeypatch.setattr(importing, "Target", lambda *_arguments: target)
+    monkeypatch.setattr(importing.time, "sleep", lambda _seconds: None)
+
+    def act(_target: Any) -> str:
+        if codes:
+            raise Refusal(codes.pop(0))
+        return "done"
+
+    if said == "done":
+        assert importing._steadily(lambda: None, None, act) == "done" and len(closed) == 3
+    else:
+        with pytest.raises(history.Unfit, match=said) as refused:
+            importing._steadily(lambda: None, None, act)
+        assert "CANARY" not in str(refused.value)
+
+
+def test_what_is_no_error_of_the_database_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = SimpleNamespace(rollback=lambda: None, connection=SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(importing, "Target", lambda *_arguments: target)
+    with pytest.raises(KeyError):
+        importing._steadily(lambda: None, None, lambda _target: {}["policy"])
+
+
+@pytest.mark.parametrize(("version", "printed"), [(110000, "0.10000000000000001"), (150000, "0.1")])
+def test_a_float_has_one_digest_whatever_the_target_s_server(version: int, printed: str) -> None:
+    columns = [("job_id", "ref"), ("dag_id", "text"), ("duration", "float"), ("hostname", "text")]
+    digests = []
+    for text, engine in ((printed, SimpleNamespace(version=version)), ("0.1", None)):
+        lines = importing._lines("task_instance", columns, history.hash_of("blake2b", b"k"), engine)
+        lines.write(b"-1\tetl\t%s\tworker\n" % text.encode())
+        lines.close()
+        digests.append(lines.digests())
+    assert digests[0] == digests[1]
 
 
 def test_a_truncated_answer_is_asked_for_again_and_then_named(monkeypatch: pytest.MonkeyPatch) -> None:
