@@ -493,7 +493,12 @@ class _Inside:
                 )
             seen["last"], seen["rows"] = said, f"{sum((body.get('rows') or {}).values())} rows deleted"
             # twice, the second time without finding anything: another scheduler may have had the file of before
-            return True if not body.get("rows") else None
+            if not body.get("rows"):
+                return True
+            with aws_errors(f"replace the agent's DAG file in s3://{lane.bucket}/{lane.folder}/"):
+                # changed, it is parsed again at once, however long min_file_process_interval is there
+                s3.put_object(Bucket=lane.bucket, Key=dag_file, Body=f"{text}# after {said}\n".encode())
+            return None
 
         self._wait(clean, "Airflow to parse the file that removes the agent's rows", lambda: str(seen["rows"]))
         self._purge(f"{lane.folder}/")

@@ -209,6 +209,24 @@ def test_on_airflow_2_rows_go_before_the_file_that_removes_them_and_after_a_pars
     assert not [line for line in world.log if line.startswith("DELETE")]  # that would be told in the audit log
 
 
+def test_an_airflow_that_parses_a_file_only_when_it_has_changed_is_not_waited_for_in_vain() -> None:
+    """scheduler.min_file_process_interval may be an hour."""
+
+    class Slow(World):
+        seen = ""
+
+        def parse(self) -> None:
+            latest = [version for key, version, _content in self.s3.versions if key == AGENT[1]][-1]
+            if latest != self.seen:
+                self.seen = latest
+                super().parse()
+                super().parse()
+
+    world = Slow()
+    assert world.clean()["changed"] and not world.dags
+    assert {key for key, _version, _content in world.s3.versions} == set(THEIRS)
+
+
 def test_an_import_of_history_that_is_not_at_its_end_is_a_sentence() -> None:
     world = World()
     world.rows = {"waiting": ["etl", "ti_state"]}
