@@ -1030,9 +1030,15 @@ CONVERTERS = {
 }
 
 
-def line_of(row, kinds):
+def line_of(row, columns):
     """A row of any driver as PostgreSQL's COPY would print it. The last columns are made plain later, as there."""
-    fields = [NULL if value is None else CONVERTERS[kind](value) for value, kind in zip(row, kinds)]
+    fields = []
+    try:
+        for value, column in zip(row, columns):
+            fields.append(NULL if value is None else CONVERTERS[column["kind"]](value))
+    except (ValueError, TypeError, AttributeError):
+        column = columns[len(fields)]
+        raise Unfit("the %s of a row is no %s" % (column["name"], column["kind"])) from None
     return ("\t".join(fields) + "\n").encode("utf-8", "surrogatepass")
 
 
@@ -1652,9 +1658,8 @@ def export_part(engine, part, scope, key, sink):
         finally:
             cursor.close()
     else:
-        kinds = [column["kind"] for column in columns]
         for row in engine.stream(sql):
-            lines.write(line_of(row, kinds))
+            lines.write(line_of(row, columns))
     lines.close()
     return {
         "rows": lines.rows,
@@ -2384,7 +2389,7 @@ def _export_one(engine, part, scope, key, take, put):
         raise
     except Exception as error:  # the texts of databases repeat values
         code = getattr(error, "pgcode", None) or ""
-        return {"n": part["n"], "error": "%s %s" % (type(error).__name__, code), "full": True}
+        return {"n": part["n"], "error": ("%s %s" % (type(error).__name__, code)).strip(), "full": True}
     result.update(n=part["n"], table=part["table"], objects=outbox.objects, seconds=round(time.time() - begun, 3))
     result["bytes"] = sum(entry["size"] for entry in outbox.objects)
     return result
