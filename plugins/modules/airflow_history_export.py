@@ -117,7 +117,9 @@ attributes:
     support: full
 notes:
   - It runs as the user of the connection or of C(become), which has to be able to read C(airflow.cfg) and the
-    database; best is Airflow's own user. The source goes on working meanwhile.
+    database; best is Airflow's own user. The source goes on working meanwhile. An SQLite that is not in WAL mode is the
+    exception. Nobody can write to it while a round reads it, which takes a minute or so, and Airflow may fail with
+    C(database is locked).
   - The connection has to be able to hand stdin to a command, as V(ssh), V(local) and V(community.docker.docker) do.
   - One run or XCom that alone makes more than 24 MB compressed goes by S3 only.
 author:
