@@ -146,14 +146,8 @@ class SourceEnvironment:
     def enter(self, kms_key_id: str) -> None:
         """Put the agent there, where it is not yet. kms_key_id: the key that its requests are sealed with.
 
-        Raises MigrationError where nothing could be read: by Airflow 1.10; or where a task of Airflow 3 lists nothing,
-        and REST does not answer.
+        Raises MigrationError where nothing could be read: a task of Airflow 3 lists nothing, and REST does not answer.
         """
-        if self.major < 2:
-            raise MigrationError(
-                f"environment {self.name} has Airflow {self.version}, which the agent's DAG cannot run in: it needs"
-                " Airflow 2; nothing was put there"
-            )
         lane = AgentLane(self.aws, self.environment, kms_key_id, history=self._history, clock=self._clock)
         if self.major >= 3 and not lane.access.rest:
             raise MigrationError(

@@ -380,14 +380,6 @@ def test_a_private_3_x_source_is_refused_before_anything_is_put_there(monkeypatc
     assert len(world.s3.writes) == before
 
 
-def test_an_airflow_1_10_is_refused_before_anything_is_put_there() -> None:
-    world = World("1.10.12")
-    before = len(world.s3.writes)
-    with pytest.raises(MigrationError, match=r"has Airflow 1.10.12, which the agent's DAG cannot run in"):
-        SourceEnvironment(world, "old", 1).enter("key")
-    assert len(world.s3.writes) == before
-
-
 def test_what_is_sealed_in_portions_has_the_digest_of_what_is_sealed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else every export of a 3.x source would write its state anew."""
     world = World("3.2.1")
