@@ -133,10 +133,10 @@ def list_logs(agent, history, request):
 
     dags, exclude: patterns. since: ISO 8601, of the task's end. state: failed or all. after: what the former answer
     gave as `next`. remote: attempts whose file is not here are listed too, without a size. limit.
-    -> {"logs": [{dag_id, run_id, task_id, map_index, attempt, suffix, state, start, end, date, own, zone, path, size,
-    mtime}], "next": None at the end, "base", "remote", "open": runs that have not ended}
-    state: how the task ended, for all of its attempts. own: its run has a template of its own (in log_template), which
-    the run keeps wherever its history goes.
+    -> {"logs": [{dag_id, run_id, task_id, map_index, attempt, suffix, state, start, end, ended, date, own, zone, path,
+    size, mtime}], "next": None at the end, "base", "remote", "open": runs that have not ended}
+    state, ended: how and when the task ended, for all of its attempts. start, end: of this one, as far as known.
+    own: its run has a template of its own (in log_template), which the run keeps wherever its history goes.
     zone: seconds that the host's clock was ahead of UTC: before Airflow 2.3 lines have local times without a zone.
     """
     if hasattr(time, "tzset"):
@@ -292,10 +292,12 @@ class _Reader(object):
             files = self._files(path)
             if not files and attempt > tries:
                 return logs
-            last = attempt >= tries
-            dates = (task["start_date"], task["end_date"]) if last else (run.get("start_date"), task["end_date"])
-            start, end = earlier.get((run["run_id"], task["task_id"], number, attempt), dates)
+            dates = earlier.get((run["run_id"], task["task_id"], number, attempt))
+            if dates is None and attempt >= tries:
+                dates = task["start_date"], task["end_date"]
             for suffix, size, mtime in files or ([("", None, None)] if self.remote and attempt <= tries else []):
+                # of an earlier attempt only its file tells: the run's start is a later one since it was cleared
+                start, end = dates or (None, task["end_date"] if mtime is None else _instant(mtime))
                 logs.append(
                     {
                         "dag_id": task["dag_id"],
@@ -307,6 +309,7 @@ class _Reader(object):
                         "state": task["state"],
                         "start": _iso(start),
                         "end": _iso(end),
+                        "ended": _iso(task["end_date"] or task["start_date"]),
                         "date": _iso(run["execution_date"]),
                         "own": run.get("log_template_id") is not None,
                         "zone": _zone(mtime, end),
@@ -343,6 +346,10 @@ def _moment(iso):
     text = iso.replace("Z", "").split("+")[0]
     form = "%Y-%m-%dT%H:%M:%S.%f" if "." in text else "%Y-%m-%dT%H:%M:%S"
     return datetime.datetime.strptime(text, form).replace(tzinfo=datetime.timezone.utc)
+
+
+def _instant(mtime):
+    return datetime.datetime.fromtimestamp(mtime, datetime.timezone.utc)
 
 
 def _zone(mtime, end):

@@ -155,7 +155,7 @@ def of_bundle(record: Record, wanted: Wanted, s3: Any) -> Iterator[tuple[str, li
 
 
 def _is_wanted(entry: dict[str, Any], wanted: Wanted) -> bool:
-    ended = milliseconds(entry["end"] or entry["start"])
+    ended = milliseconds(entry["ended"])  # all attempts of a task come or stay together
     if wanted.since is not None and ended is not None and ended < wanted.since:
         return False
     return not wanted.failed or entry["state"] == "failed"

@@ -78,7 +78,8 @@ class Host:
         file = self.base / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-        about = {"state": state, "start": iso(ended - lasted), "end": iso(ended), "date": date, "own": False, "zone": 0}
+        dates = {"start": iso(ended - lasted), "end": iso(ended), "ended": iso(ended), "date": date}
+        about = {"state": state, **dates, "own": False, "zone": 0}
         self.entries.append({**attempt._asdict(), **about, "path": path, "size": len(text.encode()), "mtime": 1})
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import datetime
 import gzip
 import importlib.util
 import json
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, LocalStore
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._history import airflow_history
+from ansible_collections.mwaa.migration.plugins.module_utils._logs import lines
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.export import Exporter, Options
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import Attempt, path_of
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.record import Copied, Record
@@ -42,7 +44,8 @@ class Host:
         file = self.base / path_of(attempt)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-        about = {"state": "failed", "start": None, "end": None, "date": None, "own": False, "zone": 0, "mtime": mtime}
+        dates = dict.fromkeys(("start", "end", "ended", "date"))
+        about = {"state": "failed", **dates, "own": False, "zone": 0, "mtime": mtime}
         self.entries = [one for one in self.entries if one["path"] != path_of(attempt)]
         self.entries.append({**attempt._asdict(), **about, "path": path_of(attempt), "size": len(text.encode())})
 
@@ -160,3 +163,33 @@ def test_a_log_that_is_elsewhere_has_the_zone_of_this_host(monkeypatch: pytest.M
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_an_earlier_attempt_is_dated_by_its_file_and_not_by_a_run_that_was_cleared_since(tmp_path: Path) -> None:
+    """Else all of its times would be of another day than the attempt, and none of them be taken for one."""
+
+    def day(number: int) -> datetime.datetime:
+        return datetime.datetime(2024, 1, number, tzinfo=datetime.timezone.utc)
+
+    for attempt, last in ((1, day(2)), (2, day(20))):
+        (tmp_path / f"{attempt}.log").write_text("x")
+        os.utime(tmp_path / f"{attempt}.log", (last.timestamp(), last.timestamp()))
+    reader = airflow_logs._Reader.__new__(airflow_logs._Reader)
+    reader.base, reader.remote, reader.history = str(tmp_path.resolve()), True, airflow_history
+    reader.templates = SimpleNamespace(path=lambda _run, _task, attempt: f"{attempt}.log")
+    run = {"run_id": "r", "execution_date": day(1), "start_date": day(20)}
+    task = {"dag_id": "etl", "task_id": "load", "try_number": 2, "state": "failed"}
+    task.update(start_date=day(20), end_date=day(21))
+    first, second = reader._of_task(run, task, {})
+    assert (first["start"], first["end"], first["ended"]) == (None, day(2).isoformat(), day(21).isoformat())
+    assert (second["start"], second["end"], second["ended"]) == (day(20).isoformat(), *[day(21).isoformat()] * 2)
+    (tmp_path / "1.log").unlink()
+    first, _second = reader._of_task(run, task, {})  # it lies elsewhere
+    assert (first["start"], first["end"], first["size"]) == (None, day(21).isoformat(), None)
+    [told, _second] = reader._of_task(run, task, {("r", "load", -1, 1): (day(1), day(2))})
+    assert (told["start"], told["end"]) == (day(1).isoformat(), day(2).isoformat())
+    body = b"[2024-01-01T12:00:00.000+0000] as it was"
+    at = int(datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.timezone.utc).timestamp() * 1000)
+    assert [event.timestamp for event in lines.events([body], lines.Dates(None, int(day(21).timestamp() * 1000)))] == [
+        at
+    ]

@@ -17,12 +17,13 @@ from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import
     keeps_templates,
     stream_of,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._logs.lines import Event
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.lines import Event, milliseconds
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.sources import (
     Found,
     Gone,
     Runs,
     Wanted,
+    _is_wanted,
     _of_entry,
     needs_history,
     of_group,
@@ -133,6 +134,15 @@ def test_old_streams_become_new_ones_where_the_run_has_no_template_of_its_own() 
 def test_a_target_that_asks_no_run_for_its_template_looks_for_all_in_one_way() -> None:
     streams, _found = found_in("2.11.2", *OLD)
     assert set(streams.values()) == {stream_of(Attempt("etl", row[3], "load"), "2.11.2") for row in RUNS}
+
+
+@pytest.mark.parametrize(
+    ("ended", "taken"), [("2024-01-20T00:00:00+00:00", True), ("2024-01-02T00:00:00+00:00", False)]
+)
+def test_all_attempts_of_a_task_that_ended_lately_are_wanted(ended: str, taken: bool) -> None:
+    first = {"state": "failed", "start": None, "end": "2024-01-02T00:00:00+00:00", "ended": ended}
+    wanted = wants("2.10.3", failed=True, since=milliseconds("2024-01-10T00:00:00Z"))
+    assert _is_wanted(first, wanted) is taken
 
 
 def test_logs_of_the_migrations_own_dags_stay() -> None:
