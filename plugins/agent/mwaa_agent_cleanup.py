@@ -1,12 +1,12 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes the agent's rows and tables out of an Airflow 2's database. It stands in the place of its DAG file, and
-defines no DAG.
+"""Takes the agent's rows and tables out of an Airflow's database, 1.10 to 2.x. It stands in the place of its DAG file,
+and defines no DAG.
 
-Uploaded as mwaa_migration/mwaa_agent.py by the cleanup, and deleted by it when it has nothing left to do. Airflow 2
-parses DAG files with its database at hand; a task could not remove its own row, and Airflow's own "delete DAG" keeps
-the audit log. What was deleted is told by a URL that takes this one report.
+Uploaded as mwaa_migration/mwaa_agent.py by the cleanup, and deleted by it when it has nothing left to do. Airflow
+before 3 parses DAG files with its database at hand; a task could not remove its own row, and Airflow's own "delete DAG"
+keeps the audit log. What was deleted is told by a URL that takes this one report.
 """
 
 import datetime
@@ -52,7 +52,8 @@ def statements(tables):
 
 
 def _resources():
-    return ["%s:%s" % (kind, dag_id) for kind in ("DAG", "DAG Run") for dag_id in ("mwaa_agent", "mwaa_agent_poll")]
+    kinds = ("", "DAG:", "DAG Run:")  # 1.10 calls them as the DAG
+    return [kind + dag_id for kind in kinds for dag_id in ("mwaa_agent", "mwaa_agent_poll")]
 
 
 def run():

@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The agent as a DAG of an MWAA environment, Airflow 2.0 to 3.x: a shell around airflow_agent.py, which lies beside it.
+"""The agent as a DAG of an MWAA environment, Airflow 1.10 to 3.x: a shell around airflow_agent.py beside it.
 
 It is uploaded as mwaa_migration/mwaa_agent.py with the constants filled in, and removed by the cleanup. A run takes
 nothing but a request id from its conf; the request itself is sealed in the bucket, bound to this environment, expires
@@ -19,7 +19,10 @@ except ImportError:
 try:
     from airflow.providers.standard.operators.python import PythonOperator
 except ImportError:
-    from airflow.operators.python import PythonOperator
+    try:
+        from airflow.operators.python import PythonOperator
+    except ImportError:
+        from airflow.operators.python_operator import PythonOperator
 
 BUCKET = "@BUCKET@"
 PREFIX = "@PREFIX@"
@@ -78,8 +81,10 @@ def build():
         "default_args": {"retries": 0, "owner": "mwaa_migration_" + STAMP},
         "tags": ["mwaa_migration"],
     }
+    named = inspect.signature(PythonOperator.__init__).parameters
+    context = {"provide_context": True} if "provide_context" in named else {}  # 1.10 has to be asked for it
     with DAG(DAG_ID, **options) as dag:
-        PythonOperator(task_id=TASK_ID, python_callable=serve)
+        PythonOperator(task_id=TASK_ID, python_callable=serve, **context)
     return dag
 
 

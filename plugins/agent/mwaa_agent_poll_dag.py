@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starts the agent where nobody can call this Airflow: looks for requests every minute. Airflow 2.0 to 3.x.
+"""Starts the agent where nobody can call this Airflow: looks for requests every minute. Airflow 1.10 to 3.x.
 
 It is uploaded as mwaa_migration/mwaa_agent_poll.py with the constants filled in. It opens nothing: each request found
 is served by a run of mwaa_agent whose run id is the request's, so one id is served once, as Airflow's database has a
@@ -20,7 +20,10 @@ except ImportError:
 try:
     from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 except ImportError:
-    from airflow.operators.trigger_dagrun import TriggerDagRunOperator
+    try:
+        from airflow.operators.trigger_dagrun import TriggerDagRunOperator
+    except ImportError:
+        from airflow.operators.dagrun_operator import TriggerDagRunOperator
 try:
     from airflow.exceptions import AirflowSkipException
 except ImportError:

@@ -114,9 +114,10 @@ def _create(lab: LabDir, base: dict[str, Any], row: Version, password: str | Non
 
 
 def _requirements(row: Version) -> str:
-    """A pin of the user's own, and one that the constraints name."""
+    """A pin of the user's own, and one that the constraints name; 1.10 has no providers."""
     own = eras.packages(row, (SEEDS / "extra-packages.txt").read_text()).splitlines()
-    return "\n".join(line for line in own if line.startswith("cowsay")) + "\napache-airflow-providers-http\n"
+    provider = "\napache-airflow-providers-http" if row.since(2) else ""
+    return "\n".join(line for line in own if line.startswith("cowsay")) + f"{provider}\n"
 
 
 def _plugins(row: Version) -> bytes:

@@ -91,7 +91,7 @@ def names(client: Any) -> list[str]:
 
 
 def major(environment: dict[str, Any]) -> int:
-    """2 or 3: of Airflow's version. Paths and bodies of the REST API differ by it."""
+    """1, 2 or 3: of Airflow's version. Paths and bodies of the REST API differ by it."""
     return int(str(environment.get("AirflowVersion") or "2").partition(".")[0])
 
 

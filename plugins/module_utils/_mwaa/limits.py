@@ -25,7 +25,8 @@ REST_METHODS = ("GET", "PUT", "POST", "PATCH", "DELETE")  # [API]
 CLI_AT_ONCE = 4  # more get HTTP 503 [UG t-apache-airflow-202]
 TOKEN_SECONDS = 60  # [UG call-mwaa-apis-cli]
 
-# Supported commands [UG airflow-cli-command-reference]. True: the command writes something, or runs user code.
+# Supported commands [UG airflow-cli-command-reference]. True: the command writes something, or runs user code. The last
+# ones are of 1.10.12 [its page, archived], as far as they are used here.
 CLI_COMMANDS: dict[str, bool] = {
     "assets details": False,
     "assets list": False,
@@ -76,6 +77,9 @@ CLI_COMMANDS: dict[str, bool] = {
     "variables list": False,
     "variables set": True,
     "version": False,
+    "list_dag_runs": False,
+    "trigger_dag": True,
+    "unpause": True,
 }
 
 # --- environments [API] -------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import Access, reach
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.cli import Cli
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import major
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import version as airflow_version
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress, span, wait_until
 from ansible_collections.mwaa.migration.plugins.module_utils._state import agent_starts
@@ -103,7 +104,7 @@ class AgentLane:
 
     @property
     def start(self) -> str:
-        """How runs are started: rest, cli (2.x without REST), or schedule (nothing can be called)."""
+        """How runs are started: rest, cli (before 3, without REST), or schedule (nothing can be called)."""
         if self.access.rest:
             return "rest"
         return "cli" if self.access.cli and self.major < 3 else "schedule"
@@ -114,7 +115,7 @@ class AgentLane:
             rest = self._rest or RestClient(self.aws.client("mwaa"), self.env_name, clock=self._clock)
             return agent_starts.ByRest(rest, self.env_name, self.major, self.stamp, f"{FOLDER}/{DAG_FILE}")
         if self.start == "cli":
-            return agent_starts.ByCli(Cli.of(self.aws, self.env_name), self.env_name, self._clock)
+            return agent_starts.ByCli(Cli.of(self.aws, self.env_name), self.env_name, self.major, self._clock)
         return agent_starts.BySchedule(self.env_name, self._install_poll)
 
     # -- installing
@@ -275,6 +276,8 @@ class AgentLane:
         with contextlib.suppress(MigrationError):
             refusal = self.starter.refusal(sent.identifier)
         stream = f"dag_id={agent_starts.DAG_ID}/run_id={sent.identifier}"
+        if airflow_version(self.environment) < (2, 3):
+            stream = f"{agent_starts.DAG_ID}/{agent_starts.TASK_ID}"
         log = f"look at the log group airflow-{self.env_name}-Task for {stream}"
         if refusal == "unanswered":
             return MigrationError(

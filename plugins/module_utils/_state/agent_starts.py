@@ -26,6 +26,10 @@ from ansible_collections.mwaa.migration.plugins.module_utils._progress import pr
 DAG_ID, POLL_DAG_ID, TASK_ID = "mwaa_agent", "mwaa_agent_poll", "t"
 TRIES = 5  # of a trigger whose answer was lost
 CLI_PAUSE = 15.0  # seconds between two questions by CLI: each starts an Airflow on the web server
+COMMANDS = {  # by major version; from 3 on there is REST
+    1: {"unpause": "unpause", "trigger": "trigger_dag", "runs": "list_dag_runs"},
+    2: {"unpause": "dags unpause", "trigger": "dags trigger", "runs": "dags list-runs -o json -d"},
+}
 
 Wait = Callable[[Callable[[], Any], Callable[[], str], str], Any]
 """(probe, describe, hint): AgentLane's wait for what precedes a run."""
@@ -120,8 +124,9 @@ class ByCli:
 
     delay = 60.0
 
-    def __init__(self, cli: Cli, environment: str, clock: Any = time):
-        self.cli, self.environment, self._clock = cli, environment, clock
+    def __init__(self, cli: Cli, environment: str, major: int, clock: Any = time):
+        self.cli, self.environment, self.major, self._clock = cli, environment, major, clock
+        self.commands = COMMANDS[major]
         self.hint = f"look at the task log of {DAG_ID} and at the workers of {environment}"
         self._asked_at, self._said = float("-inf"), ""
 
@@ -136,7 +141,7 @@ class ByCli:
         def unpaused() -> bool | None:
             if not self._slowly():
                 return None
-            answer = self.cli.run(f"dags unpause {DAG_ID}")  # says so, too, when it is not paused
+            answer = self.cli.run(f"{self.commands['unpause']} {DAG_ID}")  # says so, too, when it is not paused
             self._said = answer.reason
             return None if answer.failed or DAG_ID not in answer.stdout else True
 
@@ -150,11 +155,16 @@ class ByCli:
         conf = shlex.quote(json.dumps({"request": identifier}))
         for attempt in range(TRIES):
             try:
-                answer = self.cli.run(f"dags trigger -r {identifier} -c {conf} {DAG_ID}")
+                answer = self.cli.run(f"{self.commands['trigger']} -r {identifier} -c {conf} {DAG_ID}")
             except CliError as error:
                 if not error.maybe_done or attempt == TRIES - 1:
                     raise
                 progress(f"{what}: the trigger was not answered, trying again")
+                continue
+            if self.major < 2 and f"Dag id {DAG_ID} not found" in answer.reason and attempt < TRIES - 1:
+                # 1.10 reads the DAG's file where the command runs, which may see the bucket later than the scheduler
+                progress(f"{what}: waiting for the web server to see the agent's DAG")
+                self._clock.sleep(CLI_PAUSE)
                 continue
             if answer.failed and "already exists" not in answer.reason.lower():
                 raise MigrationError(f"{what} could not be started: {answer.reason}")
@@ -163,13 +173,20 @@ class ByCli:
     def state(self, identifier: str) -> str | None:
         if not self._slowly():
             return None
-        for row in self.cli.run(f"dags list-runs -d {DAG_ID} -o json").parsed or []:
+        answer = self.cli.run(f"{self.commands['runs']} {DAG_ID}")
+        for row in _printed(answer.stdout) if self.major < 2 else answer.parsed or []:
             if isinstance(row, dict) and row.get("run_id") == identifier:
                 return row.get("state")
         return None
 
     def refusal(self, identifier: str) -> str | None:
         return None
+
+
+def _printed(text: str) -> list[dict[str, str]]:
+    """The runs in what Airflow 1.10 prints for people: id | run_id | state | execution_date | start date |"""
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    return [{"run_id": row[1], "state": row[2]} for row in rows if len(row) == 6]
 
 
 class BySchedule:

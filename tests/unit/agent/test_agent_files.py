@@ -169,8 +169,10 @@ def test_every_row_of_the_agent_goes_and_no_other(monkeypatch: pytest.MonkeyPatc
         database.execute("insert into log values (1, ?, 'x')", (dag_id,))
         database.execute("insert into variable values (?, ?)", (number, dag_id))
         database.execute("insert into ab_view_menu values (?, ?)", (number, f"DAG:{dag_id}"))
-        database.execute("insert into ab_permission_view values (?, ?)", (number + 10, number))
-        database.execute("insert into ab_permission_view_role values (1, ?)", (number + 10,))
+        database.execute("insert into ab_view_menu values (?, ?)", (number + 20, dag_id))  # 1.10's
+        for menu in (number, number + 20):
+            database.execute("insert into ab_permission_view values (?, ?)", (menu + 10, menu))
+            database.execute("insert into ab_permission_view_role values (1, ?)", (menu + 10,))
     names = [row[0] for row in database.execute("select name from sqlite_master order by rowid")]
     # as SQLAlchemy sorts them: what refers to others comes first
     order = ["dag_run_note", "task_instance", "ab_permission_view_role", "ab_permission_view"]
@@ -182,8 +184,11 @@ def test_every_row_of_the_agent_goes_and_no_other(monkeypatch: pytest.MonkeyPatc
         database.execute(f"delete from {table} where {condition}", parameters)
     left = {name: list(database.execute(f"select * from {name}")) for name in names}
     assert len(left.pop("variable")) == 3  # a variable's name is the user's own
+    rights = {name: len(left.pop(name)) for name in ("ab_permission_view", "ab_permission_view_role")}
+    assert rights == {"ab_permission_view": 2, "ab_permission_view_role": 2}
+    assert left.pop("ab_view_menu") == [(2, "DAG:my_mwaa_agent"), (22, "my_mwaa_agent")]
     assert {name: len(rows) for name, rows in left.items()} == dict.fromkeys(left, 1)
-    assert left["dag"] == [("my_mwaa_agent", theirs)] and left["ab_view_menu"] == [(2, "DAG:my_mwaa_agent")]
+    assert left["dag"] == [("my_mwaa_agent", theirs)]
 
 
 class Database:

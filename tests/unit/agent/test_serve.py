@@ -230,13 +230,24 @@ class Operator:
         Operator.made.append(options)
 
 
-@pytest.fixture(params=[Dag, OldDag])
+class OldOperator(Operator):
+    """1.10 calls the function without the context unless it is told to."""
+
+    def __init__(self, provide_context: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        assert provide_context
+
+
+@pytest.fixture(
+    params=[(Dag, "python", Operator), (OldDag, "python", Operator), (OldDag, "python_operator", OldOperator)]
+)
 def shell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    dag, where, operator = request.param
     airflow, operators, python = (
-        ModuleType(name) for name in ("airflow", "airflow.operators", "airflow.operators.python")
+        ModuleType(name) for name in ("airflow", "airflow.operators", f"airflow.operators.{where}")
     )
-    airflow.DAG = request.param  # type: ignore[attr-defined]
-    python.PythonOperator = Operator  # type: ignore[attr-defined]
+    airflow.DAG = dag  # type: ignore[attr-defined]
+    python.PythonOperator = operator  # type: ignore[attr-defined]
     for module in (airflow, operators, python):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return load("mwaa_agent_dag")

@@ -26,14 +26,15 @@ ID = "r" + "ab12" * 8
 
 
 class Cli:
-    """Airflow 2.2's command line: answers by command, each once; the last one stays."""
+    """The command line of Airflow 1.10 or 2.2: answers by command, each once; the last one stays."""
 
     def __init__(self, **answers: list[Any]):
         self.answers, self.asked = answers, []
 
     def run(self, command: str) -> CliResult:
         self.asked.append(command)
-        said = self.answers[command.split()[1].replace("-", "_")]
+        words = command.split()
+        said = self.answers[words[words[0] == "dags"].replace("-", "_")]
         answer = said.pop(0) if len(said) > 1 else said[0]
         if isinstance(answer, Exception):
             raise answer
@@ -43,9 +44,9 @@ class Cli:
         return CliResult("" if failed else answer, answer[1:] if failed else "", None, failed, answer[1:] * failed)
 
 
-def starter(cli: Cli) -> tuple[agent_starts.ByCli, Clock]:
+def starter(cli: Cli, major: int = 2) -> tuple[agent_starts.ByCli, Clock]:
     clock = Clock()
-    return agent_starts.ByCli(cli, "old", clock), clock  # type: ignore[arg-type]
+    return agent_starts.ByCli(cli, "old", major, clock), clock  # type: ignore[arg-type]
 
 
 def test_the_cli_waits_until_airflow_knows_the_dag_and_asks_slowly() -> None:
@@ -87,6 +88,57 @@ def test_the_cli_says_how_a_run_stands() -> None:
     assert by_cli.state(ID) is None
 
 
+RUNS_OF_1 = f"""
+
+------------------------------------------------------------
+DAG RUNS
+------------------------------------------------------------
+id  | run_id               | state      | execution_date       | state_date           |
+
+7   | {ID} | success    | 2026-11-21T10:00:00+00:00 | 2026-11-21T10:00:01.5+00:00 |
+6   | rother | failed     | 2026-11-21T09:00:00+00:00 | 2026-11-21T09:00:01.5+00:00 |
+"""
+
+
+def test_airflow_1_is_asked_in_its_own_words() -> None:
+    cli = Cli(
+        unpause=[
+            "!AttributeError: 'NoneType' object has no attribute 'set_is_paused'",
+            "Dag: mwaa_agent, paused: False",
+        ],
+        trigger_dag=["Created <DagRun mwaa_agent>"],
+        list_dag_runs=["No dag runs for mwaa_agent", RUNS_OF_1],
+    )
+    by_cli, clock = starter(cli, major=1)
+
+    def wait(probe: Any, _describe: Any, _hint: str) -> Any:
+        while (value := probe()) is None:
+            clock.sleep(1)
+        return value
+
+    by_cli.prepare(600, wait)
+    by_cli.trigger(ID, "the run")
+    clock.sleep(agent_starts.CLI_PAUSE)
+    assert by_cli.state(ID) is None
+    clock.sleep(agent_starts.CLI_PAUSE)
+    assert by_cli.state(ID) == "success"
+    conf = f"""'{{"request": "{ID}"}}'"""
+    assert cli.asked == [
+        *["unpause mwaa_agent"] * 2,
+        f"trigger_dag -r {ID} -c {conf} mwaa_agent",
+        *["list_dag_runs mwaa_agent"] * 2,
+    ]
+
+
+def test_airflow_1_reads_the_file_on_the_web_server_which_may_see_it_later() -> None:
+    unseen = "!airflow.exceptions.DagNotFound: Dag id mwaa_agent not found"
+    cli = Cli(trigger_dag=[unseen, unseen, "Created <DagRun mwaa_agent>"])
+    starter(cli, major=1)[0].trigger(ID, "the run")
+    assert len(cli.asked) == 3
+    with pytest.raises(MigrationError, match="could not be started: .*DagNotFound"):
+        starter(Cli(trigger_dag=[unseen]), major=1)[0].trigger(ID, "the run")
+
+
 ENVIRONMENT = {
     "Name": "demo",
     "AirflowVersion": "2.2.2",
@@ -101,6 +153,7 @@ ENVIRONMENT = {
     [
         ("2.11.2", Access(True, True, ""), "rest"),
         ("3.2.1", Access(True, True, ""), "rest"),
+        ("1.10.12", Access(False, True, ""), "cli"),
         ("2.2.2", Access(False, True, ""), "cli"),
         ("2.2.2", Access(False, False, ""), "schedule"),
         ("3.2.1", Access(False, True, ""), "schedule"),  # its CLI wants other words, and is no way before REST
