@@ -259,8 +259,10 @@ class _Policies:
         """name: of the environment that is entered. environments: this one and the one that is left, with their Aws."""
         self.policy = temporary_policy_name(name)
         self.remains: list[dict[str, str]] = []
-        roles = {one["ExecutionRoleArn"].rpartition("/")[2]: aws for aws, one in environments if one}
-        self.roles = {role: iam for role in sorted(roles) if self._has(iam := roles[role].client("iam"), role)}
+        # by their ARNs: two accounts may have roles of one name
+        roles = {one["ExecutionRoleArn"]: aws for aws, one in environments if one}
+        named = [(arn.rpartition("/")[2], roles[arn].client("iam")) for arn in sorted(roles)]
+        self.roles = [(role, iam) for role, iam in named if self._has(iam, role)]
 
     def unknown(self, source: str) -> None:
         """source: an MWAA environment that was left, and is not there any more."""
@@ -268,7 +270,9 @@ class _Policies:
         self.remains.append(_rest_of(f"policy {self.policy}", "a role", why))
 
     def step(self) -> Step:
-        return Step("temporary policies", f"of {', '.join(self.roles)}", len(self.roles), self._remove)
+        return Step(
+            "temporary policies", f"of {', '.join(role for role, _iam in self.roles)}", len(self.roles), self._remove
+        )
 
     def _has(self, iam: Any, role: str) -> bool:
         try:
@@ -287,7 +291,7 @@ class _Policies:
         return True
 
     def _remove(self) -> None:
-        for role, iam in self.roles.items():
+        for role, iam in self.roles:
             with aws_errors(f"remove policy {self.policy} of role {role}"):
                 iam.delete_role_policy(RoleName=role, PolicyName=self.policy)
 

@@ -335,6 +335,25 @@ def test_rights_that_were_given_for_the_migration_go_and_no_others() -> None:
     assert not world.clean(source_environments=["old"])["changed"]
 
 
+def test_roles_of_one_name_in_two_accounts_are_two() -> None:
+    class Abroad(World):
+        def get_environment(self, Name: str) -> dict[str, Any]:
+            role = ROLE.replace("111122223333", "444455556666")
+            return {"Environment": {**self.environment, "Name": Name, "ExecutionRoleArn": role}}
+
+    world, abroad = World(), Abroad()
+    abroad.now, abroad.dags = world.now, {}
+    world.elsewhere = lambda **_where: abroad  # type: ignore[method-assign]
+    for one in (world, abroad):
+        one.policies.add(("execution", "mwaa-migration-temporary-demo"))
+    assert {"what": "temporary policies", "where": "of execution, execution", "count": 2} in world.clean(
+        check=True, source_environments=["old"]
+    )["removed"]
+    abroad.s3.versions.clear()
+    world.clean(source_environments=["old"])
+    assert all(("execution", "mwaa-migration-temporary-demo") not in one.policies for one in (world, abroad))
+
+
 def test_the_agent_goes_from_the_environment_that_is_left_too() -> None:
     """After a run that was killed: what was published belongs to another migration there, and stays."""
     world = World()
