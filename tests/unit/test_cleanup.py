@@ -174,7 +174,7 @@ class World(Clock):
 
     def clean(self, check: bool = False, **options: Any) -> dict[str, Any]:
         params: dict[str, Any] = dict.fromkeys(ARGUMENT_SPEC)
-        params.update(environment="demo", kms_key_id="key", wait_timeout=600, **options)
+        params.update({"environment": "demo", "kms_key_id": "key", "wait_timeout": 600, **options})
         return cleanup(SimpleNamespace(params=params, aws=self, check_mode=check, diff_mode=True), clock=self)
 
 
@@ -321,6 +321,13 @@ def test_grants_that_may_not_be_listed_are_said(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(world, "get_paginator", lambda _name: SimpleNamespace(paginate=denied))
     [rest] = world.clean()["remains"]
     assert rest["what"] == "KMS grants" and "kms:ListGrants is not allowed" in rest["reason"]
+
+
+def test_grants_of_an_alias_cannot_be_listed_which_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    monkeypatch.setattr(world, "get_paginator", lambda _name: pytest.fail("KMS takes no alias there"))
+    [rest] = world.clean(kms_key_id="alias/bundles")["remains"]
+    assert (rest["what"], rest["where"]) == ("KMS grants", "alias/bundles") and "the key's ARN" in rest["reason"]
 
 
 def test_rights_that_were_given_for_the_migration_go_and_no_others() -> None:
