@@ -359,7 +359,7 @@ class _Inside:
     def _grants(self, key: str) -> list[tuple[str, str]]:
         """(key, grant's id)"""
         if "alias/" in key:
-            why = "KMS lists those of a key, not of an alias: give the key's ARN as kms_key_id to have killed runs' removed"
+            why = "KMS lists those of a key, not of an alias: give the key's ARN as kms_key_id, to remove killed runs'"
             self.remains.append(_rest_of("KMS grants", key, why))
             return []
         kms, role = self.aws.client("kms"), self.environment["ExecutionRoleArn"]
