@@ -763,6 +763,25 @@ def _outdated(engine, scope, tables):
     return [{"table": "xcom", "column": None, "why": why}] if count else []
 
 
+def _strays(engine, scope, tables, orphans):
+    """As losses: what is left of runs that were deleted without it, which Airflow could until 2.2."""
+    found = []
+    for name in tables:
+        has = engine.schema[name]
+        if TABLES[name]["unit"] != "of_run" or not _has_date(has, name):
+            continue
+        source = "%s t LEFT JOIN dag_run r ON %s" % (name_of(name), _link(has))
+        conditions = ["r.id IS NULL"] + _of_dags("t.dag_id", scope)
+        if orphans:
+            made_up = " LEFT JOIN %s o ON o.dag_id = t.dag_id AND o.execution_date = t.execution_date"
+            source += made_up % _orphans(engine)
+            conditions.append("o.dag_id IS NULL")
+        count = engine.rows("SELECT count(*) FROM %s WHERE %s" % (source, " AND ".join(conditions)))[0][0]
+        if count:
+            found.append({"table": name, "column": None, "why": "rows that belong to no run stay: %d" % count})
+    return found
+
+
 def _qualified(table, name):
     source = [column["source"] for column in table["columns"] if column["name"] == name][0]
     return source if "." in source else "t." + name_of(source)
@@ -1748,7 +1767,9 @@ def make_plan(
         "open": survey.open_runs(held),
         "more_open": max(len(held) - LISTED, 0),
         "deferred": deferred,
-        "losses": (losses(schema, target) if target else []) + _outdated(engine, scope, names),
+        "losses": (losses(schema, target) if target else [])
+        + _outdated(engine, scope, names)
+        + _strays(engine, scope, names, orphans),
         "orphans": orphans,
         "snapshot": {"at": _now()},
         "delta": former is not None,

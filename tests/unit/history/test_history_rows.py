@@ -142,6 +142,25 @@ def test_task_instances_without_a_run_get_one(version: str) -> None:
     assert len(export.rows("dag_run")) == 2 and len(export.rows("task_instance")) == 3
 
 
+@pytest.mark.parametrize(("version", "lone_xcom"), [("1.10.12", 1), ("2.0.2", 1), ("2.2.2", 2)])
+def test_what_deleted_runs_left_behind_is_listed(version: str, lone_xcom: int) -> None:
+    airflow = SmallAirflow(version)
+    airflow.run("etl", 1)
+    airflow.task("etl", "load", 1)
+    airflow.xcom("etl", "load", "k", b"1", 1)
+    airflow.xcom("etl", "load", "k", b"1", 2)  # not even its task instance is there
+    airflow.xcom("etl", "load", "k", b"1", 3)
+    if version != "2.2.2":
+        airflow.task("etl", "load", 3)  # which a run is made up for
+        airflow.task("etl", "load", 4, "running")
+    export = Export(airflow.engine())
+    assert {loss["table"]: loss["why"] for loss in export.plan["losses"]} == {
+        "xcom": f"rows that belong to no run stay: {lone_xcom}",
+        **({} if version == "2.2.2" else {"task_instance": "rows that belong to no run stay: 1"}),
+    }
+    assert len(export.rows("xcom")) == 3 - lone_xcom
+
+
 def test_the_kinds_of_runs_that_1_10_has() -> None:
     airflow = SmallAirflow("1.10.12")
     for day, run_id in enumerate(("scheduled__x", "backfill_x", "trig__x", "mine", None), 1):
