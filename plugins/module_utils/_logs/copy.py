@@ -166,10 +166,10 @@ class Copy:
         if url:
             yield from sources.of_s3(url, wanted, source.client("s3"), runs, self.found)
         for group in found:
+            # an environment of the same name in the place of the former one has its log group
             here = self.group.name, self.aws.region, self.aws.account_id
-            # an environment of the same name in the place of the former one has its logs already
-            if (group.name, source.region, source.account_id) != here:
-                yield from sources.of_group(group, wanted, runs, self.found)
+            kept = (group.name, source.region, source.account_id) == here
+            yield from sources.of_group(group, wanted, runs, self.found, kept=kept)
 
     # -- a DAG
 

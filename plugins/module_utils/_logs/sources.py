@@ -256,8 +256,12 @@ def of_s3(url: str, wanted: Wanted, s3: Any, runs: Runs, found: Found) -> Iterat
 # ---------------------------------------------------------------------------------------------------------- CloudWatch
 
 
-def of_group(group: Group, wanted: Wanted, runs: Runs, found: Found) -> Iterator[tuple[str, list[Log]]]:
-    """All task logs of a log group."""
+def of_group(
+    group: Group, wanted: Wanted, runs: Runs, found: Found, *, kept: bool = False
+) -> Iterator[tuple[str, list[Log]]]:
+    """All task logs of a log group. kept: it is the target's too, so that those alone are brought that it looks for
+    under another name.
+    """
 
     def streams() -> Iterator[tuple[str, Attempt | Dated | None, dict[str, Any]]]:
         for entry in group.streams():
@@ -268,8 +272,8 @@ def of_group(group: Group, wanted: Wanted, runs: Runs, found: Found) -> Iterator
     for dag_id, entries in groupby(streams(), lambda one: one[1].dag_id if one[1] else None):
         logs = []
         for name, named, entry in entries:
-            log_of = _whose(name, named, wanted, runs, found)
-            if log_of is not None:
+            log_of = None if kept and named is None else _whose(name, named, wanted, runs, found)
+            if log_of is not None and not (kept and log_of[1] == name):
                 logs.append(_of_stream(group, name, entry, *log_of))
         if dag_id is not None and logs:
             yield dag_id, logs

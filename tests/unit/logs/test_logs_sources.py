@@ -131,6 +131,13 @@ def test_old_streams_become_new_ones_where_the_run_has_no_template_of_its_own() 
     assert "bring the history first" in found.not_carried[1]["reason"]
 
 
+def test_in_a_log_group_that_the_target_took_over_only_old_names_are_brought_to_new_ones() -> None:
+    found, new = Found(), stream_of(Attempt("etl", MANUAL, "load", attempt=2), "2.11.2")
+    group: Any = Group(OLD[0], new, "else")
+    [(_dag, [log])] = of_group(group, wants("2.11.2"), runs_of(), found, kept=True)
+    assert log.stream == stream_of(Attempt("etl", RUNS[0][3], "load"), "2.11.2") and found.not_carried == []
+
+
 def test_a_target_that_asks_no_run_for_its_template_looks_for_all_in_one_way() -> None:
     streams, _found = found_in("2.11.2", *OLD)
     assert set(streams.values()) == {stream_of(Attempt("etl", row[3], "load"), "2.11.2") for row in RUNS}
