@@ -1094,7 +1094,7 @@ def _make_moment(kind, arguments):
         raise Unreadable("it has a %s that is malformed" % kind.__name__)
     first = arguments[0]
     if isinstance(first, str):
-        first = first.encode("latin-1")
+        first = first.encode("utf-8")
     return kind(first, *arguments[1:])
 
 
@@ -1181,6 +1181,7 @@ _LITERALS = frozenset(
     " BINBYTES SHORT_BINBYTES BINBYTES8 STRING BINSTRING SHORT_BINSTRING".split()
 )
 _DECIMAL = frozenset("INT LONG FLOAT PUT GET".split())  # reading them takes the square of their length
+_BYTE_STRINGS = frozenset("BINSTRING SHORT_BINSTRING".split())
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 
 
@@ -1196,6 +1197,15 @@ def read_pickle(data):
         raise Unreadable("it is nested too deeply") from None
     except Exception:
         raise Unreadable("it is no pickle, or a broken one") from None
+
+
+def _of_python_2(text):
+    """A str of Python 2, which was bytes: text where it is UTF-8."""
+    data = text.encode("latin-1")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data
 
 
 class _Machine(object):
@@ -1217,7 +1227,7 @@ class _Machine(object):
             if name in _LITERALS:
                 if type(argument) is int and argument.bit_length() > 10000:
                     raise Unreadable("it has a number of thousands of digits")
-                self.stack.append(argument)
+                self.stack.append(_of_python_2(argument) if name in _BYTE_STRINGS else argument)
             elif name in _SIMPLE:
                 self.stack.append(_SIMPLE[name])
             elif name in _EMPTY:

@@ -206,6 +206,20 @@ def test_hostile_pickles_are_never_run(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b"\x80\x02U\x03Caf.", "Caf"),
+        ("\x80\x02U\x05".encode("latin-1") + "Café".encode() + b".", "Café"),
+        (b"\x80\x02T\x02\x00\x00\x00\xff\xfe.", b"\xff\xfe"),
+        (b"\x80\x02cdatetime\ndate\nU\x04\x07\xe4\x01\x02\x85R.", datetime.date(2020, 1, 2)),
+        (b"\x80\x02cdatetime\ntime\nU\x06\x0c\x00\x00\x0e\xc2\xa0\x85R.", datetime.time(12, microsecond=0x0EC2A0)),
+    ],
+)
+def test_strings_of_python_2_are_text_where_they_are_utf_8(data: bytes, value: Any) -> None:
+    assert history.read_pickle(data) == value
+
+
 def test_what_multiplies_when_written_down_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "PICKLE_STEPS", 10000)
     for read in (lambda data: history.plain(history.read_pickle(data)), history.xcom_text):
