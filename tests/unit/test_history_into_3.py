@@ -131,6 +131,14 @@ def test_what_is_written_down_counts_for_that_very_environment() -> None:
     assert (again.exports, again.dropped) == ((), False)
 
 
+def test_a_machine_in_another_zone_knows_the_environment_again() -> None:
+    bundle: Any = FakeBundle()
+    made = datetime.datetime(2026, 11, 21, 10, tzinfo=datetime.timezone.utc)
+    berlin = made.astimezone(datetime.timezone(datetime.timedelta(hours=1)))
+    Closed("prod", interim.created_at({"CreatedAt": berlin}), exports=["a"]).write(bundle)
+    assert Closed.read(bundle, {**environment("2.11.2"), "CreatedAt": made}).exports == ["a"]
+
+
 class Ask:
     """The agent, as far as closing asks it."""
 

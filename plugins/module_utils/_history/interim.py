@@ -79,7 +79,12 @@ class Closed:
 
 
 def created_at(environment: Mapping[str, Any]) -> str:
-    return str(environment.get("CreatedAt") or "")
+    made = environment.get("CreatedAt")
+    if isinstance(
+        made, datetime.datetime
+    ):  # botocore gives the zone of this machine, and the next run may be another's
+        made = made.astimezone(datetime.timezone.utc)
+    return str(made or "")
 
 
 @dataclass(frozen=True)
