@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._history import interim, over_rest
+from ansible_collections.mwaa.migration.plugins.module_utils._history import interim, over_rest, target
 from ansible_collections.mwaa.migration.plugins.module_utils._history.interim import Closed, due
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import HistoryExport
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import Reply, RestError
@@ -104,6 +104,17 @@ def test_no_source_is_left_behind_when_another_has_its_history(monkeypatch: pyte
         interim.passage(ctx)
     ctx.check_mode = True
     assert interim.passage(ctx)["due"] == "make"
+
+
+def test_of_several_sources_an_airflow_3_is_listed_and_the_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    new = SimpleNamespace(source={"airflow_version": "3.0.6", "hostname": "team-b"})
+    monkeypatch.setattr(target, "open_store", lambda *_given: None)
+    monkeypatch.setattr(target.Bundle, "open", lambda *_given: new)
+    monkeypatch.setattr(target.Record, "open", lambda _bundle: None)
+    ctx = SimpleNamespace(params={"workers": 2, "bundle": "s3://b/new", "kms_key_id": None}, aws=None)
+    result = target.import_history(ctx)
+    assert result["changed"] is False
+    assert [(one["id"], "Airflow 3.0.6" in one["reason"]) for one in result["not_carried"]] == [("team-b", True)]
 
 
 class FakeBundle:

@@ -13,6 +13,7 @@ from typing import Any
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, S3Store, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._history import Ask, agent_files
+from ansible_collections.mwaa.migration.plugins.module_utils._history.export import why_unreadable
 from ansible_collections.mwaa.migration.plugins.module_utils._history.load import Load, Options, inline, presigned
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
@@ -76,6 +77,11 @@ def import_history(ctx: Any) -> dict[str, Any]:
     if params["workers"] < 1:
         raise MigrationError(f"workers is {params['workers']}: at least one has to do the work")
     bundle = Bundle.open(open_store(params["bundle"], ctx.aws), ctx.aws, params["kms_key_id"])
+    source = bundle.source
+    why = why_unreadable(str(source.get("airflow_version") or 0)) if Record.open(bundle) is None else None
+    if why:  # one of several sources may be an Airflow 3: the others' history comes
+        nothing: dict[str, Any] = {"changed": False, "tables": {}, "exports": [], "brought": 0, "resumed": []}
+        return {**nothing, "not_carried": [{"kind": "history", "id": str(source.get("hostname")), "reason": why}]}
     record = open_record(bundle)
     environment = ready_for_history(ctx, params["environment"])
     timeout = params["wait_timeout"]
