@@ -18,7 +18,7 @@ description:
   - Runs one agent with Airflow's own Python through the connection of the host. Nothing is installed or written
     there, not even a temporary file, and memory does not grow with the tables.
   - Tables are read in parts, by several processes that look at one snapshot of the database. Killed anywhere and run
-    again, it goes on with the parts that are missing, and with what has changed since.
+    again, it goes on with the parts that are missing. What changed while it read is carried at its end.
   - When an export with the same filters is complete, the next one carries what has changed since and lists what is
     gone. When nothing has changed, nothing is written. With other filters everything is exported anew.
   - What has changed is told exactly on PostgreSQL. MySQL and SQLite tell it by dates and by numbers of rows, so the

@@ -58,6 +58,7 @@ ROUND_PARTS = 500
 SMALL_PART = 16 << 20  # bytes of a table in a part that goes over the connection
 PER_URL = 4 << 20  # bytes of a table for which one more URL is given
 ATTEMPTS = 3
+FOLLOWING = 3  # exports in one run, where each took more than one round
 LISTED = 1000  # entries of a kind in what is returned
 
 
@@ -168,6 +169,10 @@ class Progress:
         done = {part["n"] for part in self.export.parts}
         return [part for part in self.planned if part["n"] not in done]
 
+    @property
+    def snapshots(self) -> int:
+        return len({part["snapshot"]["at"] for part in self.export.parts})
+
     def add(self, planned: dict[str, Any], answer: dict[str, Any]) -> None:
         self.export.parts.append({**planned, "size_planned": planned["bytes"], **answer})
 
@@ -230,13 +235,17 @@ class Exporter:
             export = progress.export
             changed = bool(progress.planned or export.deleted["rows"])
             result = self._returned(export, export.sizes, len(progress.planned), changed)
-        elif progress is None:
-            result = self._result([self._export(self._plan(), seen)])
         else:
-            self._show(f"goes on: {len(progress.missing)} of {len(progress.planned)} parts are missing")
-            resumed = self._export(progress, seen)
-            # its plan is of the run that was interrupted: nothing that happened since is to be missing
-            result = self._result([resumed, self._export(self._plan(), self._state_of_writing())])
+            goes_on = progress is not None
+            if progress:
+                self._show(f"goes on: {len(progress.missing)} of {len(progress.planned)} parts are missing")
+            done = [self._export(progress or self._plan(), seen)]
+            # nothing that happened since an interrupted run is to be missing, and no run half carried that was cleared
+            # between two rounds
+            while len(done) < FOLLOWING and (goes_on or done[-1][0].snapshots > 1):
+                goes_on = False
+                done.append(self._export(self._plan(), self._state_of_writing()))
+            result = self._result(done)
         return {**result, "duration": round(self._clock.monotonic() - started, 1)}
 
     def _export(self, progress: Progress, seen: list[str | None]) -> tuple[Progress, bool]:
