@@ -21,7 +21,8 @@ description:
     answer was lost, is found by reading the stream. Several streams are read and written at once, within the rates of
     CloudWatch.
   - What CloudWatch says that it did not take (C(rejectedLogEventsInfo)) is counted in RV(rejected), and archived.
-  - A stream that holds other events than those of the log is left as it is and listed.
+  - A stream that holds other events than those of the log is left as it is and listed. So is a log whose stream would
+    have a name that CloudWatch does not take; it goes to the archive alone.
 options:
   bundle:
     description:

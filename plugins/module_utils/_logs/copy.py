@@ -178,12 +178,12 @@ class Copy:
         self.counts["logs"] += len(logs)
         todo = []
         for log in logs:
+            if reason := unfit(log.stream):
+                self.found.leave(str(log.attempt), f"{reason}: it is in the archive alone")
             known = ledger.get(log.attempt)
             if known is not None and self._is_there(log, known):
                 self.counts["unchanged"] += 1
                 self._archived_before = self._archived_before or bool(known.get("archived"))
-            elif reason := unfit(log.stream):
-                self.found.leave(str(log.attempt), reason)
             else:
                 todo.append(log)
         if lock is None:  # a look
@@ -232,10 +232,10 @@ class Copy:
             raise failure
 
     def _one(self, log: Log) -> tuple[Done, dict[str, Any] | None]:
-        archived = None
+        archived, nameless = None, unfit(log.stream) is not None
         try:
-            done = self.group.write(log.stream, log.events)
-            if done.old or done.new:
+            done = Done() if nameless else self.group.write(log.stream, log.events)
+            if nameless or done.old or done.new:
                 path = archive_path(log.attempt)
                 stored = self.archive.write_stream(path, log.packed())
                 archived = {"key": path, "size": stored.size, "sha256": stored.sha256}

@@ -171,7 +171,7 @@ class Copied:
         """What lies in this archive, in order."""
         found = []
         for key, known in self._logs.items():
-            if known.get("archived") and known["archive"] == archive:
+            if known.get("archived") and known.get("archive", archive) == archive:
                 found.append((Attempt(self._dag_id, *json.loads(key)), known))
         return sorted(found, key=lambda one: one[0])
 

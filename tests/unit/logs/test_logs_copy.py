@@ -118,6 +118,19 @@ def test_a_log_goes_where_the_target_looks_now(world: World) -> None:
     assert set(world.logs.streams) == {log("a").stream, "by/its/own/template"}
 
 
+def test_a_log_whose_stream_cannot_have_its_name_is_in_the_archive_and_listed(world: World) -> None:
+    odd = log("new", 1, stream="dag_id=etl/run_id=a*b/task_id=new/attempt=1.log")
+    done = world.run(odd, log("a", 1))
+    assert (done.counts["copied"], done.counts["archived"]) == (1, 1) and len(world.logs.streams) == 1
+    assert [line["task_id"] for line in world.index()] == ["new"]
+    again = world.run(odd, log("a", 1))
+    assert again.counts["unchanged"] == 2
+    for one in (done, again):
+        assert [entry["reason"].rpartition(": ")[2] for entry in one.found.not_carried] == [
+            "it is in the archive alone"
+        ]
+
+
 def test_one_that_is_gone_is_listed_and_the_others_come(world: World) -> None:
     def gone() -> Any:
         raise Gone("s3://logs/x, where the source had put it, is gone")
