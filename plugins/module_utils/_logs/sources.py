@@ -23,6 +23,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     error_code,
     is_aws_error,
     is_missing,
+    is_transient,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import OWN_DAGS, unescaped
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import Record as History
@@ -35,6 +36,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._select import Sele
 
 READ = 256 << 10
 KEPT = 1 << 20  # bytes of a stream
+TRIES = 4  # of a connection that breaks off
 
 
 class Gone(MigrationError):
@@ -208,16 +210,24 @@ def _of_object(
     bucket, _slash, key = url[len("s3://") :].partition("/")
 
     def chunks() -> Iterator[bytes]:
-        try:
-            body = s3.get_object(Bucket=bucket, Key=key)["Body"]
-            while chunk := body.read(READ):
-                yield chunk
-        except Exception as exception:
-            if not is_aws_error(exception):
-                raise
-            if is_missing(exception) and error_code(exception) != "NoSuchBucket":
-                raise Gone(f"{url}, where the source had put it, is gone") from exception
-            raise aws_error(exception, f"read the log {url}") from exception
+        """A connection that breaks off in the middle goes on there, as long as it is the same object."""
+        at, rest, tries = 0, {}, TRIES  # type: int, dict[str, str], int
+        while True:
+            try:
+                reply = s3.get_object(Bucket=bucket, Key=key, **rest)
+                while chunk := reply["Body"].read(READ):
+                    yield chunk
+                    at += len(chunk)
+                    rest = {"Range": f"bytes={at}-", "IfMatch": reply["ETag"]}
+                return
+            except Exception as exception:
+                if not is_aws_error(exception):
+                    raise
+                if is_missing(exception) and error_code(exception) != "NoSuchBucket":
+                    raise Gone(f"{url}, where the source had put it, is gone") from exception
+                tries -= 1
+                if not tries or not is_transient(exception):
+                    raise aws_error(exception, f"read the log {url}") from exception
 
     return Log(attempt, stream, etag, lambda: lines.events(chunks(), dates), lambda: _packed(chunks()), about)
 

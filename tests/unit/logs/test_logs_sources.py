@@ -29,6 +29,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._logs.sources impor
     of_group,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._select import Selection
+from botocore.exceptions import ConnectionClosedError
 from fakes import aws_failure
 
 COLUMNS = {
@@ -190,20 +191,54 @@ def test_a_log_that_is_gone_since_it_was_listed_is_said_to_be() -> None:
         list(log.events())
 
 
+def remote_log(s3: Any) -> Any:
+    entry = {
+        **Attempt("etl", MANUAL, "load")._asdict(),
+        **{"own": False, "path": "p", "start": None, "end": None, "zone": 0, "state": "failed", "date": None},
+        **{"remote": "s3://logs/p", "etag": "e"},
+    }
+    return _of_entry(None, entry, wants("2.10.3"), s3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("breaks", "whole"), [(3, True), (4, False)])
+def test_a_remote_log_goes_on_where_its_connection_broke(breaks: int, whole: bool) -> None:
+    class S3:
+        """Each answer breaks off after a byte, as often as it is to."""
+
+        def __init__(self) -> None:
+            self.asked: list[dict[str, str]] = []
+
+        def get_object(self, Bucket: str, Key: str, **rest: str) -> Any:
+            self.asked.append(rest)
+            text = b"abcdef"[int(rest.get("Range", "bytes=0-")[6:-1]) :]
+            broken = len(self.asked) <= breaks
+            pieces = iter([text[:1], None] if broken else [text, b""])
+
+            def read(_size: int) -> bytes:
+                piece = next(pieces)
+                if piece is None:
+                    raise ConnectionClosedError(endpoint_url="x")
+                return piece
+
+            return {"ETag": '"e"', "Body": SimpleNamespace(read=read)}
+
+    s3 = S3()
+    if whole:
+        assert [event.message for event in remote_log(s3).events()] == ["abcdef"]
+        assert s3.asked[1] == {"Range": "bytes=1-", "IfMatch": '"e"'}
+    else:
+        with pytest.raises(MigrationError, match="read the log s3://logs/p"):
+            list(remote_log(s3).events())
+
+
 @pytest.mark.parametrize(("code", "kind"), [("NoSuchKey", Gone), ("NoSuchBucket", MigrationError)])
 def test_a_remote_log_may_have_expired(code: str, kind: type) -> None:
     class S3:
         def get_object(self, **_where: Any) -> Any:
             raise aws_failure(code)
 
-    entry = {
-        **Attempt("etl", MANUAL, "load")._asdict(),
-        **{"own": False, "path": "p", "start": None, "end": None, "zone": 0, "state": "failed", "date": None},
-        **{"remote": "s3://logs/p", "etag": "e"},
-    }
-    log = _of_entry(None, entry, wants("2.10.3"), S3())  # type: ignore[arg-type]
     with pytest.raises(MigrationError) as error:
-        list(log.events())
+        list(remote_log(S3()).events())
     assert type(error.value) is kind and "s3://logs/p" in error.value.message
 
 
