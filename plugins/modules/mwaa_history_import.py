@@ -16,7 +16,8 @@ description:
     on from there, no row is lost and none comes twice. A second run asks the ledger and sends nothing again.
   - While it runs, all DAGs of the environment but the agent's own are paused. Which were not is written down once, and
     these are resumed at the end, as soon as Airflow has read their files again. Before that it would run once more
-    what has run already.
+    what has run already. A run that was killed leaves them paused until another one has come to its end, and
+    M(mwaa.migration.migration_cleanup) refuses to forget them.
   - It is for environments of Airflow 2. History enters Airflow 3 by an upgrade, which C(playbooks/migrate.yml) does.
 options:
   bundle:
@@ -31,7 +32,8 @@ options:
         task, map index, key), not by their number.
       - V(newer) writes a row whose source changed it later than the environment did.
       - V(overwrite) writes them, V(skip) leaves them as they are.
-      - V(fail) looks at everything first, writes nothing at all when there is any, and names them.
+      - V(fail) looks at everything first, writes nothing at all when there is any, and names them. A later export that
+        carries a run anew meets the rows of the earlier one, and is refused, too.
     type: str
     choices: [newer, overwrite, skip, fail]
     default: newer
@@ -39,12 +41,14 @@ options:
     description:
       - Take plain indexes and foreign keys of the tables away before, and make them again after, which is faster for
         millions of rows. It is refused while any task runs.
-      - They are written down in the ledger first. After a crash the next run of this module makes them again.
+      - They are written down in the ledger first. After a crash the next run of this module makes them again, and until
+        then M(mwaa.migration.migration_cleanup) refuses to forget them.
     type: bool
     default: false
   beside:
     description:
-      - Bring the history of another source beside the one that is there. Without it, a second source is refused.
+      - Bring the history of another source beside the one that is there. Without it, a second source is refused, also
+        after the cleanup that followed the first.
     type: bool
     default: false
   resume:

@@ -165,7 +165,10 @@ class Load:
             versions = ", ".join(sorted({part.export.target_version for part in self.parts}))
             faults.add(f"it was exported for Airflow {versions}: export it again with the environment's version")
         if looked["sources"] and self.record.source not in looked["sources"] and not self.options.beside:
-            faults.add("the environment has history of another source already: set beside to have both")
+            faults.add(
+                "the environment has history of another source already: set beside (the role's history_beside) to"
+                " have both"
+            )
         faults.raise_if_any()
         self.left_out = looked["left_out"]
         for part in self.parts:
