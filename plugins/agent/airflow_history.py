@@ -1595,7 +1595,7 @@ class _Lines(object):
         text = self.known.get(last)
         if text is None:
             try:
-                text = escaped(plain(read_pickle(bytes.fromhex(last.decode("ascii"))))).encode("utf-8") + b"\n"
+                text = escaped(plain(read_pickle(bytes.fromhex(last[:-1].decode("ascii"))))).encode("utf-8") + b"\n"
             except Unreadable as error:
                 self._fault(line, "%s cannot be read: %s" % (self.columns[-1]["name"], error))
                 return head + b"\t\\N\n"
