@@ -1711,13 +1711,12 @@ def make_plan(
     target=None,
     part_bytes=PART,
     after=None,
-    whole=None,
 ):
     """What would be carried, cut into parts, and what would not.
 
     dags, exclude: patterns of DAG ids (fnmatch). tables: names, nothing: all. since: ISO 8601, UTC: runs that ended
     before stay. target: the target's schema, as `describe_history` gives it. after: the mark of an earlier plan with
-    the same filters: only what changed since, and what is gone. whole: DAG ids whose runs are carried all the same.
+    the same filters: only what changed since, and what is gone.
     """
     schema = engine.schema
     missing = sorted({"dag_run", "task_instance"} - set(schema))
@@ -1738,7 +1737,7 @@ def make_plan(
     fits = _fits(engine, [dags, exclude, tables, since], scope["omit"])
     why = _unfit_mark(engine, after, fits) if after else None
     former = None if why else after
-    survey = _Survey(engine, scope, names, former, whole or (), orphans)
+    survey = _Survey(engine, scope, names, former, orphans)
     if former:
         scope.update(survey.scope(), open=[])
     parts, sizes = [], {}
@@ -1786,7 +1785,6 @@ def make_plan(
         "full_why": why,
         "mark": dict(survey.mark, fits=fits),
         "changes": survey.changes,
-        "touched_dags": survey.touched_dags,
         "deleted": survey.deleted,
     }
 
@@ -1892,8 +1890,8 @@ def _has_orphans(engine):
 #
 # PostgreSQL tells each row that was written since by its xmin, exactly. SQLite and MySQL have dates and counts only
 # (`_DATES`, an hour earlier than the mark): what they cannot tell is a row that was changed in place without a date
-# (a conf or an XCom's value by hand, before 2.5 a state by SQL); `whole` carries such DAGs anyway. What changed of a
-# run is not told apart: the run is carried whole.
+# (a conf or an XCom's value by hand, before 2.5 a state by SQL). What changed of a run is not told apart: the run is
+# carried whole.
 
 MARGIN = datetime.timedelta(hours=1)
 CHUNK = 20000  # ids in one statement
@@ -2015,10 +2013,6 @@ def _changed_alone(engine, name, after):
         going = unpacked_ids(after["going"]) if name == "job" else ()
         if going:
             ways.append("t.id IN (%s)" % ", ".join("%d" % one for one in going))
-    if after.get("whole") and TABLES[name]["dag"]:
-        column = TABLES[name]["dag"]
-        column = column if "." in column else _qualified(TABLES[name], column)
-        ways.append("%s IN (%s)" % (column, ", ".join(literal(one) for one in after["whole"])))
     return "(%s)" % " OR ".join(ways)
 
 
@@ -2033,10 +2027,10 @@ class _Survey(object):
     Holds some bytes a run: 20 MB for a million of them.
     """
 
-    def __init__(self, engine, scope, names, former, whole, orphans):
-        self.engine, self.base, self.former, self.whole = engine, dict(scope), former, sorted(whole)
+    def __init__(self, engine, scope, names, former, orphans):
+        self.engine, self.base, self.former = engine, dict(scope), former
         self.after = self._after(former) if former else None
-        self.changes, self.touched_dags = {}, []
+        self.changes = {}
         self.deleted = {"tables": {}, "rows": {}, "more": 0}
         self.mark = {"form": 1, "at": _now(), "xmin": None, "rows": {}, "last": {}, "small": {}}
         if engine.name == "postgresql":
@@ -2058,8 +2052,7 @@ class _Survey(object):
     def _after(self, mark):
         at = datetime.datetime.strptime(mark["at"].rstrip("Z").partition(".")[0], "%Y-%m-%dT%H:%M:%S") - MARGIN
         last = {name: entry[0] for name, entry in mark["last"].items()}
-        after = {"xmin": mark["xmin"], "at": at.isoformat() + "Z", "last": last, "going": mark["going"]}
-        return dict(after, whole=self.whole)
+        return {"xmin": mark["xmin"], "at": at.isoformat() + "Z", "last": last, "going": mark["going"]}
 
     def _going(self, names):
         """Jobs that are not carried yet, where nothing tells that they ended since."""
@@ -2083,9 +2076,7 @@ class _Survey(object):
             touched.append(changed)
             ended.append(terminal)
 
-        changed = [_is_changed(engine, "r", "dag_run", self.after)] if former else []
-        if self.whole:
-            changed.append("r.dag_id IN (%s)" % ", ".join(literal(one) for one in self.whole))
+        changed = _is_changed(engine, "r", "dag_run", self.after) if former else "1 = 0"
         terminal = "CASE WHEN r.state IN (%s) THEN 1 ELSE 0 END" % ", ".join(literal(state) for state in TERMINAL)
         # one that goes again has no end: it is not gone
         of_age = ["(%s OR %s = 0)" % (one, terminal) for one in _of_age(engine, "r", self.base)]
@@ -2093,7 +2084,7 @@ class _Survey(object):
         engine.each(
             "SELECT r.id, CASE WHEN %s THEN 1 ELSE 0 END, %s FROM dag_run r%s ORDER BY r.id"
             % (
-                " OR ".join(changed) or "1 = 0",
+                changed,
                 terminal,
                 " WHERE " + " AND ".join(conditions) if conditions else "",
             ),
@@ -2155,7 +2146,6 @@ class _Survey(object):
                 rows = sum(counts[index] for index in at)
                 if rows:
                     self.changes[name] = rows
-            self._name_dags(array.array("I", (one for index, one in enumerate(ids) if touched[index])))
 
     def _list_fewer(self, name, fewer):
         if not fewer:
@@ -2169,15 +2159,6 @@ class _Survey(object):
                 % ", ".join("%d" % one for one in sorted(lost))
             )
         ]
-
-    def _name_dags(self, ids):
-        found = set()
-        for start in range(0, len(ids), CHUNK):
-            listed = ", ".join("%d" % one for one in ids[start : start + CHUNK])
-            found.update(
-                row[0] for row in self.engine.rows("SELECT DISTINCT dag_id FROM dag_run WHERE id IN (%s)" % listed)
-            )
-        self.touched_dags = sorted(found)
 
     # tables that belong to no run
 
@@ -2559,7 +2540,7 @@ def describe_history(source, request):
 
 
 def plan_history(source, request):
-    """make_plan with the request's dags, exclude, tables, since, target, part_bytes, after and whole."""
+    """make_plan with the request's dags, exclude, tables, since, target, part_bytes and after."""
     engine = source.connect()
     plan = make_plan(
         engine,
@@ -2570,7 +2551,6 @@ def plan_history(source, request):
         target=request.get("target"),
         part_bytes=request.get("part_bytes") or PART,
         after=request.get("after"),
-        whole=request.get("whole"),
     )
     plan["snapshot"] = engine.snapshot()
     plan["snapshot"]["id"] = None  # it ends with this call

@@ -23,7 +23,7 @@ description:
     gone. When nothing has changed, nothing is written. With other filters everything is exported anew.
   - What has changed is told exactly on PostgreSQL. MySQL and SQLite tell it by dates and by numbers of rows, so the
     last hour before the former export is read again, and a row that somebody changed by hand without a date is not
-    seen.
+    seen. It comes where everything is exported anew, after C(history/) was removed from the bundle.
   - With O(source_environment), the agent runs as a DAG in that MWAA environment, puts the parts into the bundle by
     presigned URLs, for which its role needs no rights, and is taken out again. No DAG is paused, because one round
     reads one snapshot. The history of an environment of Airflow 3 cannot be read from a task. That is no failure, it is

@@ -380,7 +380,7 @@ class Exporter:
             after=base,
             sizes=sizes,
             **{name: plan[name] for name in ("columns", "scope", "open", "more_open", "deferred", "losses")},
-            **{name: plan[name] for name in ("mark", "touched_dags", "deleted")},
+            **{name: plan[name] for name in ("mark", "deleted")},
         )
         return Progress(self.bundle, export, plan["parts"], over)
 

@@ -52,7 +52,6 @@ class HistoryExport:
     more_open: int = 0
     deferred: list[dict[str, Any]] = field(default_factory=list)
     losses: list[dict[str, Any]] = field(default_factory=list)
-    touched_dags: list[str] = field(default_factory=list)
     deleted: dict[str, Any] = field(default_factory=lambda: {"tables": {}, "rows": {}, "more": 0})
     parts: list[dict[str, Any]] = field(default_factory=list)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import datetime
 import json
-import pickle
 import struct
 from typing import Any
 
@@ -140,7 +139,7 @@ def test_new_dags_and_runs_and_pauses_come() -> None:
     assert [row["event"] for row in delta.rows("log")] == ["new"]
     assert len(delta.rows("job")) == 1
     changes = {"dag": 3, "dag_run": 1, "task_instance": 1, "log": 1, "job": 1}
-    assert delta.plan["changes"] == changes and delta.plan["touched_dags"] == ["fresh"]
+    assert delta.plan["changes"] == changes
 
 
 def test_runs_come_with_the_templates_that_they_refer_to() -> None:
@@ -173,7 +172,7 @@ def test_a_run_that_goes_again_is_listed_and_waits_until_it_ended() -> None:
     )
     change(airflow, "DELETE FROM xcom WHERE dag_id = 'etl' AND run_id = ? AND task_id = 'load'", run_of(2))
     delta = Export(airflow.engine(), after=first)
-    assert delta.plan["parts"] == [] and delta.plan["touched_dags"] == ["etl"]
+    assert delta.plan["parts"] == []
     assert [(one["run_id"], one["again"]) for one in delta.plan["open"]] == [(run_of(2), True)]
     second = {**delta.plan["mark"], "at": LONG_AGO}
     change(airflow, "UPDATE dag_run SET state = 'success'")
@@ -246,16 +245,6 @@ def test_what_was_too_old_to_be_carried_is_not_gone(version: str) -> None:
     plan = history.make_plan(airflow.engine(), since=since, after=mark)
     assert plan["deleted"] == {"tables": {"dag_run": [{"id": 5}]}, "rows": {"dag_run": 1}, "more": 0}
     assert plan["changes"] == {} and [one["again"] for one in plan["open"]] == [True]
-
-
-def test_whole_carries_what_no_date_tells() -> None:
-    airflow = filled()
-    mark = marked(airflow)
-    change(airflow, "UPDATE dag_run SET conf = ? WHERE dag_id = 'etl'", pickle.dumps({"by": "hand"}))
-    assert Export(airflow.engine(), after=mark).plan["parts"] == []
-    delta = Export(airflow.engine(), after=mark, whole=["etl"])
-    assert delta.digests("dag_run") == {"etl": Export(airflow.engine()).digests("dag_run")["etl"]}
-    assert delta.plan["changes"]["log"] == 5
 
 
 def test_runs_without_a_row_of_their_own_come_again_when_one_changed() -> None:
