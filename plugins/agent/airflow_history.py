@@ -1760,7 +1760,8 @@ def make_plan(
         for low, high in ranges:
             parts.append({"table": name, "lo": low, "hi": high, "bytes": size // len(ranges)})
         if survey.has_orphans(name):
-            parts.append({"table": name, "lo": None, "hi": None, "orphans": True, "bytes": 0})
+            # at most, which is what room is made for
+            parts.append({"table": name, "lo": None, "hi": None, "orphans": True, "bytes": sizes[name]["bytes"]})
     for number, part in enumerate(parts):
         part["n"] = number
     return {
