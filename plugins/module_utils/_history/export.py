@@ -454,9 +454,16 @@ class Exporter:
                 moved = self._failed(progress, parts, failure, attempts) or moved
             idle = 0 if moved else idle + 1
             if idle >= ATTEMPTS:
+                at_start = [failure["error"] for failure in answer["failed"] if failure["n"] not in parts]
                 raise MigrationError(
-                    f"the source's agent finished none of {len(missing)} parts in {ATTEMPTS} rounds: its processes end"
-                    " before they answer; is memory short there? What is exported already stays, run it again to go on"
+                    f"the source's agent finished none of {len(missing)} parts in {ATTEMPTS} rounds: its processes"
+                    + (
+                        f" end at their start with {at_start[0]}; does its database take {self.options.processes + 1}"
+                        " connections more?"
+                        if at_start
+                        else " end before they answer; is memory short there?"
+                    )
+                    + " What is exported already stays, run it again to go on"
                 )
             if any(part["objects"] for part in progress.export.parts):
                 progress.save()

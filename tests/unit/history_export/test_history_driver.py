@@ -297,6 +297,15 @@ def test_an_agent_whose_processes_die_is_not_asked_for_ever(world: World) -> Non
     assert counts == sorted(counts) and counts[-1] > counts[0]  # perhaps they were too few
 
 
+def test_processes_that_cannot_begin_are_told_from_those_that_die(world: World) -> None:
+    refused = [{"n": -1, "error": "OperationalError"}] * 2
+    seen = {"id": None, "xmin": None, "at": "2026-01-01T00:00:00Z"}
+    real, answer = world.ask, {"parts": [], "failed": refused, "left": [], "snapshot": seen}
+    world.ask = lambda request: answer if request["op"] == "export_history" else real(request)  # type: ignore[method-assign]
+    with pytest.raises(MigrationError, match="start with OperationalError; does its database take 3 connections more"):
+        world.export()
+
+
 def test_an_object_that_vanished_meanwhile_is_exported_again(world: World) -> None:
     world.parts_a_round, world.kill_after = 20, 3
     with pytest.raises(Killed):
