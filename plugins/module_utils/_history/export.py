@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -364,6 +365,10 @@ class Exporter:
         plan = self.ask(request)
         if plan["full_why"]:
             self.findings.append(f"everything is exported anew: {plan['full_why']}")
+        chosen = [*(plan["scope"]["only"] or ()), *plan["scope"]["not"]]
+        unmet = [one for one in filters["dags"] if not any(fnmatchcase(dag, one) for dag in chosen)]
+        if unmet:
+            self.findings.append(f"no DAG of the source is called {', '.join(unmet)}: nothing is carried for that")
         sizes = plan["sizes"]
         if plan["delta"]:
             sizes = {table: {"rows": plan["changes"].get(table, 0), "bytes": 0} for table in sizes}

@@ -355,6 +355,12 @@ def test_other_filters_mean_a_full_export(world: World) -> None:
     assert len(world.record().exports) == 2
 
 
+def test_a_pattern_that_no_dag_has_is_named(world: World) -> None:
+    assert world.export(dags=("elt*", "etl"))["findings"] == [
+        "no DAG of the source is called elt*: nothing is carried for that"
+    ]
+
+
 def test_a_second_export_is_a_delta_and_an_empty_one_is_none(world: World) -> None:
     first = world.export(since="4000")
     record = world.bundle().store.read("history/manifest.json")
