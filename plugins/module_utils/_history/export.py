@@ -293,7 +293,7 @@ class Exporter:
             "faults": export.faults()[:LISTED],
             "deleted": export.deleted,
             "not_carried": export.not_carried()[:LISTED],
-            "findings": self.findings,
+            "findings": list(dict.fromkeys(self.findings)),  # each plan has its own
         }
 
     # -- what is there
