@@ -23,6 +23,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -83,7 +84,7 @@ class Soak:
     def __init__(self, lab: Any, dice: random.Random, target: str, kills: int):
         self.lab, self.dice, self.target, self.wanted = lab, dice, target, kills
         self.kills = dict.fromkeys(WAYS, 0)
-        self.usual = 60.0
+        self.usual = 30.0
 
     @property
     def done(self) -> int:
@@ -120,21 +121,22 @@ class Soak:
         """One run of the playbook; False: it has to run again."""
         began = time.monotonic()
         process = self.lab.start(*self.words(bundle, tags))
-        way = ""
-        if disturbed and self.done < self.wanted:
-            with contextlib.suppress(Exception):
+        killed = False
+        while disturbed and self.done < self.wanted:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=self.dice.uniform(1, self.usual))
-            if process.poll() is None:
-                way = self.dice.choice(WAYS)
-                way = self.kill(way, process)
+            if process.poll() is not None:
+                break
+            killed = self.kill(self.dice.choice(WAYS), process) or killed
         output = process.communicate()[0] or ""
-        if process.returncode == 0 and not way and tags:
+        if process.returncode == 0 and not killed and "history" in tags:
             self.usual = time.monotonic() - began
-        if process.returncode and not way:
+        if process.returncode and not killed:
             raise SystemExit(f"the playbook failed undisturbed:\n{output[-5000:]}")
         return process.returncode == 0
 
-    def kill(self, way: str, process: Any) -> str:
+    def kill(self, way: str, process: Any) -> bool:
+        """Whether there was one at this moment."""
         if way == "playbook":
             os.killpg(process.pid, signal.SIGKILL)
         elif way == "connections":
@@ -146,13 +148,13 @@ class Soak:
         else:
             found = self.environment_processes(way)
             if not found:
-                return ""  # none at this moment: another run, another time
+                return False
             for pid in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self.kills[way] += 1
         print(f"  kill {self.done}: {way}", flush=True)
-        return way
+        return True
 
     def environment_processes(self, way: str) -> list[int]:
         """What to kill: the whole session that the scheduler leads, or the agent's task in it (the process that runs it
