@@ -1687,8 +1687,12 @@ def _stage_here(engine, mark, tables, shifts, scope):
         % (
             "true" if mark else "false",
             shifts[0],
-            # the mark knows the runs of the DAGs that were chosen
-            " AND ".join([_imported(engine, "task_instance", shifts)] + history._of_dags("r.dag_id", scope)),
+            # the mark knows the runs of the DAGs and the age that were chosen
+            " AND ".join(
+                [_imported(engine, "task_instance", shifts)]
+                + history._of_dags("r.dag_id", scope)
+                + history._of_age(engine, "r", scope)
+            ),
         )
     )
     engine.rows("ANALYZE mwaa_migration_here")

@@ -228,6 +228,21 @@ def test_another_database_asks_for_a_full_export(databases: Databases) -> None:
     assert not ahead["delta"] and "set back" in ahead["full_why"]
 
 
+def test_runs_too_old_for_the_last_export_are_not_gone(databases: Databases) -> None:
+    source, database = OnPostgres(databases), databases.new(TARGET)
+    airflow = MovingAirflow(source.sql, 9)
+    airflow.go(60)
+    lanes = [Lane(source.engine(), database.schema(), "b0")]
+    lanes[0].into(database, "newer")
+    since = (airflow.clock - datetime.timedelta(minutes=10)).isoformat() + "Z"
+    lanes.append(Lane(source.engine(), database.schema(), "b1", since=since))
+    lanes[1].into(database, "newer")
+    runs = [sum(rows for rows, _digest in lane.digests["dag_run"].values()) for lane in lanes]
+    assert 0 < runs[1] < runs[0]
+    found = what_is_gone(database, lanes)
+    assert found["rows"] == {} and found["gone"] == {} and found["lost"] == {}
+
+
 def test_floats_are_spelled_alike(databases: Databases) -> None:
     source = OnPostgres(databases)
     values = [float(2**53 + 2 * number) * 2.0**step for number in range(0, 4000, 37) for step in range(60)]
