@@ -70,8 +70,10 @@ FOUND = {
     "dataset_alias_dataset": {"alias_id": _ALIAS, "dataset_id": _DATASET},
     "dataset_alias_dataset_event": {"alias_id": _ALIAS},
 }
-# tables of which a row may be there already under another id: the ledger notes which
+# tables of which a row may have another id than its own, there already or made: the ledger notes which
 NAMED = ("dag_run", "dataset", "dataset_alias")
+# tables whose rows a target has by itself, from its DAG files: to have them already is no conflict
+SHARED = ("dag", "log_template", "dataset", "dataset_alias")
 # what stands for NULL where the target takes none
 FILLED = {
     "pool": "'default_pool'",
@@ -110,6 +112,8 @@ STAGED = {
     "value": "bytea",
     "plain": "bytea",
 }
+# rows without a date: those of a task instance that the target itself ran last are the target's
+OF_INSTANCES = ("rendered_task_instance_fields", "task_map")
 # when a row was last changed, the columns that say so in order; tables that are not named follow the bundle
 CHANGED = {
     "dag_run": ("end_date", "start_date"),
@@ -119,6 +123,7 @@ CHANGED = {
     "dag_run_note": (),
     "task_instance_note": (),
     "dataset": (),
+    "sla_miss": ("timestamp",),
 }
 
 
@@ -455,7 +460,7 @@ class Mapping(object):
 
     def __init__(self, target, table, columns, shift=0):
         self.table, self.columns, self.shift = table, [tuple(column) for column in columns], shift
-        self.has = target.columns[table]
+        self.has, self.instances = target.columns[table], target.columns.get("task_instance", ())
         self.key = target.keys.get(table)
         lines = dict(self.columns)
         found = dict(FOUND.get(table, {}))
@@ -581,6 +586,8 @@ class Mapping(object):
         """Whether the bundle's row is newer: an imported one that the target has not touched since has what its source
         said of updated_at, which is nothing before 2.5.
         """
+        if self.table in OF_INSTANCES:
+            return self._not_ran_here()
         if self.table not in CHANGED:
             return "true"
         lines = {name for name, _expression, _required in self.targets}
@@ -593,6 +600,15 @@ class Mapping(object):
             return "(t.updated_at IS NULL OR %s >= t.updated_at)" % sent
         there = "coalesce(%s)" % ", ".join("t." + history.name_of(name) for name in ways)
         return "(%s IS NULL OR %s >= %s)" % (there, sent, there)
+
+    def _not_ran_here(self):
+        """The numbers of jobs are the target's own where they are no imported ones."""
+        names = ["dag_id", "task_id", "run_id" if "run_id" in self.has else "execution_date", "map_index"]
+        names = [name for name in names if name in self.has]
+        if not all(name in self.instances for name in names):  # 2.2 knows one by its run, the other by its date
+            return "true"
+        same = " AND ".join("i.{0} = t.{0}".format(history.name_of(name)) for name in names)
+        return "NOT EXISTS (SELECT 1 FROM task_instance i WHERE %s AND i.job_id > 0)" % same
 
     def left_out(self, staging):
         """A SELECT of the rows that the INSERT did not take: why, and their key."""
@@ -757,26 +773,34 @@ def _stage(target, mapping, feed):
 
 def _write_staged(target, bundle, mapping, feed):
     staging, rows = _stage(target, mapping, feed)
-    if bundle.policy == "fail":
+    if bundle.policy == "fail" and mapping.table not in SHARED:
         met = target.rows(mapping.conflicts(staging)) if mapping.key else []
         if met:
             raise history.Unfit(_conflict_sentence(mapping.table, met[0][0], mapping.key_names(), met[0][1:]))
+    _note_numbers(target, bundle, mapping, staging, "met", "made")
     inserted, updated = target.rows(mapping.insert(staging, bundle.policy))[0]
+    _note_numbers(target, bundle, mapping, staging, "made", "met")
     left_out, listed = 0, []
     if inserted + updated < rows:
         statement = mapping.left_out(staging)
         for row in target.rows(statement) if statement else ():
             left_out = row[1]
             listed.append({"why": row[0], "key": dict(zip(mapping.key_names(), row[2:]))})
-    if mapping.table in NAMED:
-        key = " AND ".join("t.%s = s.%s" % ((history.name_of(name),) * 2) for name in mapping.key)
-        target.run(
-            "INSERT INTO %s (bundle, kind, name) SELECT %%s, %%s, t.id::text FROM %s s JOIN %s t ON %s"
-            " WHERE t.id > 0 ON CONFLICT DO NOTHING" % (LEDGER, staging, history.name_of(mapping.table), key),
-            (bundle.identifier, "met:" + mapping.table),
-        )
     target.run("DROP TABLE %s" % staging)
     return _entry(rows, inserted, updated, left_out, listed)
+
+
+def _note_numbers(target, bundle, mapping, staging, kind, other):
+    """Numbers of the target's sequences that these rows have: met (the row was there before) or made (it got one)."""
+    if mapping.table not in NAMED:
+        return
+    key = " AND ".join("t.%s = s.%s" % ((history.name_of(name),) * 2) for name in mapping.key)
+    target.run(
+        "INSERT INTO %s (bundle, kind, name) SELECT %%s, %%s, t.id::text FROM %s s JOIN %s t ON %s WHERE t.id > 0"
+        " AND NOT EXISTS (SELECT 1 FROM %s l WHERE l.kind = %%s AND l.name = t.id::text) ON CONFLICT DO NOTHING"
+        % (LEDGER, staging, history.name_of(mapping.table), key, LEDGER),
+        (bundle.identifier, "%s:%s" % (kind, mapping.table), "%s:%s" % (other, mapping.table)),
+    )
 
 
 def _conflict_sentence(table, count, names, first):
@@ -887,10 +911,7 @@ def find_conflicts(target, bundle, piece, body):
     """(how many rows of a piece the target has already, [their keys]): nothing is written."""
     target.begin()
     try:
-        if (
-            piece["table"] in ("dag", "log_template", "dataset", "dataset_alias")
-            or piece["table"] not in target.columns
-        ):
+        if piece["table"] in SHARED or piece["table"] not in target.columns:
             return 0, []
         mapping = Mapping(target, piece["table"], bundle.columns[piece["table"]], bundle.shift)
         if not mapping.key:
@@ -927,7 +948,8 @@ def register(target, source, beside=False, runs=None):
         elif known or lowest:
             if not beside:
                 raise history.Unfit(
-                    "the target has history of another source already: say that this one comes beside it (beside: true)"
+                    "the target has history of another source already: set beside (the role's history_beside) to have"
+                    " both"
                 )
             shift = (-lowest // SPAN + 1) * SPAN
             if -shift - SPAN < LOWEST:
@@ -1457,7 +1479,8 @@ def _imported(engine, table, shifts):
         mine += " AND %s.id >= %d" % (alias, -shifts[1])
     if by not in NAMED:
         return mine
-    return "(%s OR %s.id IN (SELECT name::int FROM %s WHERE kind = 'met:%s'))" % (mine, alias, LEDGER, by)
+    numbers = "SELECT name::int FROM %s WHERE kind IN ('met:%s', 'made:%s')" % (LEDGER, by, by)
+    return "(%s OR %s.id IN (%s))" % (mine, alias, numbers)
 
 
 def carried(tables, columns, exports, fetch, scope, key):
@@ -1514,16 +1537,18 @@ def _runs_of(pieces, columns, fetch):
 _OWN_TOUCH = ("updated_at", "last_scheduling_decision")
 
 
-_BY_NAME = {"dag_run_id": "run_id", "alias_id": "name", "dataset_id": "uri"}
+_BY_NAME = {"dag_run_id": "run_id", "alias_id": "name"}
 
 
 class _Keys(object):
     """{what names a row: (digest of its line, its updated_at)}, of one DAG.
 
     shift: these are lines of the target, whose ids are negated once more and lie so far off; None: the bundle's.
+    share: (number, of), which of so many equal shares of the keys is held.
     """
 
-    def __init__(self, table, columns, dag, shift=None):
+    def __init__(self, table, columns, dag, shift=None, share=(0, 1)):
+        self.share = share
         described, names = history.TABLES[table], [name for name, _kind in columns]
         # a reference to what the target may have under a number of its own is told by a name
         wanted = [_BY_NAME.get(name, name) if _BY_NAME.get(name) in names else name for name in described["key"]]
@@ -1540,45 +1565,65 @@ class _Keys(object):
 
     def take(self, line):
         fields = bytes(line).rstrip(b"\n").split(b"\t")
-        if self.dag_at is None or fields[self.dag_at] == self.dag:
+        own = self.dag_at is None or fields[self.dag_at] == self.dag
+        if not own and self.names != ["id"]:
+            return
+        for at in self.ids:
+            fields[at] = b"%d" % (self.shift - int(fields[at]))
+        key = b"\t".join([fields[at] for at in self.at])
+        if zlib.crc32(key) % self.share[1] != self.share[0]:
+            return
+        if own:
             digest = hashlib.sha256(b"\t".join([fields[at] for at in self.held])).digest()[:8]
             stamp = b"" if self.stamp_at is None or fields[self.stamp_at] == b"\\N" else fields[self.stamp_at]
-            for at in self.ids:
-                fields[at] = b"%d" % (self.shift - int(fields[at]))
-            self.found[b"\t".join(fields[at] for at in self.at)] = (digest, stamp)
-        elif self.names == ["id"]:  # another DAG's row has taken the number
-            self.found.pop(fields[self.at[0]], None)
+            self.found[key] = (digest, stamp)
+        else:  # another DAG's row has taken the number
+            self.found.pop(key, None)
 
 
-def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, None)):
+HELD = 200000  # rows whose keys are held of each side, some 300 bytes a row
+
+
+def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, None), rows=0):
     """Which rows of one DAG differ: {"missing", "extra", "changed", "touched": [key], LISTED of each at most, "counts":
     {each of these: how many}, "more": how many are not listed, "met": [run_id]}.
 
     touched: changed, and the target's updated_at is the later one. Times that Airflow writes by itself count nothing.
     met: runs of the DAG that the target had under ids of its own. pieces: all of this table; of two lines of one row
-    the later piece's counts. Both sides' keys of the DAG are held: some 300 bytes a row.
+    the later piece's counts. rows: about how many the DAG has; both sides are read once for each HELD of them.
     """
-    there, here = _Keys(table, columns, dag, shifts[0]), _Keys(table, columns, dag)
+    found = {what: [] for what in ("missing", "extra", "changed", "touched")}
+    counts = dict.fromkeys(found, 0)
+    shares = 1 + rows // HELD
+    for share in range(shares):
+        there = _Keys(table, columns, dag, shifts[0], (share, shares))
+        here = _Keys(table, columns, dag, share=(share, shares))
+        _take_all(engine, table, columns, pieces, fetch, dags, dag, shifts, there, here)
+        changed = [one for one in here.found if one in there.found and there.found[one][0] != here.found[one][0]]
+        later = {one for one in changed if there.found[one][1] > here.found[one][1]}
+        for what, keys in (
+            ("missing", [one for one in here.found if one not in there.found]),
+            ("extra", [one for one in there.found if one not in here.found]),
+            ("changed", [one for one in changed if one not in later]),
+            ("touched", later),
+        ):
+            counts[what] += len(keys)
+            found[what] = sorted(found[what] + sorted(keys)[:LISTED])[:LISTED]
+    answer = {"counts": counts, "met": _met_runs(engine, dag)}
+    answer["more"] = sum(max(count - LISTED, 0) for count in counts.values())
+    for what, keys in found.items():
+        named = [[history.unescaped(field.decode("utf-8")) for field in one.split(b"\t")] for one in keys]
+        answer[what] = [dict(zip(here.names, row)) for row in named]
+    return answer
+
+
+def _take_all(engine, table, columns, pieces, fetch, dags, dag, shifts, there, here):
     lines = _lines(table, columns, hashlib.sha256(), engine)
     lines._digest = lambda batch: [there.take(line) for line in batch] and None
     _read_back(engine, table, columns, dags, shifts, lines, dag if dag != history.NULL else None)
     for piece in pieces:
         for line in _Feed(fetch(piece)).lines():
             here.take(line)
-    changed = [one for one in here.found if one in there.found and there.found[one][0] != here.found[one][0]]
-    later = {one for one in changed if there.found[one][1] > here.found[one][1]}
-    sides = {
-        "missing": [one for one in here.found if one not in there.found],
-        "extra": [one for one in there.found if one not in here.found],
-        "changed": [one for one in changed if one not in later],
-        "touched": later,
-    }
-    answer = {"counts": {what: len(keys) for what, keys in sides.items()}, "met": _met_runs(engine, dag)}
-    answer["more"] = sum(max(len(keys) - LISTED, 0) for keys in sides.values())
-    for what, keys in sides.items():
-        rows = [[history.unescaped(field.decode("utf-8")) for field in one.split(b"\t")] for one in sorted(keys)]
-        answer[what] = [dict(zip(here.names, row)) for row in rows[:LISTED]]
-    return answer
 
 
 def _met_runs(engine, dag):
@@ -1999,7 +2044,7 @@ def verify_history(source, request):
     """{"digests": see verify, "differences": {table: {dag_id: see differences}}, "carried": see there}
 
     source, columns, scope, digest_key (base64), dags: as for the import. tables: some. differences: [{"table", "dag",
-    "pieces"}], asked for one by one. exports: [pieces], asks for `carried`. runs: pieces of dag_run, for
+    "rows", "pieces"}], asked for one by one. exports: [pieces], asks for `carried`. runs: pieces of dag_run, for
     digests of these runs alone.
     """
 
@@ -2014,7 +2059,9 @@ def verify_history(source, request):
     answer["digests"] = verify(engine, tables, columns, request["scope"], key, request["dags"], found, of_runs)
     for one in request.get("differences") or ():
         table, dag = one["table"], one["dag"]
-        listed = differences(engine, table, columns[table], one["pieces"], get_piece, request["dags"], dag, found)
+        listed = differences(
+            engine, table, columns[table], one["pieces"], get_piece, request["dags"], dag, found, one["rows"]
+        )
         answer["differences"].setdefault(table, {})[dag] = listed
     if request.get("exports"):
         answer["carried"] = carried(tables, columns, request["exports"], get_piece, request["scope"], key)

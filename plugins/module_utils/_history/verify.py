@@ -110,7 +110,11 @@ def compare(
         for dag in sorted({*expected[table], *found.get(table, {})})
         if _sum(expected[table].get(dag), lost.get(table, {}).get(dag)) != found.get(table, {}).get(dag)
     ]
-    named = _named(differing[:LOOKED_INTO], exports, record, ask, offer, say)
+    some = {
+        (table, dag): max(side.get(table, {}).get(dag, [0])[0] for side in (expected, found))
+        for table, dag in differing[:LOOKED_INTO]
+    }
+    named = _named(some, exports, record, ask, offer, say)
     judge(expected, found, differing, named, progress or {}, outcome, lost)
     return outcome
 
@@ -212,23 +216,25 @@ def _request(exports: list[HistoryExport], record: Record) -> dict[str, Any]:
 
 
 def _named(
-    differing: list[tuple[str, str]],
+    differing: dict[tuple[str, str], int],
     exports: list[HistoryExport],
     record: Record,
     ask: Ask,
     offer: Place,
     say: Callable[[str], None],
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """The rows that differ, by key."""
+    """The rows that differ, by key. differing: tables' DAGs, and how many rows each has."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for start in range(0, len(differing), AT_ONCE):
-        some = differing[start : start + AT_ONCE]
+        some = list(differing)[start : start + AT_ONCE]
         say(f"naming what differs: {start} of {len(differing)}")
         pieces = {
             table: [offer(piece) for export in exports for piece in export.pieces() if piece["table"] == table]
             for table in {table for table, _dag in some}
         }
-        wanted = [{"table": table, "dag": dag, "pieces": pieces[table]} for table, dag in some]
+        wanted = [
+            {"table": table, "dag": dag, "rows": differing[table, dag], "pieces": pieces[table]} for table, dag in some
+        ]
         answer = ask({**_request(exports, record), "tables": [], "differences": wanted})["differences"]
         found.update({(table, dag): answer[table][dag] for table, dag in some})
     return found

@@ -202,6 +202,25 @@ def test_policies() -> None:
     assert "updated_at" not in old and 'coalesce(t."end_date", t."start_date")' in old
 
 
+@pytest.mark.parametrize(
+    ("version", "same"),
+    [
+        ("2.0.2", ["dag_id", "task_id", "execution_date"]),
+        ("2.2.2", None),  # which knows a task instance by its run, and these by its date
+        ("2.11.2", ["dag_id", "task_id", "run_id", "map_index"]),
+    ],
+)
+def test_rows_without_a_date_are_the_target_s_where_it_ran_their_task_instance(
+    version: str, same: list[str] | None
+) -> None:
+    newer = Schema(version).mapping("rendered_task_instance_fields", "1.10.12")._newer()
+    if same is None:
+        assert newer == "true"
+    else:
+        keys = " AND ".join(f'i."{name}" = t."{name}"' for name in same)
+        assert newer == f"NOT EXISTS (SELECT 1 FROM task_instance i WHERE {keys} AND i.job_id > 0)"
+
+
 def test_an_unknown_policy() -> None:
     with pytest.raises(history.Unfit, match="no policy is called replace: there are skip"):
         importing.Bundle("b", {}, [], "replace")
