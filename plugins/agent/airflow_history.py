@@ -565,6 +565,12 @@ class Engine(object):
                 self.rows("SELECT set_config(%s, %s, true)" % (literal(setting), literal(settings[setting])))
 
     def _begin_mysql(self, _snapshot):
+        # SET NAMES alone leaves the driver with the letters of Airflow's own connection. These are of MySQLdb and
+        # PyMySQL, of PyMySQL before 1.1, and of mysql.connector.
+        for name in ("set_character_set", "set_charset", "set_charset_collation"):
+            if hasattr(self.connection, name):
+                getattr(self.connection, name)("utf8mb4")
+                break
         for statement in (
             "SET SESSION sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'",
             "SET SESSION time_zone = '+00:00'",

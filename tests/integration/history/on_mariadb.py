@@ -110,9 +110,8 @@ class MariaDB:
     def connect(self, database: str | None, **options: Any) -> Any:
         import pymysql
 
-        return pymysql.connect(
-            host="127.0.0.1", port=self.port, user="root", database=database, charset="utf8mb4", **options
-        )
+        options = {"charset": "utf8mb4", **options}
+        return pymysql.connect(host="127.0.0.1", port=self.port, user="root", database=database, **options)
 
     def create(self, name: str, schema: dict[str, dict[str, str]]) -> None:
         """A database with these tables ({table: {column: PostgreSQL's type}}), as Airflow makes them on MySQL."""

@@ -70,6 +70,20 @@ def test_the_lines_and_digests_are_those_of_sqlite(server: mariadb.MariaDB, data
     assert lane.read_back(target) == lane.sent()
 
 
+@pytest.mark.parametrize("charset", ["latin1", "utf8mb3"])
+def test_letters_are_those_of_the_database_whatever_airflow_connects_with(
+    server: mariadb.MariaDB, charset: str
+) -> None:
+    airflow = SmallAirflow("2.10.3")
+    airflow.run("größe_🌍", 1)
+    airflow.insert("log", event="日本", extra="ü")
+    server.create(f"letters-{charset}", airflow.schema)
+    mariadb.copy(airflow, server.connect(f"letters-{charset}"))
+    export = Export(history.Engine("mysql", server.connect(f"letters-{charset}", charset=charset)))
+    assert [row["dag_id"] for row in export.rows("dag_run")] == ["größe_🌍"]
+    assert [(row["event"], row["extra"]) for row in export.rows("log")] == [("日本", "ü")]
+
+
 class OnMariaDB:
     def __init__(self, server: mariadb.MariaDB, name: str):
         server.create(name, SCHEMAS["2.10.3"])
