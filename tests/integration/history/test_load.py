@@ -239,7 +239,7 @@ def test_a_second_source_s_bundle(world: World, database: Database) -> None:
     record.source, record.exports[0].id = "another", "another"
     second = Load(record, lambda request: answer(database, request), inline(record), Options(seconds=60))
     before = database.sql("SELECT count(*) FROM mwaa_migration_ledger")
-    with pytest.raises(MigrationError, match="has history of another source already: .* or set beside"):
+    with pytest.raises(MigrationError, match="has history of another source already: set beside"):
         second.run()
     assert database.sql("SELECT count(*) FROM mwaa_migration_ledger") == before
 
