@@ -114,7 +114,7 @@ matrix: setup ## rehearse pairs of versions, one after another, and write docs/m
 BENCH := $(CACHE)/benchmarks/lab
 bench: setup ## run history beside mwaa-dr and psql, then memory: writes docs/performance.md (an hour on two cores, 35 GB of disk)
 	@python tests/benchmarks/bench_history.py --folder $(BENCH) --publish
-	python tests/benchmarks/bench_history.py --folder $(BENCH) --memory 100000,1000000,5000000 --publish
+	python tests/benchmarks/bench_history.py --folder $(BENCH) --memory 35000,350000,1750000 --publish
 
 KILLS ?= 50
 SEED_OF_KILLS ?= 1

@@ -4,7 +4,7 @@
 """Run history out of a PostgreSQL and into another database, beside mwaa-dr 2.2.0 and beside what psql can do at best.
 
 python tests/benchmarks/bench_history.py [--task-instances 1000000] [--rounds 3] [--folder DIR] [--publish]
-python tests/benchmarks/bench_history.py --memory 100000,1000000,5000000 [--folder DIR] [--publish]
+python tests/benchmarks/bench_history.py --memory 35000,350000,1750000 [--folder DIR] [--publish]
 
 All read the same tables of one PostgreSQL, in turns, into local files, and write into fresh databases of the same
 server. What is measured is a whole process each time, with its start; CPU of the server is that of its backends that
