@@ -547,7 +547,7 @@ class Verified(module.Verification):
         if isinstance(self.said, MigrationError):
             raise self.said
         if request["op"] == "history_progress":
-            return {"bundles": {}}
+            return {"bundles": {}, "left_out": []}
         return {"digests": {"dag_run": {"etl": [3, f"{10:032x}"]}}, "differences": {}, "carried": {}}
 
 
