@@ -10,8 +10,7 @@ version_added: 0.1.0
 author:
   - mwaa.migration contributors (@mwaa-migration)
 description:
-  - An IAM policy document that lets the role read bundles, or write them, and read the logs of an environment that is
-    left. Partition and account are the role's own.
+  - An IAM policy document that lets the role read bundles. Partition and account are the role's own.
   - For O(amazon.aws.iam_policy#module:policy_json). The name C(mwaa-migration-temporary-) and the entered environment's
     is the one that the playbook C(cleanup) looks for.
 options:
@@ -20,7 +19,7 @@ options:
     type: str
     required: true
   region:
-    description: The region of the environments.
+    description: The region of the environment.
     type: str
     required: true
   bundles:
@@ -28,32 +27,24 @@ options:
     type: list
     elements: str
     default: []
-  write:
-    description: Whether the role puts files there, as that of an MWAA environment that is left does.
-    type: bool
-    default: false
   kms_key:
     description: The key that encrypts the bundles, by id or ARN, where there is one.
-    type: str
-  log_environment:
-    description: The environment whose log groups are read.
     type: str
 seealso:
   - module: amazon.aws.iam_policy
 """
 
 EXAMPLES = r"""
-- name: Let the old environment's role write the bundle
+- name: Let the environment's role read the bundle
   amazon.aws.iam_policy:
     iam_type: role
     iam_name: "{{ role_arn | split('/') | last }}"
     policy_name: mwaa-migration-temporary-analytics
     policy_json: >-
-      {{ role_arn | mwaa.migration.temporary_policy(region='eu-central-1', write=true,
-                                                    bundles=['s3://migrations/analytics']) }}
+      {{ role_arn | mwaa.migration.temporary_policy(region='eu-central-1', bundles=['s3://migrations/analytics']) }}
     state: present
   vars:
-    role_arn: arn:aws:iam::111122223333:role/mwaa-old
+    role_arn: arn:aws:iam::111122223333:role/analytics
 """
 
 RETURN = r"""
@@ -74,9 +65,7 @@ def temporary_policy(
     role_arn: str,
     region: str,
     bundles: Optional[list[str]] = None,
-    write: bool = False,
     kms_key: Optional[str] = None,
-    log_environment: Optional[str] = None,
 ) -> Optional[dict[str, Any]]:
     found = re.fullmatch(r"arn:(aws[a-z-]*):iam::(\d{12}):role/.+", str(role_arn))
     if not found:
@@ -85,7 +74,7 @@ def temporary_policy(
         raise AnsibleFilterError("temporary_policy: a policy cannot name a key by its alias: give the key's id or ARN")
     place = Place(found.group(1), region, found.group(2))
     key = place.key_arn(kms_key) if kms_key else None
-    return policy(place, bundles or [], write=write, kms_key_arn=key, log_environment=log_environment or None)
+    return policy(place, bundles or [], kms_key_arn=key)
 
 
 class FilterModule:

@@ -170,44 +170,29 @@ def execution_policy(
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def temporary_policy(
-    place: Place,
-    bundles: Iterable[str],
-    *,
-    write: bool = False,
-    kms_key_arn: str | None = None,
-    log_environment: str | None = None,
-) -> dict[str, Any] | None:
+def temporary_policy(place: Place, bundles: Iterable[str], *, kms_key_arn: str | None = None) -> dict[str, Any] | None:
     """What a role needs while a migration lasts, and not longer: an IAM policy document, None where it is nothing.
 
-    bundles: s3://bucket/prefix each; local folders need no rights. write: put files there (the role of an MWAA
-    environment that is left), not only read them. kms_key_arn: the key that encrypts them. log_environment: the
-    environment whose log groups are read to copy them.
+    bundles: s3://bucket/prefix each, to read; local folders need no rights. kms_key_arn: the key that encrypts them.
     """
-    partition, region, account = place
-    read_actions, write_actions = ["s3:GetObject", "s3:GetObjectVersion"], ["s3:PutObject", "s3:AbortMultipartUpload"]
+    partition, region, _account = place
     statements: list[dict[str, Any]] = []
     for bucket, prefix in sorted({_split(url) for url in bundles if url.startswith("s3://")}):
         arn = f"arn:{partition}:s3:::{bucket}"
         below = f"{prefix}/*" if prefix else "*"
-        statements.append(_allow([*read_actions, *(write_actions if write else [])], f"{arn}/{below}"))
+        statements.append(_allow(["s3:GetObject", "s3:GetObjectVersion"], f"{arn}/{below}"))
         listing = _allow("s3:ListBucket", arn)
         if prefix:
             listing["Condition"] = {"StringLike": {"s3:prefix": [prefix, below]}}
         statements.append(listing)
     if statements and kms_key_arn:
-        actions = ["kms:Decrypt", *(["kms:GenerateDataKey"] if write else [])]
         condition = {"StringEquals": {"kms:ViaService": f"s3.{region}.{place.dns_suffix}"}}
-        statements.append({**_allow(actions, kms_key_arn), "Condition": condition})
-    if log_environment:
-        groups = f"arn:{partition}:logs:{region}:{account}:log-group:airflow-{log_environment}-*"
-        statements.append(_allow(["logs:DescribeLogStreams", "logs:GetLogEvents", "logs:FilterLogEvents"], groups))
-        statements.append(_allow("logs:DescribeLogGroups", "*"))
+        statements.append({**_allow("kms:Decrypt", kms_key_arn), "Condition": condition})
     return {"Version": "2012-10-17", "Statement": statements} if statements else None
 
 
 def temporary_policy_name(environment: str) -> str:
-    """Of the inline policy that a migration into this environment gives to roles, and its cleanup takes away."""
+    """Of the inline policy that a migration into this environment gives its role, and its cleanup takes away."""
     return f"mwaa-migration-temporary-{environment}"
 
 
