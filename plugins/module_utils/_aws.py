@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable, NoReturn
 
 from ansible.module_utils.basic import env_fallback
@@ -36,8 +37,11 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 )
 
 try:
+    import boto3.session
     import botocore
     import botocore.config
+    import botocore.credentials
+    import botocore.exceptions
     import botocore.session
 except ImportError:
     botocore = None  # AnsibleAWSModule says so
@@ -46,6 +50,7 @@ COLLECTION_VERSION = "0.1.0"
 BOTOCORE_FLOOR = "1.38.0"  # AWS_DISABLE_HOST_PREFIX_INJECTION; InvokeRestApi came with 1.36
 MAX_ATTEMPTS = 10
 TUNNEL = "MWAA_MIGRATION_TUNNEL"  # names the file with the URL that Aws.tunnel returns
+RENEW = 1800  # seconds before its end that a role's session is renewed: URLs are signed for less
 MAX_CONNECT_ATTEMPTS = 3  # an endpoint that nobody answers at is not worth ten attempts (about a minute)
 
 
@@ -77,6 +82,7 @@ class Aws:
         self._clients: dict[Any, Any] = {}
         self._identity: dict[str, str] | None = None
         self._region: str | None = None
+        self._assumed: Any = None  # credentials of a role, which renew themselves
 
     @classmethod
     def for_plugin(cls, params: dict[str, Any], name: str = "mwaa.migration") -> Aws:
@@ -99,7 +105,8 @@ class Aws:
     def elsewhere(self, *, region: str | None = None, profile: str | None = None, role_arn: str | None = None) -> Aws:
         """The same with another region, profile or role; with none of them, this one.
 
-        The role is assumed with these credentials, or with the profile's, for one hour. Raises MigrationError.
+        The role is assumed with these credentials, or with the profile's, at once, and anew before each session ends.
+        Raises MigrationError.
         """
         if not (region or profile or role_arn):
             return self
@@ -109,18 +116,21 @@ class Aws:
         if region:
             params["region"] = region
         other = Aws(params, self._name)
+        other._assumed = None if profile else self._assumed
         if role_arn:
+            sts, session = other.client("sts"), {"RoleArn": role_arn, "RoleSessionName": "mwaa-migration"}
+            assume = botocore.credentials.create_assume_role_refresher(sts, session)
             try:
-                keys = other.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="mwaa-migration")[
-                    "Credentials"
-                ]
+                assumed = botocore.credentials.RefreshableCredentials.create_from_metadata(
+                    metadata=assume(), refresh_using=assume, method="assume-role", advisory_timeout=RENEW
+                )
             except Exception as exception:
                 if not is_aws_error(exception):
                     raise
                 raise aws_error(exception, f"assume the role {role_arn}") from exception
-            given = {"access_key": "AccessKeyId", "secret_key": "SecretAccessKey", "session_token": "SessionToken"}
-            keys_of_role = {option: keys[name] for option, name in given.items()}
-            other = Aws({**params, "profile": None, "region": other.region, **keys_of_role}, self._name)
+            none = dict.fromkeys(("profile", "access_key", "secret_key", "session_token"))
+            other = Aws({**params, **none, "region": other.region}, self._name)
+            other._assumed = assumed
         return other
 
     def model(self, service: str, operation: str) -> Any:
@@ -169,6 +179,7 @@ class Aws:
     def through(self, tunnel: str) -> Aws:
         """The same, with MWAA's API reached through this proxy: for an action plugin, which opened it itself."""
         other = Aws(self.params, self._name)
+        other._assumed = self._assumed
         other.__dict__["tunnel"] = tunnel
         return other
 
@@ -224,7 +235,8 @@ class Aws:
         if service == "mwaa" and self.tunnel:  # AWS's other services are reached from here
             settings["proxies"] = {"http": self.tunnel, "https": self.tunnel}
         settings.update(config)
-        client = boto3_conn(
+        connect = boto3_conn if self._assumed is None else self._boto3_conn_of_role
+        client = connect(
             self,
             conn_type="client",
             resource=service,
@@ -244,6 +256,21 @@ class Aws:
                 "needs-retry.cloudwatch-logs.PutLogEvents", functools.partial(_repeat_nothing, client)
             )
         return client
+
+    def _boto3_conn_of_role(
+        self, _self: Aws, *, resource: str, region: str, endpoint: str | None, config: Any, **arguments: Any
+    ) -> Any:
+        """As amazon.aws's boto3_conn, which takes keys alone, with credentials that renew themselves."""
+        session = botocore.session.get_session()
+        session.register_component("credential_provider", SimpleNamespace(load_credentials=lambda: self._assumed))
+        if arguments.get("aws_config"):
+            config = config.merge(arguments["aws_config"])
+        try:
+            return boto3.session.Session(botocore_session=session).client(
+                resource, region_name=region, endpoint_url=endpoint, config=config, verify=arguments["verify"]
+            )
+        except (ValueError, botocore.exceptions.BotoCoreError) as exception:
+            self.fail_json_aws(exception, msg="cannot connect to AWS")
 
     def _check_profile(self) -> None:
         # amazon.aws takes an unknown profile for "no region"

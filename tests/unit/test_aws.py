@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,6 +188,47 @@ def test_awxs_session_token_signs_the_request(monkeypatch: pytest.MonkeyPatch, r
     result = run_module("mwaa_environment_info", {})
     assert result["environments"] == []
     assert sent[0][0].headers["X-Amz-Security-Token"] in ("CANARY-token-05050505", b"CANARY-token-05050505")
+
+
+class Sts:
+    """Sessions of a role. left: seconds that each of them has."""
+
+    def __init__(self, *left: float) -> None:
+        self.left, self.assumed = list(left), 0
+
+    def assume_role(self, RoleArn: str, RoleSessionName: str) -> dict[str, Any]:
+        self.assumed += 1
+        end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=self.left.pop(0))
+        keys = {"AccessKeyId": "AK", "SecretAccessKey": "CANARY-role-0a0a0a0a", "SessionToken": f"token-{self.assumed}"}
+        return {"Credentials": {**keys, "Expiration": end}}
+
+
+def test_a_roles_session_is_renewed_before_it_ends_also_for_whoever_keeps_a_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A copy of logs, or an export of history, that takes longer than the hour of a session."""
+    sts, connect = Sts(3600, 60, 3600, 3600), Aws._connect
+
+    def connected(self: Aws, service: str, *rest: Any) -> Any:
+        return sts if service == "sts" else connect(self, service, *rest)
+
+    def tokens(sent: list[Any]) -> list[str]:
+        found = [request.headers["X-Amz-Security-Token"] for request in sent]
+        return [one.decode() if isinstance(one, bytes) else one for one in found]
+
+    monkeypatch.setattr(Aws, "_connect", connected)
+    role = "arn:aws:iam::444455556666:role/reader"
+    long = Aws.for_plugin(KEYS).elsewhere(role_arn=role)
+    for aws in (long, long.elsewhere(region="eu-west-1"), long.through("http://127.0.0.1:1")):
+        client = aws.client("mwaa")
+        sent = canned(client, (200, ""))
+        client.list_environments()
+        assert tokens(sent) == ["token-1"]
+    client = Aws.for_plugin(KEYS).elsewhere(role_arn=role).client("mwaa")  # its session ends in a minute
+    sent = canned(client, (200, ""), (200, ""))
+    client.list_environments()
+    client.list_environments()
+    assert tokens(sent) == ["token-3", "token-3"] and sts.assumed == 3
 
 
 def test_a_bucket_elsewhere_names_its_region() -> None:

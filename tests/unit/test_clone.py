@@ -383,7 +383,8 @@ class FakeSts:
         self.assumed.append(RoleArn)
         if "nobody" in RoleArn:
             raise aws_failure("AccessDenied", "not authorized", operation="AssumeRole", status=403)
-        return {"Credentials": {"AccessKeyId": "k", "SecretAccessKey": "CANARY-key-11111111", "SessionToken": "t"}}
+        keys = {"AccessKeyId": "k", "SecretAccessKey": "CANARY-key-11111111", "SessionToken": "t"}
+        return {"Credentials": {**keys, "Expiration": "2999-01-01T00:00:00Z"}}
 
     def get_caller_identity(self) -> dict[str, str]:
         return {"Account": "123456789012"}
