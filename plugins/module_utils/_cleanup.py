@@ -39,7 +39,6 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     is_missing,
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.access import source_aws
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import bundles_of, describe
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import wait_until
@@ -60,10 +59,17 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "bundles": {"type": "list", "elements": "str"},
     "keep_bundle_days": {"type": "int"},
     "kms_key_id": {"type": "str", "no_log": False},
-    "source_environments": {"type": "list", "elements": "str"},
-    "source_region": {"type": "str"},
-    "source_profile": {"type": "str"},
-    "source_role_arn": {"type": "str"},
+    "source_environments": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "name": {"type": "str", "required": True},
+            "region": {"type": "str"},
+            "profile": {"type": "str"},
+            "role_arn": {"type": "str"},
+            "kms_key_id": {"type": "str", "no_log": False},
+        },
+    },
     "api_host": {"type": "str"},
     "wait_timeout": {"type": "int", "default": 1200},
 }
@@ -161,23 +167,20 @@ class _Cleanup:
         return []
 
     def _all(self) -> dict[str, Any]:
-        sources = self.params["source_environments"] or []
-        there = source_aws(self.aws, self.params) if sources else self.aws
         environment = self._described(self.aws, self.name)
-        left = {name: self._described(there, name) for name in sources}
-        environments = [(self.aws, environment), *((there, one) for one in left.values())]
-        insides = [
-            _Inside(aws, one, self.keys, self.params["wait_timeout"], self._clock, left=one is not environment)
-            for aws, one in environments
-            if one
-        ]
+        insides = [self._inside(self.aws, environment, self.keys)] if environment else []
+        remains: list[dict[str, str]] = []
+        for source in self.params["source_environments"] or []:
+            inside = self._left(source)
+            if isinstance(inside, _Inside):
+                insides.append(inside)
+            else:
+                remains.append(inside)
         for inside in insides:
             inside.refuse_while_serving()
-        policies = _Policies(self.name, environments)
-        for name in (name for name, one in left.items() if one is None):
-            policies.unknown(name)
+        policy = _Policy(self.name, self.aws, environment)
         steps = [step for inside in insides for step in inside.steps()]
-        steps.append(policies.step())
+        steps.append(policy.step())
         steps += [self._bundle(one.store) for one in self.sources if self._goes(one)]
         removed = _removed(steps, self.ctx.check_mode)
         for inside in insides:
@@ -185,13 +188,28 @@ class _Cleanup:
         result: dict[str, Any] = {
             "changed": bool(removed),
             "removed": removed,
-            "remains": [*(one for inside in insides for one in inside.remains), *policies.remains],
+            "remains": [*(one for inside in insides for one in inside.remains), *policy.remains, *remains],
             "retire": [step for source in self.sources for step in self._retire(source)],
         }
         if self.ctx.diff_mode:
             lines = "".join(f"{item['count']} {item['what']}, {item['where']}\n" for item in removed)
             result["diff"] = {"before": lines, "after": ""}
         return result
+
+    def _inside(self, aws: Any, environment: dict[str, Any], keys: list[str], *, left: bool = False) -> _Inside:
+        return _Inside(aws, environment, keys, self.params["wait_timeout"], self._clock, left=left)
+
+    def _left(self, source: dict[str, str | None]) -> _Inside | dict[str, str]:
+        """source: one of source_environments, each of which may be in another region or account. What remains, of one
+        that is not there.
+        """
+        name, key = str(source["name"]), source["kms_key_id"]
+        aws = self.aws.elsewhere(region=source["region"], profile=source["profile"], role_arn=source["role_arn"])
+        environment = self._described(aws, name)
+        if environment is None:
+            why = f"it is not in {aws.region} (any more), so that its bucket is not known; correct its region if it is"
+            return _rest_of("the agent, if it is there", f"environment {name}", why)
+        return self._inside(aws, environment, sorted({*self.keys, *([key] if key else [])}), left=True)
 
     @staticmethod
     def _described(aws: Any, name: str) -> dict[str, Any] | None:
@@ -252,48 +270,39 @@ class _Cleanup:
         return [f"Keep the bundle {bundle.store.url} until you are sure, then remove it with keep_bundle_days: 0"]
 
 
-class _Policies:
-    """The rights that roles were given for as long as the migration lasts (roles/mwaa_stack, iam)."""
+class _Policy:
+    """The right that the execution role was given for as long as the migration lasts (roles/mwaa_stack, iam)."""
 
-    def __init__(self, name: str, environments: list[tuple[Any, dict[str, Any] | None]]):
-        """name: of the environment that is entered. environments: this one and the one that is left, with their Aws."""
-        self.policy = temporary_policy_name(name)
+    def __init__(self, name: str, aws: Any, environment: dict[str, Any] | None):
+        """name: of the environment that is entered."""
+        self._aws, self.name = aws, temporary_policy_name(name)
         self.remains: list[dict[str, str]] = []
-        # by their ARNs: two accounts may have roles of one name
-        roles = {one["ExecutionRoleArn"]: aws for aws, one in environments if one}
-        named = [(arn.rpartition("/")[2], roles[arn].client("iam")) for arn in sorted(roles)]
-        self.roles = [(role, iam) for role, iam in named if self._has(iam, role)]
-
-    def unknown(self, source: str) -> None:
-        """source: an MWAA environment that was left, and is not there any more."""
-        why = f"environment {source} does not exist any more, so that its role is not known"
-        self.remains.append(_rest_of(f"policy {self.policy}", "a role", why))
+        self._role = str(environment["ExecutionRoleArn"]).rpartition("/")[2] if environment else ""
 
     def step(self) -> Step:
-        return Step(
-            "temporary policies", f"of {', '.join(role for role, _iam in self.roles)}", len(self.roles), self._remove
-        )
+        return Step("temporary policies", f"of {self._role}", int(self._is_there()), self._remove)
 
-    def _has(self, iam: Any, role: str) -> bool:
+    def _is_there(self) -> bool:
+        if not self._role:
+            return False
         try:
-            iam.get_role_policy(RoleName=role, PolicyName=self.policy)
+            self._aws.client("iam").get_role_policy(RoleName=self._role, PolicyName=self.name)
         except Exception as exception:
             if not is_aws_error(exception):
                 raise
             if error_code(exception) in DENIED:
                 why = "iam:GetRolePolicy is not allowed, so it could not be looked for"
-                self.remains.append(_rest_of(f"policy {self.policy}", f"role {role}", why))
+                self.remains.append(_rest_of(f"policy {self.name}", f"role {self._role}", why))
                 return False
             if error_code(exception) == "NoSuchEntity":
                 return False
-            with aws_errors(f"read policies of role {role}"):
+            with aws_errors(f"read policies of role {self._role}"):
                 raise
         return True
 
     def _remove(self) -> None:
-        for role, iam in self.roles:
-            with aws_errors(f"remove policy {self.policy} of role {role}"):
-                iam.delete_role_policy(RoleName=role, PolicyName=self.policy)
+        with aws_errors(f"remove policy {self.name} of role {self._role}"):
+            self._aws.client("iam").delete_role_policy(RoleName=self._role, PolicyName=self.name)
 
 
 class _Inside:

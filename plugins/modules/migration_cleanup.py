@@ -10,14 +10,13 @@ short_description: Remove what a migration brought into an MWAA environment for 
 version_added: 0.1.0
 description:
   - Removes the agent, its DAGs with all their rows in Airflow's database, its requests and answers, the index of what
-    was published, KMS grants that a killed run left, rights that roles were given while it lasted, and the migration's
-    lock. In buckets, all versions of these go.
+    was published, KMS grants that a killed run left, what the execution role was allowed while it lasted, and the
+    migration's lock. In buckets, all versions of these go.
   - What was migrated stays as it is; so do DAG files, plugins, requirements, variables, connections and pools.
   - On Airflow 2, no row is left that names the agent. On Airflow 3, rows of the audit log and names of
     permissions stay, and are listed.
   - It refuses while the agent serves a request, and before it removes anything.
-  - The agent is taken out of O(source_environments), too, and their roles lose what they were given for the migration,
-    the policy C(mwaa-migration-temporary-) and the name of O(environment).
+  - The agent is taken out of O(source_environments), too.
   - Returns what may be switched off at the source, in order. Nothing else there is touched.
 options:
   bundle:
@@ -38,16 +37,32 @@ options:
     description: The KMS key of requests, where it is not the bundle's.
     type: str
   source_environments:
-    description: The MWAA environments that were left, where the sources were some.
+    description: The MWAA environments that were left, where the sources were some, and how each of them is reached.
     type: list
-    elements: str
+    elements: dict
+    suboptions:
+      name:
+        description: The name of the environment.
+        type: str
+        required: true
+      region:
+        description: Its region. The same as O(region) when it is not given.
+        type: str
+      profile:
+        description: The profile to reach it with, where it is in another account.
+        type: str
+      role_arn:
+        description: The ARN of a role that is assumed to reach it.
+        type: str
+      kms_key_id:
+        description: The KMS key of requests to the agent there, where it is not the bundle's.
+        type: str
   wait_timeout:
     description: Seconds to wait for Airflow to see that the agent is gone. MWAA may take five minutes.
     type: int
     default: 1200
 extends_documentation_fragment:
   - mwaa.migration._options.environment
-  - mwaa.migration._options.source
   - mwaa.migration._options.api_host
   - mwaa.migration._attributes
   - mwaa.migration._attributes.aws
@@ -85,6 +100,16 @@ EXAMPLES = r"""
     environment: analytics-prod
     bundle: s3://migrations/analytics-prod
     api_host: bastion
+
+- name: The same where two MWAA environments in two regions were left
+  mwaa.migration.migration_cleanup:
+    environment: analytics-prod
+    bundles: [s3://migrations/analytics-eu, s3://migrations/analytics-us]
+    source_environments:
+      - name: analytics-eu
+      - name: analytics-us
+        region: us-east-1
+        role_arn: arn:aws:iam::444455556666:role/mwaa-migration
 """
 
 RETURN = r"""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import subprocess
+import sys
 from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,6 +114,7 @@ class World(Clock):
         self.log.clear()
 
     time = Clock.monotonic
+    region = "eu-central-1"
 
     @property
     def tunnel(self) -> None:
@@ -176,6 +179,11 @@ class World(Clock):
         params: dict[str, Any] = dict.fromkeys(ARGUMENT_SPEC)
         params.update({"environment": "demo", "kms_key_id": "key", "wait_timeout": 600, **options})
         return cleanup(SimpleNamespace(params=params, aws=self, check_mode=check, diff_mode=True), clock=self)
+
+
+def left(name: str, **how: str) -> dict[str, Any]:
+    """One of source_environments, as the module has it."""
+    return {**dict.fromkeys(("region", "profile", "role_arn", "kms_key_id")), "name": name, **how}
 
 
 def of(environment: str) -> dict[str, Any]:
@@ -330,35 +338,72 @@ def test_grants_of_an_alias_cannot_be_listed_which_is_said(monkeypatch: pytest.M
     assert (rest["what"], rest["where"]) == ("KMS grants", "alias/bundles") and "the key's ARN" in rest["reason"]
 
 
-def test_rights_that_were_given_for_the_migration_go_and_no_others() -> None:
+def test_the_right_that_was_given_for_the_migration_goes_and_no_other() -> None:
     world = World()
     before = set(world.policies)
-    for role in ("execution", "execution-old"):
-        world.policies.add((role, "mwaa-migration-temporary-demo"))
-    assert not world.clean(check=True, source_environments=["old"])["remains"]
-    done = world.clean(source_environments=["old"])
-    assert {"what": "temporary policies", "where": "of execution, execution-old", "count": 2} in done["removed"]
-    assert world.policies == before
-    assert not world.clean(source_environments=["old"])["changed"]
+    world.policies.add(("execution", "mwaa-migration-temporary-demo"))
+    done = world.clean()
+    assert {"what": "temporary policies", "where": "of execution", "count": 1} in done["removed"]
+    assert world.policies == before and not world.clean()["changed"]
 
 
-def test_roles_of_one_name_in_two_accounts_are_two() -> None:
-    class Abroad(World):
-        def get_environment(self, Name: str) -> dict[str, Any]:
-            role = ROLE.replace("111122223333", "444455556666")
-            return {"Environment": {**self.environment, "Name": Name, "ExecutionRoleArn": role}}
+def test_sources_in_two_regions_are_each_looked_for_in_their_own() -> None:
+    """After runs that were killed in both: the agent and a grant of its are in each."""
+    world, abroad = World(), World()
+    abroad.region, abroad.now, worlds = "us-east-1", world.now, {None: world, "us-east-1": abroad}
+    asked: list[dict[str, Any]] = []
 
-    world, abroad = World(), Abroad()
-    abroad.now, abroad.dags = world.now, {}
-    world.elsewhere = lambda **_where: abroad  # type: ignore[method-assign]
+    def elsewhere(**where: Any) -> World:
+        asked.append(where)
+        return worlds[where["region"]]
+
+    world.elsewhere = elsewhere  # type: ignore[method-assign]
+    there = left("old", region="us-east-1", role_arn="arn:aws:iam::444455556666:role/reader", kms_key_id="key-of-us")
     for one in (world, abroad):
-        one.policies.add(("execution", "mwaa-migration-temporary-demo"))
-    assert {"what": "temporary policies", "where": "of execution, execution", "count": 2} in world.clean(
-        check=True, source_environments=["old"]
-    )["removed"]
-    abroad.s3.versions.clear()
-    world.clean(source_environments=["old"])
-    assert all(("execution", "mwaa-migration-temporary-demo") not in one.policies for one in (world, abroad))
+        one.dags.clear()
+        one.s3.put_object("bucket", "old-dags/mwaa_migration/airflow_agent.py", b"{}")
+        one.s3.put_object("bucket", "mwaa-migration/old/requests/r9.json", b"{}")
+    abroad.grants = [
+        {"Name": "mwaa-migration-r9", "GrantId": "g9", "GranteePrincipal": f"{ROLE}-old", "Constraints": of("old")}
+    ]
+    looked: list[str] = []
+    pages = abroad.get_paginator("list_grants").paginate
+    paginator = SimpleNamespace(paginate=lambda KeyId: looked.append(KeyId) or (pages(KeyId) if "us" in KeyId else []))
+    abroad.get_paginator = lambda _name: paginator  # type: ignore[method-assign]
+    done = world.clean(source_environments=[left("old"), there])
+    assert done["changed"] and not done["remains"] and looked == ["key", "key-of-us"] and not abroad.grants
+    assert [one["role_arn"] for one in asked] == [None, there["role_arn"]]
+    for one in (world, abroad):
+        assert not [key for key in one.s3.current() if "old-dags/mwaa_migration" in key or "old/requests" in key]
+    assert not world.clean(source_environments=[left("old"), there])["changed"]
+
+
+def test_the_role_has_every_source_with_how_its_own_host_is_reached(tmp_path: Path) -> None:
+    hosts = {
+        "analytics-eu": {},
+        "us": {"migration_source_environment": "analytics-us", "migration_source_region": "us-east-1",
+               "migration_source_profile": "old", "migration_source_kms_key_id": "key-of-us"},
+        "again": {"migration_source_environment": "analytics-eu"},
+    }  # fmt: skip
+    groups = {"mwaa_source": {"hosts": hosts}, "mwaa_target": {"hosts": {"demo": {"ansible_connection": "local"}}}}
+    (tmp_path / "inventory.yml").write_text(json.dumps(groups))
+    wanted = {"content": "{{ cleanup_source_environments | to_json }}", "dest": str(tmp_path / "said")}
+    defaults = str(Path(__file__).parents[2] / "roles/cleanup/defaults/main.yml")
+    play = {
+        "hosts": "mwaa_target",
+        "gather_facts": False,
+        "vars": {"migration_source_region": "eu-west-1", "ansible_python_interpreter": sys.executable},
+        "vars_files": [defaults],
+        "tasks": [{"ansible.builtin.copy": wanted}],
+    }
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventory.yml", "play.yml"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    of_each = json.loads((tmp_path / "said").read_text())
+    none = dict.fromkeys(("region", "profile", "role_arn", "kms_key_id"), "")
+    us = {"name": "analytics-us", "region": "us-east-1", "profile": "old", "kms_key_id": "key-of-us"}
+    assert of_each == [{**none, "name": "analytics-eu"}, {**none, **us}]
 
 
 def test_the_agent_goes_from_the_environment_that_is_left_too() -> None:
@@ -369,10 +414,15 @@ def test_the_agent_goes_from_the_environment_that_is_left_too() -> None:
     ours = ("old-dags/mwaa_migration/airflow_agent.py", "mwaa-migration/old/requests/r9.json")
     for key in (*ours, *theirs):
         world.s3.put_object("bucket", key, b"{}")
-    done = world.clean(source_environments=["old"])
+    done = world.clean(source_environments=[left("old")])
     assert {"what": "versions of requests and answers", "where": "s3://bucket/", "count": 1} in done["removed"]
     assert set(theirs) < set(world.s3.current()) and not set(ours) & set(world.s3.current())
-    assert not world.clean(source_environments=["old"])["changed"]
+    assert not world.clean(source_environments=[left("old")])["changed"]
+
+
+def test_a_source_that_is_not_there_is_said_with_where_it_was_looked_for() -> None:
+    [gone] = World().clean(source_environments=[left("older")])["remains"]
+    assert gone["where"] == "environment older" and "it is not in eu-central-1 (any more)" in gone["reason"]
 
 
 def test_what_to_retire_of_an_environment_is_told_as_of_an_environment(bundle: Path) -> None:
@@ -386,8 +436,6 @@ def test_what_to_retire_of_an_environment_is_told_as_of_an_environment(bundle: P
 
 def test_rights_that_cannot_be_looked_for_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    [gone] = world.clean(source_environments=["older"])["remains"]
-    assert gone["what"] == "policy mwaa-migration-temporary-demo" and "older does not exist any more" in gone["reason"]
 
     def denied(**_all: str) -> Any:
         raise aws_failure("AccessDenied", operation="GetRolePolicy")
