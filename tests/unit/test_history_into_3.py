@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Ledger
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._history import interim, over_rest, target
 from ansible_collections.mwaa.migration.plugins.module_utils._history.interim import Closed, due
@@ -140,6 +141,17 @@ def test_what_is_written_down_counts_for_that_very_environment() -> None:
     assert (found.exports, found.runs, found.unpaused, found.dropped) == (["a"], {"etl": 1}, ["etl"], True)
     again = Closed.read(bundle, {**environment("2.11.2"), "CreatedAt": "another day"})  # made anew under its name
     assert (again.exports, again.dropped) == ((), False)
+
+
+def test_what_was_brought_is_foretold_of_that_very_environment_alone() -> None:
+    """Check mode does not ask the environment: another one of its name has nothing of it yet."""
+    bundle: Any = FakeBundle()
+    bundle.ledger = lambda name: Ledger(bundle, name)
+    made = datetime.datetime(2026, 11, 21, 10, tzinfo=datetime.timezone.utc)
+    berlin = made.astimezone(datetime.timezone(datetime.timedelta(hours=1)))
+    target.remember(bundle, {"Name": "prod", "CreatedAt": berlin}, record("a", "b"))
+    assert target.brought(bundle, {"Name": "prod", "CreatedAt": made}) == {"a", "b"}
+    assert target.brought(bundle, {"Name": "prod", "CreatedAt": made + datetime.timedelta(days=1)}) == set()
 
 
 def test_a_machine_in_another_zone_knows_the_environment_again() -> None:
@@ -382,6 +394,20 @@ def test_task_instances_that_rest_cannot_show_are_a_warning() -> None:
     rest.fails = True
     outcome = compared(a_record(HISTORY), rest)
     assert outcome.errors == [] and "answered 500" in outcome.warnings[0][1]
+
+
+def test_runs_with_more_task_instances_than_are_read_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One long run does not hide what became of the others."""
+    tasks = [*HISTORY["task_instance"], *([["etl", f"t{n}", "run-28", *task_line("etl", 28)[3:]] for n in range(9)])]
+    rest = airflow_3()
+    rest.tasks[0]["state"] = "failed"
+    monkeypatch.setattr(over_rest, "INSTANCES", 8)
+    outcome = compared(a_record({**HISTORY, "task_instance": tasks}), rest)
+    assert [what for _where, what, _mend in outcome.errors] == ["otherwise over REST: run-1 load: state"]
+    [entry] = outcome.listed
+    assert entry["id"] == "task_instance of DAG etl"
+    assert entry["reason"].startswith("of 1 run of the sample the 10 task instances were not compared")
+    assert "run-28" in entry["reason"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import Migr
 from ansible_collections.mwaa.migration.plugins.module_utils._history import Ask, load, verify
 from ansible_collections.mwaa.migration.plugins.module_utils._history.export import ENTRY
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import FOLDER, Record
-from ansible_collections.mwaa.migration.plugins.module_utils._history.target import ask_of
+from ansible_collections.mwaa.migration.plugins.module_utils._history.target import ask_of, created_at
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import held_in
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment as mwaa
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
@@ -76,15 +76,6 @@ class Closed:
     def holds(self, record: Record) -> bool:
         """Whether every export of the record was found equal."""
         return {export.id for export in record.exports} <= set(self.exports)
-
-
-def created_at(environment: Mapping[str, Any]) -> str:
-    made = environment.get("CreatedAt")
-    if isinstance(
-        made, datetime.datetime
-    ):  # botocore gives the zone of this machine, and the next run may be another's
-        made = made.astimezone(datetime.timezone.utc)
-    return str(made or "")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ PRIVATE to the collection: no promise is made to other collections.
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, S3Store, open_store
@@ -48,6 +50,31 @@ def ask_of(lane: AgentLane, timeout: float) -> Ask:
         return lane.run(request, timeout)
 
     return ask
+
+
+def created_at(environment: Mapping[str, Any]) -> str:
+    """What tells an environment from another that had its name before."""
+    made = environment.get("CreatedAt")
+    if isinstance(
+        made, datetime.datetime
+    ):  # botocore gives the zone of this machine, and the next run may be another's
+        made = made.astimezone(datetime.timezone.utc)
+    return str(made or "")
+
+
+def brought(bundle: Bundle, environment: Mapping[str, Any]) -> set[str]:
+    """Ids of the exports that this bundle brought into this very environment, as its ledger says."""
+    ledger = bundle.ledger(environment["Name"])
+    made = created_at(environment)
+    return {one for one in ledger.ids(LEDGER) if (ledger.get(LEDGER, one) or {}).get("created_at") == made}
+
+
+def remember(bundle: Bundle, environment: Mapping[str, Any], record: Record) -> None:
+    """All of the record is in the environment."""
+    ledger = bundle.ledger(environment["Name"])
+    for export in record.exports:
+        ledger.put(LEDGER, export.id, {"at": export.at, "created_at": created_at(environment)})
+    ledger.save()
 
 
 def open_record(bundle: Bundle) -> Record:
@@ -97,16 +124,13 @@ def import_history(ctx: Any) -> dict[str, Any]:
     place = presigned(record, ctx.aws, timeout + LATE) if remote else inline(record)
     if environment is None or ctx.check_mode:
         # asking would be a run of the agent, which is a write: what this bundle brought is in its own ledger
-        known = bundle.ledger(params["environment"]).ids(LEDGER) if environment else set()
+        known = brought(bundle, environment) if environment else set()
         return Load(record, _nobody, place, options).foretell(known)
     key = params["kms_key_id"] or bundle.key["kms_key_id"]
     lane = AgentLane(ctx.aws, environment, key, history=True)
     with held_in([bundle.store], environment["Name"]) as before_writing:
         result = Load(record, ask_of(lane, timeout), place, options, before_writing).run()
-        ledger = bundle.ledger(environment["Name"])
-        for export in record.exports:
-            ledger.put(LEDGER, export.id, {"at": export.at})
-        ledger.save()
+        remember(bundle, environment, record)
     return {**result, **({"notes": lane.notes} if lane.notes else {})}
 
 
