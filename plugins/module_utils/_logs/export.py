@@ -166,6 +166,8 @@ class Exporter:
             there = self._in_s3(new) if self._remote else []
             remote += there
             kept = {id(entry) for entry in there}
+            local = (entry for entry in entries if id(entry) not in kept)
+            self.not_carried += [one for entry in local if (one := self._split(entry, known.get(attempt_of(entry))))]
             mine = [entry for entry in new if id(entry) not in kept and entry["size"] is not None]
             wanted += mine
             gone = sum(1 for entry in new if id(entry) not in kept and entry["size"] is None)
@@ -190,6 +192,20 @@ class Exporter:
         if known["host"] != self.host:  # this host may have another part of it: the larger one is taken
             return entry["size"] is None or known["size"] >= entry["size"]
         return entry["size"] is None or (known["size"], known["mtime"]) == (entry["size"], entry["mtime"])
+
+    def _split(self, entry: dict[str, Any], known: dict[str, Any] | None) -> dict[str, str] | None:
+        """The smaller part of a log that two hosts have parts of, as that of a task in reschedule mode; else None."""
+        if known is None or known.get("remote") or known["host"] == self.host or not entry["size"]:
+            return None
+        if (known["size"], known["mtime"]) == (entry["size"], entry["mtime"]):
+            return None  # the very same file, in a folder that the hosts share
+        kept, left = (known["size"], known["host"]), (entry["size"], self.host)
+        if kept[0] < left[0]:
+            kept, left = left, kept
+        if not left[0]:
+            return None
+        reason = f"{left[0]} bytes of it lie on {left[1]}: the larger part, {kept[0]} bytes on {kept[1]}, is carried"
+        return {"kind": "log", "id": f"{attempt_of(entry)} on {left[1]}", "reason": reason}
 
     def _in_s3(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those that lie in the source's remote folder, with what they are there."""

@@ -119,6 +119,21 @@ def test_hosts_of_one_installation_add_to_one_another(tmp_path: Path, bundle: Bu
     assert export(two, bundle)["logs"]["sent"] == 1 and texts(bundle)[LOGS[2]] == "on c\n"
 
 
+def test_of_a_log_that_two_hosts_have_parts_of_the_one_that_is_not_carried_is_listed(
+    tmp_path: Path, bundle: Bundle
+) -> None:
+    """A task in reschedule mode goes on where a worker is free, and writes its log there."""
+    one, two = Host("a", tmp_path / "one"), Host("b", tmp_path / "two")
+    one.log(LOGS[0], "poked once\n")
+    one.log(LOGS[1], "on a shared folder\n", mtime=7)
+    two.log(LOGS[0], "poked again, and again\n")
+    two.log(LOGS[1], "on a shared folder\n", mtime=7)
+    reason = "11 bytes of it lie on a: the larger part, 23 bytes on b, is carried"
+    lost = {"kind": "log", "id": "d0 r t0 attempt 1 on a", "reason": reason}
+    assert [export(host, bundle)["not_carried"] for host in (one, two, one, two)] == [[], [lost], [lost], []]
+    assert texts(bundle)[LOGS[0]] == "poked again, and again\n"
+
+
 def test_what_vanishes_while_it_is_sent_is_listed(tmp_path: Path, bundle: Bundle) -> None:
     host = Host("a", tmp_path / "logs")
     host.log(LOGS[0], "x\n")
