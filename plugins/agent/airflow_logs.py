@@ -133,9 +133,10 @@ def list_logs(agent, history, request):
 
     dags, exclude: patterns. since: ISO 8601, of the task's end. state: failed or all. after: what the former answer
     gave as `next`. remote: attempts whose file is not here are listed too, without a size. limit.
-    -> {"logs": [{dag_id, run_id, task_id, map_index, attempt, suffix, state, start, end, ended, date, own, zone, path,
-    size, mtime}], "next": None at the end, "base", "remote", "open": runs that have not ended}
+    -> {"logs": [{dag_id, run_id, task_id, map_index, attempt, suffix, state, start, end, ended, ran, date, own, zone,
+    path, size, mtime}], "next": None at the end, "base", "remote", "open": runs that have not ended}
     state, ended: how and when the task ended, for all of its attempts. start, end: of this one, as far as known.
+    ran: some host has run the task; one that was skipped, or never got that far, has no logs.
     own: its run has a template of its own (in log_template), which the run keeps wherever its history goes.
     zone: seconds that the host's clock was ahead of UTC: before Airflow 2.3 lines have local times without a zone.
     """
@@ -310,6 +311,7 @@ class _Reader(object):
                         "start": _iso(start),
                         "end": _iso(end),
                         "ended": _iso(task["end_date"] or task["start_date"]),
+                        "ran": bool(task.get("hostname")),
                         "date": _iso(run["execution_date"]),
                         "own": run.get("log_template_id") is not None,
                         "zone": _zone(mtime, end),

@@ -103,6 +103,7 @@ class Exporter:
         self.not_carried: list[dict[str, str]] = []
         self.findings: list[str] = []
         self.dags: set[str] = set()
+        self._nowhere = 0  # attempts without a log
         self._said = 0.0
 
     def run(self) -> dict[str, Any]:
@@ -115,6 +116,12 @@ class Exporter:
             changed = self._take(page) or changed
         if open_runs:
             self.findings.append(f"{open_runs} runs have not ended: their logs are taken when they have")
+        if self._nowhere:
+            places = f"on {self.host}{', in S3' if self._remote else ''} or in the bundle"
+            self.findings.append(
+                f"{self._nowhere} attempts that the database counts have no log {places}: they are carried where"
+                " another host of the installation has them and is exported, too"
+            )
         return {
             "changed": changed,
             "bundle": self.store.url,
@@ -170,10 +177,11 @@ class Exporter:
             self.not_carried += [one for entry in local if (one := self._split(entry, known.get(attempt_of(entry))))]
             mine = [entry for entry in new if id(entry) not in kept and entry["size"] is not None]
             wanted += mine
-            gone = sum(1 for entry in new if id(entry) not in kept and entry["size"] is None)
-            self.counts["listed"] += len(entries) - gone
+            gone = [entry for entry in new if id(entry) not in kept and entry["size"] is None]
+            self._nowhere += sum(entry["ran"] for entry in gone)
+            self.counts["listed"] += len(entries) - len(gone)
             self.counts["unchanged"] += len(entries) - len(new)
-            self.dags.update([dag_id] if len(entries) > gone else [])
+            self.dags.update([dag_id] if len(entries) > len(gone) else [])
         self.counts["remote"] += len(remote)
         if self.check_mode or not (wanted or remote):
             self.counts["sent"] += len(wanted) if self.check_mode else 0

@@ -45,9 +45,15 @@ class Host:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         dates = dict.fromkeys(("start", "end", "ended", "date"))
-        about = {"state": "failed", **dates, "own": False, "zone": 0, "mtime": mtime}
+        about = {"state": "failed", **dates, "ran": True, "own": False, "zone": 0, "mtime": mtime}
         self.entries = [one for one in self.entries if one["path"] != path_of(attempt)]
         self.entries.append({**attempt._asdict(), **about, "path": path_of(attempt), "size": len(text.encode())})
+
+    def nowhere(self, attempt: Attempt, *, ran: bool) -> None:
+        """The database counts it, and there is no file."""
+        self.log(attempt, "x")
+        (self.base / path_of(attempt)).unlink()
+        self.entries[-1].update(size=None, mtime=None, ran=ran)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if request["op"] == "list_logs":  # two to a page
@@ -134,6 +140,25 @@ def test_of_a_log_that_two_hosts_have_parts_of_the_one_that_is_not_carried_is_li
     assert texts(bundle)[LOGS[0]] == "poked again, and again\n"
 
 
+def test_attempts_whose_log_is_nowhere_are_counted_without_those_that_never_ran(tmp_path: Path, bundle: Bundle) -> None:
+    one, two = Host("a", tmp_path / "one"), Host("b", tmp_path / "two")
+    one.log(LOGS[0], "on a\n")
+    for attempt in LOGS[1:4]:
+        one.nowhere(attempt, ran=True)
+    for attempt in LOGS[4:]:
+        one.nowhere(attempt, ran=False)
+    two.nowhere(LOGS[0], ran=True)
+    two.log(LOGS[1], "on b\n")
+
+    def said(host: Host) -> str:
+        found = [one for one in export(host, bundle)["findings"] if "that the database counts" in one]
+        return found[0].partition(":")[0] if found else ""
+
+    assert said(one) == "3 attempts that the database counts have no log on a or in the bundle"
+    assert said(two) == ""
+    assert said(one) == "2 attempts that the database counts have no log on a or in the bundle"
+
+
 def test_what_vanishes_while_it_is_sent_is_listed(tmp_path: Path, bundle: Bundle) -> None:
     host = Host("a", tmp_path / "logs")
     host.log(LOGS[0], "x\n")
@@ -201,6 +226,7 @@ def test_an_earlier_attempt_is_dated_by_its_file_and_not_by_a_run_that_was_clear
     (tmp_path / "1.log").unlink()
     first, _second = reader._of_task(run, task, {})  # it lies elsewhere
     assert (first["start"], first["end"], first["size"]) == (None, day(21).isoformat(), None)
+    assert [reader._of_task(run, {**task, "hostname": name}, {})[0]["ran"] for name in ("w1", "")] == [True, False]
     [told, _second] = reader._of_task(run, task, {("r", "load", -1, 1): (day(1), day(2))})
     assert (told["start"], told["end"]) == (day(1).isoformat(), day(2).isoformat())
     body = b"[2024-01-01T12:00:00.000+0000] as it was"
