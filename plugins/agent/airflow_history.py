@@ -1078,7 +1078,7 @@ class Unreadable(Exception):
 
 
 PICKLE_BYTES = 16 << 20  # of the pickle, and of its texts when it is written down
-PICKLE_STEPS = 5000000  # opcodes, and values when it is written down: shared references multiply
+PICKLE_STEPS = 1000000  # opcodes, and values when it is written down: shared references multiply
 PICKLE_DEPTH = 100
 PICKLE_KEYS = 10000  # of one dictionary or set that are no text, and values in one of them
 
@@ -1721,7 +1721,7 @@ def make_plan(
     """What would be carried, cut into parts, and what would not.
 
     dags, exclude: patterns of DAG ids (fnmatch). tables: names, nothing: all. since: ISO 8601, UTC: runs that ended
-    before stay. target: the target's schema, as `describe_history` gives it. after: the mark of an earlier plan with
+    before stay. target: the target's schema, as `Engine` reads it. after: the mark of an earlier plan with
     the same filters: only what changed since, and what is gone.
     """
     schema = engine.schema
@@ -2336,8 +2336,8 @@ def export_parts(connect, parts, scope, key, places, put, processes=2, until=Non
     """Parts by several processes that look at one snapshot. Gives {"parts": [results], "left": [n], "snapshot"}.
 
     connect: function (snapshot id or None) that gives an Engine. places: where pieces may go, used in any order;
-    put(place, bytes) leaves one there and gives what is to be noted of it; None: lines are digested only. until: no
-    part is begun after (seconds since 1970). A part that could not be finished is left, and its objects are not named.
+    put(place, bytes) leaves one there and gives what is to be noted of it. until: no part is begun after (seconds since
+    1970). A part that could not be finished is left, and its objects are not named.
     """
     engine = connect(None)
     try:
@@ -2398,7 +2398,7 @@ def _place(rooms, places):
 def _export_one(engine, part, scope, key, take, put):
     outbox, begun = _Outbox(take, put), time.time()
     try:
-        result = export_part(engine, part, scope, key, outbox if put else None)
+        result = export_part(engine, part, scope, key, outbox)
         outbox.wait()
     except _NoRoom:
         return {"n": part["n"], "full": True}
@@ -2540,12 +2540,6 @@ def operate(agent, request):
     return answer
 
 
-def describe_history(source, request):
-    """{"dialect", "schema": {table: {column: type}}}: what a plan for this target needs to know."""
-    engine = source.connect()
-    return {"dialect": engine.name, "server_version": engine.version, "schema": engine.schema}
-
-
 def plan_history(source, request):
     """make_plan with the request's dags, exclude, tables, since, target, part_bytes and after."""
     engine = source.connect()
@@ -2603,29 +2597,7 @@ def export_history(source, request):
     return export_parts(source.connect, request["parts"], request["scope"], key, places, keep, 1, until)
 
 
-def digest_history(source, request):
-    """What export_history would say of these parts, and nothing is kept of them.
-
-    parts, scope, digest_key, processes, seconds: as there.
-    """
-    key = base64.b64decode(request["digest_key"])
-    until = time.time() + request["seconds"] if request.get("seconds") else None
-    return export_parts(
-        source.connect,
-        request["parts"],
-        request["scope"],
-        key,
-        (),
-        None,
-        request.get("processes") or 2,
-        until,
-        tell=request.get("tell"),
-    )
-
-
 OPERATIONS = {
-    "describe_history": describe_history,
     "plan_history": plan_history,
     "export_history": export_history,
-    "digest_history": digest_history,
 }

@@ -10,6 +10,7 @@ import datetime
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,11 @@ def test_floats_and_back(value: float) -> None:
         (0.00001, "1e-05"),
         (1.5e300, "1.5e+300"),
         (5e-324, "5e-324"),
+        # Python's shortest text is none that PostgreSQL takes
+        (1.835669789678133e16, "1.8356697896781328e+16"),
+        (9007199254740993.0, "9.007199254740992e+15"),
+        (2.0**60, "1.152921504606847e+18"),
+        (1e22, "1e+22"),
         (float("nan"), "NaN"),
         (float("-inf"), "-Infinity"),
     ],
@@ -242,3 +248,19 @@ def test_size_and_steps_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "PICKLE_BYTES", 1 << 20)
     with pytest.raises(history.Unreadable, match="more than 1 MB"):
         history.read_pickle(b"\x80\x04" + b"N" * (2 << 20))
+
+
+def peak_of(values: int) -> int:
+    numbers = pickle.dumps(list(range(300, 300 + values)))
+    tracemalloc.start()
+    try:
+        assert history.plain(history.read_pickle(numbers)).endswith(f" {299 + values}]")
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_the_largest_pickle_makes_is_held_in_64_mb() -> None:
+    tenth = history.PICKLE_STEPS // 10 - 500  # which shows what more of them need; the whole takes long to count
+    small, large = peak_of(tenth), peak_of(2 * tenth)
+    assert large + 8 * (large - small) < 64 << 20
