@@ -147,7 +147,7 @@ dags:
   type: int
   sample: 40
 not_carried:
-  description: Logs that cannot be read, with the reason. At most 1,000 of them.
+  description: Logs that stay behind, with the reason. Of more than 1,000 an entry says how many there are besides.
   returned: success
   type: list
   elements: dict
@@ -155,11 +155,6 @@ not_carried:
     kind: {description: "V(log).", type: str, returned: always}
     id: {description: Whose log it is., type: str, returned: always}
     reason: {description: Why it stays behind., type: str, returned: always}
-more_not_carried:
-  description: How many more there are than RV(not_carried) lists.
-  returned: success
-  type: int
-  sample: 0
 findings:
   description: What one should know, sentence by sentence.
   returned: success

@@ -146,7 +146,7 @@ rejected:
   type: dict
   sample: {too_old: 22400, too_new: 0}
 not_carried:
-  description: Logs that stay behind, with the reason. At most 1,000 of them.
+  description: Logs that stay behind, with the reason. Of more than 1,000 an entry says how many there are besides.
   returned: success
   type: list
   elements: dict
@@ -154,11 +154,6 @@ not_carried:
     kind: {description: "V(log).", type: str, returned: always}
     id: {description: Whose log it is., type: str, returned: always}
     reason: {description: Why it stays behind., type: str, returned: always}
-more_not_carried:
-  description: How many more there are than RV(not_carried) lists.
-  returned: success
-  type: int
-  sample: 0
 duration:
   description: Seconds it took.
   returned: success

@@ -31,7 +31,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import
     keeps_templates,
     unfit,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._logs.record import Copied, Record
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.record import Copied, Record, listed
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.sources import Found, Log, Wanted
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.environment import describe
 from ansible_collections.mwaa.migration.plugins.module_utils._progress import progress
@@ -39,7 +39,6 @@ from ansible_collections.mwaa.migration.plugins.module_utils._select import Sele
 
 THREADS = 16
 SAVE_LOGS, SAVE_SECONDS = 500, 15.0  # when the ledger is written meanwhile
-LISTED = 1000
 SAY = 5.0
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -125,8 +124,7 @@ class Copy:
             "archive": self.archive_url if self.counts["archived"] or self._archived_before else None,
             "logs": self.counts,
             "rejected": self.rejected,
-            "not_carried": self.found.not_carried[:LISTED],
-            "more_not_carried": max(0, len(self.found.not_carried) - LISTED),
+            "not_carried": listed(self.found.not_carried, f"of {self.store.url}"),
             "duration": round(self._clock.monotonic() - started, 1),
         }
 

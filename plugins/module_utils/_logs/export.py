@@ -32,7 +32,13 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 )
 from ansible_collections.mwaa.migration.plugins.module_utils._history import Ask
 from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import S3_REFUSES
-from ansible_collections.mwaa.migration.plugins.module_utils._logs.record import PARTS, Record, attempt_of, is_sealed
+from ansible_collections.mwaa.migration.plugins.module_utils._logs.record import (
+    PARTS,
+    Record,
+    attempt_of,
+    is_sealed,
+    listed,
+)
 
 ROUND_SECONDS = 60  # no log is begun after
 FIRST_SECONDS = 15
@@ -42,7 +48,6 @@ PER_URL = 4 << 20  # bytes of logs for which one more URL is given; they shrink 
 ROUND_BYTES = 1 << 30  # of logs
 THREADS = 16
 ATTEMPTS = 3
-LISTED = 1000  # entries of a kind in what is returned
 STATES = ("failed", "all")
 
 
@@ -131,8 +136,7 @@ class Exporter:
             "logs": self.counts,
             "bytes": self.bytes,
             "dags": len(self.dags),
-            "not_carried": self.not_carried[:LISTED],
-            "more_not_carried": max(0, len(self.not_carried) - LISTED),
+            "not_carried": listed(self.not_carried, f"on {self.host}"),
             "findings": self.findings,
             "duration": round(self._clock.monotonic() - started, 1),
         }

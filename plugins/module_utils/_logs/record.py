@@ -29,6 +29,7 @@ MANIFEST = FOLDER + "manifest.json"
 LISTS = FOLDER + "lists/"
 PARTS = FOLDER + "parts/"
 LEDGER = FOLDER + "ledger/"
+LISTED = 1000  # logs by name in what is returned
 REMEDY = f"remove {FOLDER} there and export the logs again"
 CACHED = 6  # objects of at most about 12 MB
 
@@ -36,6 +37,13 @@ CACHED = 6  # objects of at most about 12 MB
 def is_sealed(bundle: Bundle) -> bool:
     """Whether objects are sealed with the bundle's key. A bucket encrypts what it keeps, a folder does not."""
     return not isinstance(bundle.store, S3Store)
+
+
+def listed(not_carried: list[dict[str, str]], where: str) -> list[dict[str, str]]:
+    """What stays behind, as all stages list it: the first by name, of the others how many there are."""
+    more = len(not_carried) - LISTED
+    others = {"kind": "log", "id": f"others, {where}", "reason": f"{more} more logs are not named here"}
+    return not_carried[:LISTED] + ([others] if more > 0 else [])
 
 
 def attempt_of(entry: dict[str, Any]) -> Attempt:

@@ -170,6 +170,17 @@ def test_what_vanishes_while_it_is_sent_is_listed(tmp_path: Path, bundle: Bundle
     ]
 
 
+def test_of_more_than_a_thousand_that_stay_behind_the_list_says_how_many_more(tmp_path: Path, bundle: Bundle) -> None:
+    host = Host("a", tmp_path / "logs")
+    host.log(LOGS[0], "x")
+    (host.base / path_of(LOGS[0])).unlink()
+    host.entries = [{**host.entries[0], "task_id": f"t{number}"} for number in range(1003)]
+    *named, others = export(host, bundle)["not_carried"]
+    assert len(named) == 1000 and others == {
+        "kind": "log", "id": "others, on a", "reason": "3 more logs are not named here"
+    }  # fmt: skip
+
+
 def test_another_airflows_logs_do_not_get_in(tmp_path: Path, bundle: Bundle) -> None:
     with pytest.raises(MigrationError, match="holds another Airflow"):
         Exporter(Host("a", tmp_path).ask, bundle, {**SOURCE, "database": "x", "hostname": "a"}, Options(), lock=LOCK)
