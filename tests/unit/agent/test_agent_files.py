@@ -265,5 +265,5 @@ def test_the_history_file_beside_it_is_found() -> None:
     """As in MWAA, where both lie in the DAG folder; on a host it comes on stdin with the first."""
     from agent_loading import load
 
-    answer = load("airflow_agent").handle({"op": "describe_history"})
+    answer = load("airflow_agent").handle({"op": "plan_history"})
     assert answer["error"]["code"] == "no_airflow"  # that far only airflow_history.py leads

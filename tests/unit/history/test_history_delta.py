@@ -8,11 +8,10 @@ from __future__ import annotations
 import copy
 import datetime
 import json
-import struct
 from typing import Any
 
 import pytest
-from small_airflow import KEY, SCHEMAS, Export, SmallAirflow, history, moment
+from small_airflow import SCHEMAS, Export, SmallAirflow, history, moment
 
 LONG_AGO = "2024-06-01T00:00:00Z"  # all that `filled` makes is older
 LATER = "2024-07-01 00:00:00.000000"
@@ -306,39 +305,6 @@ def test_a_mark_of_many_runs_is_small() -> None:
     assert len(history.packed_ids(ids)) < 2000
     assert list(history.unpacked_ids(history.packed_ids(ids))) == list(ids)
     assert list(history.unpacked(history.packed([5, 0, 4294967295]))) == [5, 0, 4294967295]
-
-
-def test_digests_without_an_export_are_those_of_one() -> None:
-    airflow = filled()
-    plan = history.make_plan(airflow.engine(), part_bytes=500)
-    options = {"places": (), "put": None}
-    answer = history.export_parts(lambda _id: airflow.engine(), plan["parts"], plan["scope"], KEY, **options)
-    assert answer["left"] == answer["failed"] == []
-    assert all(part["objects"] == [] for part in answer["parts"])
-    sums: dict[str, int] = {}
-    for part in answer["parts"]:
-        if part["table"] == "xcom":
-            for dag, (_rows, digest) in part["digests"].items():
-                sums[dag] = (sums.get(dag, 0) + int(digest, 16)) % 2**128
-    whole = Export(airflow.engine()).digests("xcom")
-    assert {dag: f"{total:032x}" for dag, total in sums.items()} == {
-        dag: hexed for dag, (_rows, hexed) in whole.items()
-    }
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (1.835669789678133e16, "1.8356697896781328e+16"),
-        (9007199254740993.0, "9.007199254740992e+15"),
-        (2.0**60, "1.152921504606847e+18"),
-        (1e22, "1e+22"),
-        (5e-324, "5e-324"),
-    ],
-)
-def test_floats_are_spelled_as_postgresql_does(value: float, text: str) -> None:
-    assert history.float_text(value) == text
-    assert struct.pack("d", float(text)) == struct.pack("d", value)
 
 
 def test_the_hour_before_the_mark_is_looked_at_again() -> None:
