@@ -17,6 +17,7 @@ description:
     to an archive in S3, whole and compressed, as
     C(dag_id=…/run_id=…/task_id=…/[map_index=…/]attempt=N.log.gz). What CloudWatch takes of it goes there all the same.
     C(index/dag_id=….jsonl) of the archive has a line for each of them, with DAG, run, task, map index and attempt.
+    It says where each lies (C(key)), since ids that are too long for a key of S3 are a digest there.
   - Nothing is written twice. What was copied is kept in the bundle's ledger; what a run wrote that was killed, or whose
     answer was lost, is found by reading the stream. Several streams are read and written at once, within the rates of
     CloudWatch.

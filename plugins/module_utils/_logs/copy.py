@@ -20,7 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any
 
-from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, open_store
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, S3Store, open_store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._lock import Lock, held
 from ansible_collections.mwaa.migration.plugins.module_utils._logs import sources
@@ -130,6 +130,10 @@ class Copy:
 
     _archived_before = False
 
+    @property
+    def _prefix(self) -> str:
+        return self.archive.prefix if isinstance(self.archive, S3Store) else ""
+
     def _sources(self, bundle: Bundle, wanted: Wanted) -> Iterator[tuple[str, list[Log]]]:
         record = Record.open(bundle)
         source = self.aws.elsewhere(
@@ -234,7 +238,7 @@ class Copy:
         try:
             done = Done() if nameless else self.group.write(log.stream, log.events)
             if nameless or done.old or done.new:
-                path = archive_path(log.attempt)
+                path = archive_path(log.attempt, self._prefix)
                 stored = self.archive.write_stream(path, log.packed())
                 archived = {"key": path, "size": stored.size, "sha256": stored.sha256}
         finally:
@@ -284,7 +288,7 @@ class Copy:
         if ledger.indexed != state and next(lines(), None) is not None:
             lock.take()
             lock.check()
-            self.archive.write_stream(index_path(dag_id), lines())
+            self.archive.write_stream(index_path(dag_id, self._prefix), lines())
             ledger.index(state)
 
     def _say(self, dag_id: str) -> None:

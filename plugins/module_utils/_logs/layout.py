@@ -8,11 +8,12 @@ PRIVATE to the collection: no promise is made to other collections.
 Sources: log_filename_template in Airflow's configuration (2.3 brought the new one; MWAA has it from 2.4.3 on); names of
 streams in CloudwatchTaskHandler._render_filename of the Amazon provider (1.3 to 9.39: the path with : replaced by _);
 whose template holds in DagRun.get_log_template (2.3 to 3.3.1);
-what CloudWatch takes in CreateLogStream's reference.
+what CloudWatch takes in CreateLogStream's reference, and S3 in "Creating object key names".
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from typing import NamedTuple
 from ansible_collections.mwaa.migration.plugins.module_utils import _versions
 
 STREAM_MAX = 512  # characters
+KEY_MAX = 1024  # bytes
 HISTORICAL = "logging.use_historical_filename_templates"
 _NEW = re.compile(
     r"dag_id=(?P<dag_id>[^/]+)/run_id=(?P<run_id>.+)/task_id=(?P<task_id>[^/]+)/(?:map_index=(?P<map_index>\d+)/)?"
@@ -127,20 +129,23 @@ def unfit(stream: str) -> str | None:
     return None
 
 
-def archive_path(attempt: Attempt) -> str:
-    """Where a log lies in the archive: one object, whatever characters its ids have."""
-    return (
-        path_of(
-            attempt._replace(
-                dag_id=_segment(attempt.dag_id), run_id=_segment(attempt.run_id), task_id=_segment(attempt.task_id)
-            )
-        )
-        + ".gz"
-    )
+def archive_path(attempt: Attempt, prefix: str = "") -> str:
+    """Where a log lies in the archive, below its prefix: one object, whatever characters its ids have."""
+    dag_id, run_id, task_id = map(_segment, attempt[:3])
+    path = path_of(attempt._replace(dag_id=dag_id, run_id=run_id, task_id=task_id))
+    return _short(prefix, f"{path}.gz", "long/", ".log.gz")
 
 
-def index_path(dag_id: str) -> str:
-    return f"index/dag_id={_segment(dag_id)}.jsonl"
+def index_path(dag_id: str, prefix: str = "") -> str:
+    """Where the lines of a DAG lie: each names its log's object."""
+    return _short(prefix, f"index/dag_id={_segment(dag_id)}.jsonl", "index/long-", ".jsonl")
+
+
+def _short(prefix: str, path: str, head: str, tail: str) -> str:
+    """A path that would make a key longer than S3 takes has a digest in the place of its ids."""
+    if len(f"{prefix}/{path}".encode()) <= KEY_MAX:
+        return path
+    return f"{head}{hashlib.sha256(path.encode()).hexdigest()}{tail}"
 
 
 def _segment(text: str) -> str:

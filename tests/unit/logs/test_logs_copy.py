@@ -131,6 +131,13 @@ def test_a_log_whose_stream_cannot_have_its_name_is_in_the_archive_and_listed(wo
         ]
 
 
+def test_the_index_names_the_object_of_a_log_whose_ids_are_too_long_for_a_key(world: World) -> None:
+    world.run(log("日" * 330, 90))
+    [line] = world.index()
+    assert line["task_id"] == "日" * 330 and line["key"].startswith("long/")
+    assert gzip.decompress((world.folder / "archive" / line["key"]).read_bytes())
+
+
 def test_one_that_is_gone_is_listed_and_the_others_come(world: World) -> None:
     def gone() -> Any:
         raise Gone("s3://logs/x, where the source had put it, is gone")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._logs.layout import (
     Attempt,
@@ -77,3 +79,13 @@ def test_the_archive_has_one_object_a_log_whatever_the_ids() -> None:
     odd = Attempt("a", "../../x/task_id=y", "t\n%")
     assert archive_path(odd) == "dag_id=a/run_id=..%2F..%2Fx%2Ftask_id=y/task_id=t%0A%25/attempt=1.log.gz"
     assert index_path("a/b") == "index/dag_id=a%2Fb.jsonl"
+
+
+def test_a_key_that_s3_would_not_take_has_a_digest_in_the_place_of_its_ids() -> None:
+    long = LOAD._replace(dag_id="日" * 120, run_id="月" * 120, task_id="年" * 80)
+    path, prefix = archive_path(long), "p" * 100
+    assert "dag_id=" in path and 900 < len(path.encode()) <= 1024  # it fits, but not below a prefix
+    shorter, other = (archive_path(one, prefix) for one in (long, long._replace(attempt=3)))
+    assert re.fullmatch("long/[0-9a-f]{64}[.]log[.]gz", shorter) and shorter != other
+    assert archive_path(LOAD, prefix) == archive_path(LOAD)
+    assert re.fullmatch("index/long-[0-9a-f]{64}[.]jsonl", index_path("日" * 340))
