@@ -552,6 +552,7 @@ class Engine(object):
             # before 12 the shortest text is not what the server prints: exact digits, made shorter in `_Lines`
             "extra_float_digits": "1" if self.version >= 120000 else "3",
             "idle_in_transaction_session_timeout": "0",
+            "transaction_timeout": "0",  # since 17
             # the source has other work to do
             "max_parallel_workers_per_gather": "0",
         }
@@ -571,14 +572,17 @@ class Engine(object):
             if hasattr(self.connection, name):
                 getattr(self.connection, name)("utf8mb4")
                 break
-        for statement in (
+        # MySQL's and MariaDB's own, each unknown to the other
+        limits = ("max_execution_time", "max_statement_time")
+        rows = self.rows("SHOW SESSION VARIABLES WHERE Variable_name IN (%s)" % ", ".join(map(literal, limits)))
+        for statement in ["SET SESSION %s = 0" % _str(row[0]) for row in rows] + [
             "SET SESSION sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'",
             "SET SESSION time_zone = '+00:00'",
             "SET NAMES utf8mb4",
             "SET SESSION net_write_timeout = 3600",
             "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
             "START TRANSACTION WITH CONSISTENT SNAPSHOT",
-        ):
+        ]:
             self.rows(statement)
 
     def _begin_sqlite(self, _snapshot):

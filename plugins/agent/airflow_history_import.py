@@ -154,6 +154,8 @@ class Target(object):
             ("statement_timeout", "0"),
             ("idle_in_transaction_session_timeout", "0"),
         ]
+        if self.connection.server_version >= 170000:
+            settings.append(("transaction_timeout", "0"))
         if self.search_path:
             settings.append(("search_path", self.search_path))
         calls = ", ".join("set_config(%s, %s, true)" % tuple(map(history.literal, one)) for one in settings)
@@ -200,7 +202,7 @@ class Target(object):
             return False
 
     def schema(self):
-        """{table: {column: type}}, as `describe_history` has it."""
+        """{table: {column: type}}, as a plan takes its target."""
         return {table: {name: one["type"] for name, one in self.columns[table].items()} for table in self.columns}
 
     def _columns(self):

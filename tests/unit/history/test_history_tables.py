@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from small_airflow import SCHEMAS, VERSIONS, SmallAirflow, history
@@ -120,3 +121,39 @@ def test_nothing_is_lost_upwards_but_what_is_left_out_by_rule() -> None:
     for source, target in zip(VERSIONS, VERSIONS[1:]):
         for loss in history.losses(SCHEMAS[source], SCHEMAS[target]):
             assert loss["column"] in history.LEFT_OUT[loss["table"]], (source, target, loss)
+
+
+class Server:
+    """As far as a session's settings go. answers: {what a statement begins with: rows}."""
+
+    server_version = 170002
+
+    def __init__(self, **answers: Any):
+        self.answers, self.asked, self.description = answers, [], ("a column",)
+
+    def execute(self, statement: str) -> None:
+        self.asked.append(statement)
+
+    def fetchall(self) -> list[Any]:
+        return next((rows for word, rows in self.answers.items() if self.asked[-1].startswith(word)), [])
+
+    def cursor(self) -> Server:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_arguments, **_named: None
+
+
+def test_no_limit_of_the_servers_ends_a_long_statement() -> None:
+    """With what each of them has; others are not known to it, and setting them would fail."""
+    for known in ("max_execution_time", "max_statement_time"):
+        server = Server(SHOW=[(known, "30")])
+        history.Engine("mysql", server)
+        assert [asked for asked in server.asked if " = 0" in asked] == [f"SET SESSION {known} = 0"]
+    for names in (["transaction_timeout"], []):
+        rows = [(name, "1") for name in [*names, "statement_timeout"]] + [("work_mem", "65536")]
+        server = Server(**{"SELECT name, setting": rows})
+        history.Engine("postgresql", server)
+        lifted = [asked for asked in server.asked if "'0', true" in asked]
+        assert lifted == [f"SELECT set_config('{name}', '0', true)" for name in names]
+        assert "SET LOCAL statement_timeout = 0" in server.asked

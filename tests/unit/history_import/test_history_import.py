@@ -191,6 +191,14 @@ def test_ids_of_a_second_source_lie_lower() -> None:
     assert targets["id"] == '(s."id" - 100000000)' and targets["try_number"] == 's."try_number"'
 
 
+def test_no_limit_of_the_servers_ends_an_import() -> None:
+    asked: list[str] = []
+    for version in (160004, 170002):  # the former knows no limit of transactions
+        connection = SimpleNamespace(server_version=version)
+        importing.Target.begin(SimpleNamespace(connection=connection, search_path=None, rows=asked.append))
+    assert ["'transaction_timeout', '0'" in one for one in asked] == [False, True]
+
+
 def test_policies() -> None:
     mapping = Schema("2.11.2").mapping("dag_run", "2.10.3")
     assert mapping._conflict("skip") == mapping._conflict("fail") == "DO NOTHING"
