@@ -1841,7 +1841,13 @@ def _size(engine, name):
 
 
 def _chosen_dags(engine, dags, exclude):
-    known = {row[0] for row in engine.rows("SELECT dag_id FROM dag_run UNION SELECT dag_id FROM dag") if row[0]}
+    sources = ["SELECT DISTINCT dag_id FROM dag_run"]
+    for name in tables_of(engine.schema):  # what is left of a deleted DAG may be its log rows alone
+        table, has = TABLES[name], engine.schema[name]
+        lone = table["unit"] in ("own", "whole") or name == "task_instance" and "run_id" not in has
+        if lone and table["dag"] in has:
+            sources.append("SELECT DISTINCT %s FROM %s" % (name_of(table["dag"]), name_of(name)))
+    known = {row[0] for source in sources for row in engine.rows(source) if row[0]}
 
     def matching(patterns):
         return {one for one in known if any(fnmatch.fnmatchcase(one, pattern) for pattern in patterns)}

@@ -192,7 +192,20 @@ def test_dags_tables_and_age_are_chosen() -> None:
     assert len(Export(airflow.engine()).rows("log")) == 5
     assert len(Export(airflow.engine(), since="2024-01-10T00:00:00Z").rows("log")) == 4
     assert {row["dag_id"] for row in Export(airflow.engine(), dags=["other"]).rows("log")} == {"other"}
+    airflow.insert("log", dag_id="deleted", dttm=moment(20), event="delete")  # which is all that is left of it
+    airflow.insert("log", dag_id="db_import", dttm=moment(20), event="delete")
+    assert len(Export(airflow.engine()).rows("log")) == 6
+    assert len(Export(airflow.engine(), exclude=["del*"]).rows("log")) == 5
+    assert [row["dag_id"] for row in Export(airflow.engine(), dags=["del*"]).rows("log")] == ["deleted"]
     assert set(Export(airflow.engine(), tables=["dag_run"]).texts) == {"dag_run"}
+
+
+@pytest.mark.parametrize("excluded", [True, False])
+def test_task_instances_without_a_run_are_chosen_by_their_dag(excluded: bool) -> None:
+    airflow = SmallAirflow("1.10.12")
+    airflow.task("ghost", "load", 3)
+    chosen = Export(airflow.engine(), **{"exclude" if excluded else "dags": ["gh*"]})
+    assert [row["dag_id"] for row in chosen.rows("task_instance")] == ([] if excluded else ["ghost"])
 
 
 def test_a_table_that_is_none_is_refused() -> None:
