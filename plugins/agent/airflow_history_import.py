@@ -1414,10 +1414,11 @@ def _left_out(target):
 # -------------------------------------------------------------------------------------------------------------- verify
 
 
-def verify(engine, tables, columns, scope, key, dags, shifts=(0, None), of_runs=False):
+def verify(engine, tables, columns, scope, key, dags, shifts=(0, None), of_runs=False, since=None):
     """Digests of what was imported, read back: {table: {dag_id: [rows, hex]}}, comparable with an export's.
 
     of_runs: of the runs in the temporary table that `_stage_runs` made, nothing else of tables that belong to runs.
+    since: nothing that is older, as of a plan.
 
     engine: history.Engine of the target. columns: {table: [[name, kind]]} of the lines. scope: the plan's (its hash).
     shifts: this source's shift and the next one's, which is where its ids end.
@@ -1428,7 +1429,7 @@ def verify(engine, tables, columns, scope, key, dags, shifts=(0, None), of_runs=
         alias = {"run": "t", "of_run": "r"}.get(history.TABLES[table]["unit"]) if of_runs else None
         same = "c.dag_id = {0}.dag_id AND c.run_id = {0}.run_id".format(alias)
         more = ["EXISTS (SELECT 1 FROM mwaa_migration_runs c WHERE %s)" % same] if alias else []
-        _read_back(engine, table, columns[table], dags, shifts, lines, more=more)
+        _read_back(engine, table, columns[table], dags, shifts, lines, more=more, since=since)
         found[table] = lines.digests()
     return found
 
@@ -1443,7 +1444,7 @@ def _lines(table, columns, hasher, engine=None):
     return lines
 
 
-def _read_back(engine, table, columns, dags, shifts, out, dag=None, more=()):
+def _read_back(engine, table, columns, dags, shifts, out, dag=None, more=(), since=None):
     """The lines of what was imported into this table (of one DAG), as an export of the target would have them.
 
     more: conditions (SQL) beside.
@@ -1452,7 +1453,7 @@ def _read_back(engine, table, columns, dags, shifts, out, dag=None, more=()):
     only = [dag] if dag is not None and described["dag"] else None
     if only is None and described["dag"] and _imported(engine, table, shifts) is None:
         only = list(dags)
-    scope = {"only": only, "not": [], "open": []}
+    scope = {"only": only, "not": [], "open": [], "since": since}
     scope["omit"] = {table: [one["name"] for one in described["columns"] if one["name"] not in names]}
     sql, selected = history.statement(engine, {"table": table}, scope)
     if [column["name"] for column in selected] != names:
@@ -1586,7 +1587,7 @@ class _Keys(object):
 HELD = 200000  # rows whose keys are held of each side, some 300 bytes a row
 
 
-def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, None), rows=0):
+def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, None), rows=0, since=None):
     """Which rows of one DAG differ: {"missing", "extra", "changed", "touched": [key], LISTED of each at most, "counts":
     {each of these: how many}, "more": how many are not listed, "met": [run_id]}.
 
@@ -1600,7 +1601,7 @@ def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, Non
     for share in range(shares):
         there = _Keys(table, columns, dag, shifts[0], (share, shares))
         here = _Keys(table, columns, dag, share=(share, shares))
-        _take_all(engine, table, columns, pieces, fetch, dags, dag, shifts, there, here)
+        _take_all(engine, table, columns, pieces, fetch, dags, dag, shifts, there, here, since)
         changed = [one for one in here.found if one in there.found and there.found[one][0] != here.found[one][0]]
         later = {one for one in changed if there.found[one][1] > here.found[one][1]}
         for what, keys in (
@@ -1619,10 +1620,10 @@ def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, Non
     return answer
 
 
-def _take_all(engine, table, columns, pieces, fetch, dags, dag, shifts, there, here):
+def _take_all(engine, table, columns, pieces, fetch, dags, dag, shifts, there, here, since):
     lines = _lines(table, columns, hashlib.sha256(), engine)
     lines._digest = lambda batch: [there.take(line) for line in batch] and None
-    _read_back(engine, table, columns, dags, shifts, lines, dag if dag != history.NULL else None)
+    _read_back(engine, table, columns, dags, shifts, lines, dag if dag != history.NULL else None, since=since)
     for piece in pieces:
         for line in _Feed(fetch(piece)).lines():
             here.take(line)
@@ -2047,7 +2048,7 @@ def verify_history(source, request):
 
     source, columns, scope, digest_key (base64), dags: as for the import. tables: some. differences: [{"table", "dag",
     "rows", "pieces"}], asked for one by one. exports: [pieces], asks for `carried`. runs: pieces of dag_run, for
-    digests of these runs alone.
+    digests of these runs alone. since: of the target, nothing that is older.
     """
 
     found = _with_target(source, lambda target: _shifts(target, request["source"]))
@@ -2058,11 +2059,12 @@ def verify_history(source, request):
     if request.get("runs"):
         _stage_keys(engine, "dag_run", columns, [request["runs"]], get_piece)
     of_runs = bool(request.get("runs"))
-    answer["digests"] = verify(engine, tables, columns, request["scope"], key, request["dags"], found, of_runs)
+    since = request.get("since")
+    answer["digests"] = verify(engine, tables, columns, request["scope"], key, request["dags"], found, of_runs, since)
     for one in request.get("differences") or ():
         table, dag = one["table"], one["dag"]
         listed = differences(
-            engine, table, columns[table], one["pieces"], get_piece, request["dags"], dag, found, one["rows"]
+            engine, table, columns[table], one["pieces"], get_piece, request["dags"], dag, found, one["rows"], since
         )
         answer["differences"].setdefault(table, {})[dag] = listed
     if request.get("exports"):

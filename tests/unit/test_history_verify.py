@@ -142,3 +142,17 @@ def test_the_chain_begins_with_the_last_full_export() -> None:
     exports = [export(0), export(1, after=0), export(2), export(3, after=2), export(4, after=3)]
     assert [one.id for one in verify.chain(SimpleNamespace(exports=exports))] == ["2", "3", "4"]  # type: ignore[arg-type]
     assert verify.chain(SimpleNamespace(exports=[])) == []  # type: ignore[arg-type]
+
+
+def test_how_far_exports_go_back_counts_where_others_went_further() -> None:
+    full, short, shorter = (export(number) for number in range(3))
+    short.scope["since"], shorter.scope["since"] = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+    for before, last, since in (
+        ([full], shorter, "2026-02-01T00:00:00Z"),
+        ([short], shorter, "2026-02-01T00:00:00Z"),
+        ([shorter], short, None),
+        ([shorter], full, None),
+        ([], short, None),
+    ):
+        record: Any = SimpleNamespace(exports=[*before, last])
+        assert verify._older_left_behind(record, [last]) == since

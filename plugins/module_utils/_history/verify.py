@@ -102,6 +102,9 @@ def compare(
         )
         for dags in found.values():
             dags.pop(dag, None)
+    since = _older_left_behind(record, exports)
+    if since:
+        outcome.list("history", f"what ended before {since}", "came with an earlier export; it is not compared")
     outcome.runs = {dag: rows for dag, (rows, _digest) in found.get("dag_run", {}).items()}
     lost = _lost(exports, record, ask, offer, outcome) if len(record.exports) > 1 else {}
     differing = [
@@ -150,6 +153,13 @@ def _left_behind(record: Record, exports: list[HistoryExport]) -> list[str]:
     """DAGs of exports before these that these have not."""
     now = {dag for export in exports for dag in export.dags()}
     return sorted({dag for export in record.exports if export not in exports for dag in export.dags()} - now)
+
+
+def _older_left_behind(record: Record, exports: list[HistoryExport]) -> str | None:
+    """How far these go back, where exports before them went further."""
+    since = exports[0].scope.get("since")
+    former = [one.scope.get("since") for one in record.exports if one not in exports]
+    return since if since and any(one is None or one < since for one in former) else None
 
 
 def _lost(exports: list[HistoryExport], record: Record, ask: Ask, offer: Place, outcome: Outcome) -> Digests:
@@ -212,6 +222,7 @@ def _request(exports: list[HistoryExport], record: Record) -> dict[str, Any]:
         "scope": exports[0].scope,
         "digest_key": base64.b64encode(record.bundle.digest_key).decode(),
         "dags": sorted({dag for export in exports for dag in export.dags()}),
+        "since": _older_left_behind(record, exports),
     }
 
 

@@ -173,6 +173,21 @@ def test_dags_that_an_earlier_export_alone_had_are_listed(migration: Migration) 
     assert outcome.parity["dag_run"]["equal"] == outcome.parity["dag_run"]["target"] == 4
 
 
+def test_what_is_older_than_a_later_export_reaches_is_listed(migration: Migration) -> None:
+    migration.made.insert("dag", dag_id="etl", is_paused=0)
+    migration.export()
+    migration.export(full=True, since="2024-01-03T00:00:00Z")
+    migration.bring()
+    outcome = migration.verify()
+    assert outcome.errors == []
+    assert [entry["id"] for entry in outcome.listed] == ["what ended before 2024-01-03T00:00:00Z"]
+    for table in ("dag_run", "task_instance", "xcom", "task_fail", "log"):
+        assert outcome.parity[table] == {"source": 4, "target": 4, "equal": 4, "listed": 0}
+    migration.database.sql("UPDATE xcom SET value = '9' WHERE dag_id = 'etl'")
+    [(where, what, _mend)] = migration.verify().errors
+    assert where == "history: xcom of DAG etl" and what.startswith("2 rows different")
+
+
 def test_what_was_brought_once_comes_again_with_another_export(migration: Migration) -> None:
     """As the errors of verification say."""
     migration.export()
