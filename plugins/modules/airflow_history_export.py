@@ -185,7 +185,10 @@ parts:
   type: int
   sample: 42
 open:
-  description: Runs that have not ended (at most 1000), each with the number of its tasks in flight by state.
+  description:
+    - Runs that have not ended (at most 1000), each with the number of its tasks in flight by state.
+    - One with C(again) was carried before, and one with C(half) was cleared while it was exported. Of that one a target
+      may have a part alone until it has ended and another export and import bring it whole.
   returned: success
   type: list
   elements: dict

@@ -170,10 +170,6 @@ class Progress:
         done = {part["n"] for part in self.export.parts}
         return [part for part in self.planned if part["n"] not in done]
 
-    @property
-    def snapshots(self) -> int:
-        return len({part["snapshot"]["at"] for part in self.export.parts})
-
     def add(self, planned: dict[str, Any], answer: dict[str, Any]) -> None:
         self.export.parts.append({**planned, "size_planned": planned["bytes"], **answer})
 
@@ -234,7 +230,7 @@ class Exporter:
             if left:
                 self.findings.append(f"an export was interrupted: it goes on, {left} parts are missing")
             export = progress.export
-            changed = bool(progress.planned or export.deleted["rows"])
+            changed = bool(progress.planned or self._says_more(export))
             result = self._returned(export, export.sizes, len(progress.planned), changed)
         else:
             goes_on = progress is not None
@@ -243,7 +239,7 @@ class Exporter:
             done = [self._export(progress or self._plan(), seen)]
             # nothing that happened since an interrupted run is to be missing, and no run half carried that was cleared
             # between two rounds
-            while len(done) < FOLLOWING and (goes_on or done[-1][0].snapshots > 1):
+            while len(done) < FOLLOWING and (goes_on or done[-1][0].export.snapshots > 1):
                 goes_on = False
                 done.append(self._export(self._plan(), self._state_of_writing()))
             result = self._result(done)
@@ -387,13 +383,15 @@ class Exporter:
             **{name: plan[name] for name in ("columns", "scope", "open", "more_open", "deferred", "losses")},
             **{name: plan[name] for name in ("mark", "deleted")},
         )
+        if last and base:
+            export.name_halves(last)
         return Progress(self.bundle, export, plan["parts"], over)
 
     # -- rounds
 
     def _carry(self, progress: Progress, seen: list[str | None]) -> bool:
         """Everything that is missing, then the record; whether anything was new."""
-        if progress.export.after is None or progress.planned or progress.export.deleted["rows"] or seen[1]:
+        if progress.export.after is None or progress.planned or self._says_more(progress.export) or seen[1]:
             if self.lock is not None:
                 self.lock.take()
             if self._state_of_writing() != seen:
@@ -428,7 +426,7 @@ class Exporter:
     def _is_new(self, progress: Progress) -> bool:
         """A delta may read again what the last export has already: engines without transaction ids look at times."""
         export = progress.export
-        if export.after is None or export.deleted["rows"] or self.record is None:
+        if export.after is None or self._says_more(export) or self.record is None:
             return True
         digests = export.digests()
         for table in [table for table in digests if export.rows(table)]:
@@ -436,6 +434,10 @@ class Exporter:
             if last is None or last.digests()[table] != digests[table]:
                 return True
         return False
+
+    def _says_more(self, export: HistoryExport) -> bool:
+        """Whether it has to be known, without a row."""
+        return bool(export.deleted["rows"] or export.halves - (self._last.halves if self._last else set()))
 
     def _sweep(self) -> None:
         """Delete what no export names: of parts that were begun and not finished."""

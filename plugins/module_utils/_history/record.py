@@ -97,6 +97,25 @@ class HistoryExport:
         """Ids of the DAGs that any line belongs to."""
         return sorted({dag for table in self.digests().values() for dag in table} - {"", "\\N"})
 
+    @property
+    def snapshots(self) -> int:
+        return len({part["snapshot"]["at"] for part in self.parts})
+
+    @property
+    def halves(self) -> set[tuple[str, str]]:
+        """Runs of which a target may have a part only."""
+        return {(run["dag_id"], run["run_id"]) for run in self.open if run.get("half")}
+
+    def name_halves(self, former: HistoryExport) -> None:
+        """Note which runs went again while the former export read one round after the other: it has what of them the
+        rounds before saw.
+        """
+        known = {(run["dag_id"], run["run_id"]) for run in former.open}
+        for run in self.open:
+            name = (run["dag_id"], run["run_id"])
+            if run.get("again") and (name in former.halves or (former.snapshots > 1 and name not in known)):
+                run["half"] = True
+
     def rows(self, table: str) -> int:
         return sum(part["rows"] for part in self.parts if part["table"] == table)
 
@@ -112,7 +131,13 @@ class HistoryExport:
             reason = f"it is {run['state'] or 'without a state'}" + (
                 f" with tasks in flight ({tasks})" if tasks else ""
             )
-            reason += " again: the target keeps what it has" if run.get("again") else ""
+            if run.get("half"):
+                reason += (
+                    " again, since it was cleared while it was exported: the target may have a part of it alone, until"
+                    " it has ended and another export and import bring it whole"
+                )
+            elif run.get("again"):
+                reason += " again: the target keeps what it has"
             listed.append(
                 ("run", f"{run['dag_id']} {run['run_id']}", f"{reason}; runs are carried when they have ended")
             )

@@ -167,6 +167,38 @@ def test_a_run_that_goes_again_between_two_rounds_is_whole_when_the_export_ends(
     assert world.export()["changed"] is False
 
 
+def test_a_run_that_goes_again_between_two_rounds_and_does_not_end_is_named_as_half_carried(world: World) -> None:
+    world.parts_a_round, real = 10, world.ask
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        answer = real(request)
+        if any(part["table"] == "dag_run" for part in request.get("parts", ())):
+            world.airflow.connection.execute("UPDATE dag_run SET state = 'queued' WHERE id = 1")
+        return answer
+
+    def of_the_first(result: dict[str, Any]) -> list[str]:
+        name = "etl scheduled__2024-01-01T00:00:00.000000"
+        return [one["reason"] for one in result["not_carried"] if one["id"] == name]
+
+    world.ask = ask  # type: ignore[method-assign]
+    first = world.export()
+    (said,) = of_the_first(first)
+    assert said.startswith("it is queued again, since it was cleared while it was exported: the target may have a part")
+    assert len(world.rows("dag_run")) == RUNS and len(world.rows("xcom")) < 2 * RUNS
+    assert [export.after is None for export in world.record().exports] == [True, False]  # what verifies it lists it
+    assert world.record().exports[1].halves == {("etl", "scheduled__2024-01-01T00:00:00.000000")}
+    world.ask = real  # type: ignore[method-assign]
+    again = world.export()
+    assert not again["changed"] and of_the_first(again) == [said]
+    world.airflow.connection.execute("UPDATE dag_run SET state = 'success' WHERE id = 1")
+    whole_again = world.export()
+    assert whole_again["changed"] and of_the_first(whole_again) == []
+    assert len({row["run_id"] for row in world.rows("xcom")}) == RUNS
+    world.airflow.connection.execute("UPDATE dag_run SET state = 'queued' WHERE id = 1")
+    (cleared_later,) = of_the_first(world.export())
+    assert "the target keeps what it has" in cleared_later
+
+
 def test_what_an_interrupted_export_of_other_things_left_is_removed(world: World) -> None:
     world.parts_a_round, world.kill_after = 6, 4
     with pytest.raises(Killed):

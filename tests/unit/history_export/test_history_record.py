@@ -153,6 +153,7 @@ def test_everything_that_stays_behind_is_listed() -> None:
         open=[
             {"dag_id": "etl", "run_id": "r1", "state": "running", "tasks": {"queued": 2}},
             {"dag_id": "etl", "run_id": "r2", "state": "queued", "tasks": {}, "again": True},
+            {"dag_id": "etl", "run_id": "r3", "state": "queued", "tasks": {}, "again": True, "half": True},
         ],
         more_open=7,
         deferred=[{"dag_id": "etl", "task_id": "wait", "run_id": "r0", "map_index": -1}],
@@ -164,6 +165,9 @@ def test_everything_that_stays_behind_is_listed() -> None:
     assert {(item["kind"], item["id"]): item["reason"] for item in one.not_carried()} == {
         ("run", "etl r1"): "it is running with tasks in flight (2 queued); runs are carried when they have ended",
         ("run", "etl r2"): "it is queued again: the target keeps what it has; runs are carried when they have ended",
+        ("run", "etl r3"): "it is queued again, since it was cleared while it was exported: the target may have a part"
+        " of it alone, until it has ended and another export and import bring it whole; runs are carried when they have"
+        " ended",
         ("run", "others"): "7 more that had not ended",
         ("task_instance", "etl wait r0 -1"): "deferred: it is carried without the trigger that it waits for",
         ("history", "DAG db_export"): "it has the name of a migration tool's own DAG",
