@@ -596,11 +596,25 @@ class Mapping(object):
         ways = [name for name in ("updated_at",) + CHANGED[self.table] if name in lines and name in self.has]
         if not ways:
             return "true"
+        if "updated_at" not in self.has:
+            return self._later(ways)
+        # a row that differs at the same moment was changed where no one writes moments down: at the source
         sent = "coalesce(%s)" % ", ".join("excluded." + history.name_of(name) for name in ways)
-        if "updated_at" in self.has:
-            # a row that differs at the same moment was changed where no one writes moments down: at the source
-            return "(t.updated_at IS NULL OR %s >= t.updated_at)" % sent
-        there = "coalesce(%s)" % ", ".join("t." + history.name_of(name) for name in ways)
+        other = self._later([name for name in ways if name != "updated_at"])
+        if other != "true" and "run_id" in self.has:
+            # a row that the target itself wrote before it was upgraded to 2.5
+            run = "SELECT 1 FROM dag_run o WHERE o.dag_id = t.dag_id AND o.run_id = t.run_id AND o.id > 0"
+            other = "(NOT %s OR %s)" % ("t.id > 0" if self.table == "dag_run" else "EXISTS (%s)" % run, other)
+        return "CASE WHEN t.updated_at IS NOT NULL THEN %s >= t.updated_at ELSE %s END" % (sent, other)
+
+    @staticmethod
+    def _later(ways):
+        if not ways:
+            return "true"
+        there, sent = (
+            "coalesce(%s)" % ", ".join("%s.%s" % (alias, history.name_of(name)) for name in ways)
+            for alias in ("t", "excluded")
+        )
         return "(%s IS NULL OR %s >= %s)" % (there, sent, there)
 
     def _not_ran_here(self):
@@ -1083,7 +1097,7 @@ class _Work(object):
     def __init__(self, connect, bundle, fetch, until, clock, search_path, tell=None):
         self.connect, self.bundle, self.fetch, self.tell = connect, bundle, fetch, tell
         self.until, self.clock, self.search_path = until, clock, search_path
-        self.done, self.failure = set(), None
+        self.done, self.failure, self.expired = set(), None, False
         self.lock = threading.Lock()
 
     def run(self, pieces, templates, workers):
@@ -1098,7 +1112,8 @@ class _Work(object):
     def _take(self):
         with self.lock:
             late = self.until is not None and self.clock() >= self.until
-            return self.waiting.pop() if self.waiting and not self.failure and not late else None
+            late = late or self.expired or self.failure
+            return self.waiting.pop() if self.waiting and not late else None
 
     def _work(self):
         target = None
@@ -1127,7 +1142,10 @@ class _Work(object):
                         self.tell(pieces=1, rows=piece["rows"])
         except BaseException as error:
             with self.lock:
-                self.failure = self.failure or error
+                if getattr(error, "expired", False):  # what is left is asked for again, with permissions anew
+                    self.expired = True
+                else:
+                    self.failure = self.failure or error
         finally:
             if target is not None:
                 target.connection.close()
@@ -1283,6 +1301,9 @@ def drop_indexes(target, tables):
     """
     target.begin()
     make_ledger(target)
+    target.commit()
+    tables = sorted(table for table in tables if table in target.columns)
+    _lock_all(target, tables)
     running = target.rows(
         "SELECT dag_id, task_id FROM task_instance WHERE state IN (%s) AND %s LIMIT 3"
         % (", ".join(map(history.literal, history.IN_FLIGHT)), _not_own("dag_id"))
@@ -1292,7 +1313,6 @@ def drop_indexes(target, tables):
         raise history.Unfit(
             "indexes are not dropped while tasks run on the target: %s" % ", ".join("%s.%s" % row for row in running)
         )
-    tables = sorted(table for table in tables if table in target.columns)
     entries = [
         {"type": kind, "name": name, "table": table, "definition": definition}
         for kind, name, table, definition in target.rows(
@@ -1306,7 +1326,6 @@ def drop_indexes(target, tables):
             (tables, tables),
         )
     ]
-    target.run("SET LOCAL lock_timeout = '30s'")
     for entry in entries:
         _note(target, "", "ddl", entry["name"], json.dumps(entry))
         if entry["type"] == "index":
@@ -1316,6 +1335,37 @@ def drop_indexes(target, tables):
             target.run("ALTER TABLE %s DROP CONSTRAINT %s" % (table, name))
     target.commit()
     return sorted(entry["name"] for entry in entries)
+
+
+def _lock_all(target, tables):
+    """These tables and those that they refer to, in a new transaction, or none of them: whoever waits for one that we
+    have while we wait for another waits for a moment only.
+    """
+    for attempt in range(LOCK_TRIES):
+        target.begin()
+        parents = target.rows(
+            "SELECT DISTINCT p.relname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_class p ON p.oid = k.confrelid"
+            " WHERE k.contype = 'f' AND c.relname = ANY (%s) AND n.nspname = ANY (current_schemas(false))",
+            (tables,),
+        )
+        names = sorted(set(tables) | {row[0] for row in parents})
+        target.run("SET LOCAL statement_timeout = %d" % (1000 * LOCK_WAIT))
+        try:
+            if names:
+                target.run("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE" % ", ".join(map(history.name_of, names)))
+            target.run("SET LOCAL statement_timeout = 0")
+            return
+        except Exception as error:
+            if getattr(error, "pgcode", None) != "57014":  # the time is up
+                raise
+            target.rollback()
+        if attempt < LOCK_TRIES - 1:
+            time.sleep(LOCK_WAIT)
+    raise history.Unfit(_SENTENCES["55P03"])
+
+
+LOCK_WAIT, LOCK_TRIES = 3, 6  # seconds, and how often
 
 
 def rebuild_indexes(connect, workers=2, search_path=None):
@@ -1544,7 +1594,7 @@ _BY_NAME = {"dag_run_id": "run_id", "alias_id": "name"}
 
 
 class _Keys(object):
-    """{what names a row: (digest of its line, its updated_at)}, of one DAG.
+    """{what names a row: (digest of its line, its updated_at, its run)}, of one DAG.
 
     shift: these are lines of the target, whose ids are negated once more and lie so far off; None: the bundle's.
     share: (number, of), which of so many equal shares of the keys is held.
@@ -1562,6 +1612,9 @@ class _Keys(object):
         self.stamp_at = names.index("updated_at") if "updated_at" in names else None
         self.dag_at = names.index(described["dag"]) if described["dag"] else None
         self.dag = history.escaped(dag).encode("utf-8") if dag != history.NULL else b"\\N"
+        # a row that has a number for a key is told by its run, too: what becomes of that is judged by runs
+        self.run_at = names.index("run_id") if "run_id" in names else None
+        self.runs = {}
         self.found, self.shift = {}, shift
         numbers = {name for name, kind in columns if kind in ("id", "ref")} if shift is not None else ()
         self.ids = [names.index(name) for name in self.names if name in numbers]
@@ -1579,7 +1632,8 @@ class _Keys(object):
         if own:
             digest = hashlib.sha256(b"\t".join([fields[at] for at in self.held])).digest()[:8]
             stamp = b"" if self.stamp_at is None or fields[self.stamp_at] == b"\\N" else fields[self.stamp_at]
-            self.found[key] = (digest, stamp)
+            run = b"" if self.run_at is None else fields[self.run_at]
+            self.found[key] = (digest, stamp, self.runs.setdefault(run, run))
         else:  # another DAG's row has taken the number
             self.found.pop(key, None)
 
@@ -1589,34 +1643,45 @@ HELD = 200000  # rows whose keys are held of each side, some 300 bytes a row
 
 def differences(engine, table, columns, pieces, fetch, dags, dag, shifts=(0, None), rows=0, since=None):
     """Which rows of one DAG differ: {"missing", "extra", "changed", "touched": [key], LISTED of each at most, "counts":
-    {each of these: how many}, "more": how many are not listed, "met": [run_id]}.
+    {each of these: how many}, "more": how many are not listed, "met": [run_id], "ran": bool}.
 
     touched: changed, and the target's updated_at is the later one. Times that Airflow writes by itself count nothing.
-    met: runs of the DAG that the target had under ids of its own. pieces: all of this table; of two lines of one row
-    the later piece's counts. rows: about how many the DAG has; both sides are read once for each HELD of them.
+    met: runs of these keys that are the target's own, or that it has run since; rows of others are listed first. ran:
+    whether the DAG has run on the target. pieces: all of this table; of two lines of one row the later piece's counts.
+    rows: about how many the DAG has; both sides are read once for each HELD of them.
     """
     found = {what: [] for what in ("missing", "extra", "changed", "touched")}
     counts = dict.fromkeys(found, 0)
-    shares = 1 + rows // HELD
+    shares, met = 1 + rows // HELD, set()
     for share in range(shares):
         there = _Keys(table, columns, dag, shifts[0], (share, shares))
         here = _Keys(table, columns, dag, share=(share, shares))
         _take_all(engine, table, columns, pieces, fetch, dags, dag, shifts, there, here, since)
         changed = [one for one in here.found if one in there.found and there.found[one][0] != here.found[one][0]]
         later = {one for one in changed if there.found[one][1] > here.found[one][1]}
-        for what, keys in (
+        sides = (
             ("missing", [one for one in here.found if one not in there.found]),
             ("extra", [one for one in there.found if one not in here.found]),
             ("changed", [one for one in changed if one not in later]),
             ("touched", later),
-        ):
+        )
+        runs = {one: (here.found.get(one) or there.found[one])[2] for _what, keys in sides for one in keys}
+        own = _own_runs(engine, dag, {history.unescaped(run.decode("utf-8")) for run in runs.values() if run})
+        met |= own
+        own = {history.escaped(run).encode("utf-8") for run in own}
+        for what, keys in sides:
             counts[what] += len(keys)
-            found[what] = sorted(found[what] + sorted(keys)[:LISTED])[:LISTED]
-    answer = {"counts": counts, "met": _met_runs(engine, dag)}
+            ordered = sorted((runs[one] in own, one, runs[one]) for one in keys)
+            found[what] = sorted(found[what] + ordered[:LISTED])[:LISTED]
+    answer = {"counts": counts, "ran": _has_run(engine, dag)}
     answer["more"] = sum(max(count - LISTED, 0) for count in counts.values())
+    by_run = here.run_at is not None and "run_id" not in here.names
     for what, keys in found.items():
-        named = [[history.unescaped(field.decode("utf-8")) for field in one.split(b"\t")] for one in keys]
-        answer[what] = [dict(zip(here.names, row)) for row in named]
+        named = [one.split(b"\t") + ([run] if by_run else []) for _own, one, run in keys]
+        names = here.names + (["run_id"] if by_run else [])
+        answer[what] = [dict(zip(names, [history.unescaped(one.decode("utf-8")) for one in row])) for row in named]
+    listed = {key["run_id"] for keys in found for key in answer[keys] if "run_id" in key}
+    answer["met"] = sorted(met & listed)
     return answer
 
 
@@ -1629,15 +1694,41 @@ def _take_all(engine, table, columns, pieces, fetch, dags, dag, shifts, there, h
             here.take(line)
 
 
-def _met_runs(engine, dag):
+def _own_runs(engine, dag, runs):
+    """Those of these runs that the target had by itself, that are in flight there, or of which it ran a task since: the
+    numbers of its jobs are no imported ones.
+    """
+    instance = engine.schema["task_instance"]
+    same = "i.run_id = r.run_id" if "run_id" in instance else "i.execution_date = r.execution_date"
+    return {
+        row[0]
+        for row in _asked(
+            engine,
+            "SELECT r.run_id FROM dag_run r WHERE r.dag_id = %%s AND r.run_id = ANY (%%s) AND (r.id IN (SELECT"
+            " name::int FROM %s WHERE kind = 'met:dag_run') OR coalesce(r.state, '') NOT IN (%s) OR EXISTS (SELECT 1"
+            " FROM task_instance i WHERE i.dag_id = r.dag_id AND %s AND i.job_id > 0))"
+            % (LEDGER, ", ".join(map(history.literal, history.TERMINAL)), same),
+            (dag, sorted(runs)),
+        )
+    }
+
+
+def _has_run(engine, dag):
+    """Whether the target itself has run something of this DAG."""
+    return _asked(
+        engine,
+        "SELECT EXISTS (SELECT 1 FROM dag_run WHERE dag_id = %%s AND id > 0 AND id NOT IN (SELECT name::int FROM %s"
+        " WHERE kind = 'made:dag_run')) OR EXISTS (SELECT 1 FROM task_instance WHERE dag_id = %%s AND job_id > 0)"
+        % LEDGER,
+        (dag, dag),
+    )[0][0]
+
+
+def _asked(engine, statement, values):
     cursor = engine.connection.cursor()
     try:
-        cursor.execute(
-            "SELECT run_id FROM dag_run WHERE dag_id = %%s AND id IN (SELECT name::int FROM %s WHERE kind ="
-            " 'met:dag_run') ORDER BY id DESC LIMIT 1000" % LEDGER,
-            (dag,),
-        )
-        return [row[0] for row in cursor.fetchall()]
+        cursor.execute(statement, values)
+        return cursor.fetchall()
     finally:
         cursor.close()
 
@@ -1902,6 +1993,7 @@ def get_piece(piece):
     if piece.get("data") is not None:
         return base64.b64decode(piece["data"])
     for pause in history.PAUSES + (None,):
+        expired = False
         try:
             request = Request(piece["url"], headers=dict(piece.get("headers") or {}))
             with build_opener().open(request, timeout=60) as response:
@@ -1913,16 +2005,27 @@ def get_piece(piece):
             if error.code == 404:
                 missing = "a piece of %s is missing in the bundle (%s): %s" % (piece["table"], _place(piece), AGAIN)
                 raise history.Unfit(missing) from None
-            code = re.search(r"<Code>([^<]{1,60})</Code>", error.read(4096).decode("utf-8", "replace"))
+            text = error.read(4096).decode("utf-8", "replace")
+            code = re.search(r"<Code>([^<]{1,60})</Code>", text)
             reason, again = "HTTP %d %s" % (error.code, code.group(1) if code else ""), error.code >= 500
+            expired = code and code.group(1) == "ExpiredToken" or "Request has expired" in text
         except URLError as error:
             reason, again = type(error.reason).__name__, True
         except Exception as error:
             reason, again = type(error).__name__, True
+        if expired:
+            raise _expired("S3 does not give %s any more: %s; run again" % (_place(piece), reason))
         if not again or pause is None:
             raise history.Unfit("S3 does not give %s: %s" % (_place(piece), reason))
         time.sleep(pause)
     return None
+
+
+def _expired(sentence):
+    """A permission that ended before its time, with the credential that it was made with: another will do."""
+    error = history.Unfit(sentence)
+    error.expired = True
+    return error
 
 
 def _way_in(source):
@@ -2047,8 +2150,8 @@ def verify_history(source, request):
     """{"digests": see verify, "differences": {table: {dag_id: see differences}}, "carried": see there}
 
     source, columns, scope, digest_key (base64), dags: as for the import. tables: some. differences: [{"table", "dag",
-    "rows", "pieces"}], asked for one by one. exports: [pieces], asks for `carried`. runs: pieces of dag_run, for
-    digests of these runs alone. since: of the target, nothing that is older.
+    "rows"}], asked for one by one, and pieces: {table: all of them} for these. exports: [pieces], asks for `carried`.
+    runs: pieces of dag_run, for digests of these runs alone. since: of the target, nothing that is older.
     """
 
     found = _with_target(source, lambda target: _shifts(target, request["source"]))
@@ -2063,8 +2166,9 @@ def verify_history(source, request):
     answer["digests"] = verify(engine, tables, columns, request["scope"], key, request["dags"], found, of_runs, since)
     for one in request.get("differences") or ():
         table, dag = one["table"], one["dag"]
+        pieces = request["pieces"][table]
         listed = differences(
-            engine, table, columns[table], one["pieces"], get_piece, request["dags"], dag, found, one["rows"], since
+            engine, table, columns[table], pieces, get_piece, request["dags"], dag, found, one["rows"], since
         )
         answer["differences"].setdefault(table, {})[dag] = listed
     if request.get("exports"):

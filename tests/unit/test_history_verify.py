@@ -14,9 +14,12 @@ from ansible_collections.mwaa.migration.plugins.module_utils._history.record imp
 from ansible_collections.mwaa.migration.plugins.module_utils._history.verify import Outcome, judge, portions
 
 
-def detail(met: tuple[str, ...] = (), more: int = 0, **sides: list[dict[str, str]]) -> dict[str, Any]:
+def detail(
+    met: tuple[str, ...] = (), more: int = 0, ran: bool = False, **sides: list[dict[str, str]]
+) -> dict[str, Any]:
     found: dict[str, Any] = {side: sides.get(side, []) for side in verify.SIDES}
-    return {**found, "counts": {side: len(found[side]) + (more if found[side] else 0) for side in found}, "met": met}
+    counts = {side: len(found[side]) + (more if found[side] else 0) for side in found}
+    return {**found, "counts": counts, "met": met, "ran": ran}
 
 
 def judged(named: dict[tuple[str, str], dict[str, Any]], rows: int = 10, **progress: Any) -> Outcome:
@@ -111,6 +114,21 @@ def test_an_imported_row_that_the_source_has_not_is_an_error() -> None:
 def test_runs_that_were_there_before_are_the_environments_own() -> None:
     outcome = judged({("dag_run", "etl"): detail(met=("r1",), changed=[{"dag_id": "etl", "run_id": "r1"}])})
     assert outcome.errors == [] and "were there before" in outcome.listed[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("table", "side", "words"),
+    [
+        ("sla_miss", "extra", "the environment's own: the DAG has run there, and missed them"),
+        ("rendered_task_instance_fields", "missing", "keeps those of a task's last runs: the DAG has run"),
+    ],
+)
+def test_what_comes_and_goes_with_a_dag_that_runs_is_listed(table: str, side: str, words: str) -> None:
+    outcome = judged({(table, "etl"): detail(ran=True, **{side: [key()]})})
+    assert outcome.errors == [] and words in outcome.listed[0]["reason"]
+    assert judged({(table, "etl"): detail(**{side: [key()]})}).errors  # before the cut-over it is no such thing
+    other = {"extra": "missing", "missing": "extra"}[side]
+    assert judged({(table, "etl"): detail(ran=True, **{other: [key()]})}).errors
 
 
 def test_datasets_are_as_the_environments_dags_state_them() -> None:

@@ -7,19 +7,35 @@ PRIVATE to the collection: no promise is made to other collections.
 
 Both sides are digests by table and DAG: the export's, and those that the agent computes of what the environment has.
 Where they differ, the agent names the rows by key. What it says of them is judged here; values never leave either side.
+No URL leads to the pieces of a folder: what several exports come to is read here then, and of a piece only what is
+asked about travels, in requests of bounded size.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
+import gzip
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.mwaa.migration.plugins.module_utils._history import Ask
+from ansible_collections.mwaa.migration.plugins.module_utils._history import (
+    Ask,
+    airflow_history,
+    airflow_history_import,
+)
 from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import TABLES
-from ansible_collections.mwaa.migration.plugins.module_utils._history.load import Place
-from ansible_collections.mwaa.migration.plugins.module_utils._history.record import MANIFEST, HistoryExport, Record
+from ansible_collections.mwaa.migration.plugins.module_utils._history.load import INLINE, Place
+from ansible_collections.mwaa.migration.plugins.module_utils._history.record import (
+    MANIFEST,
+    HistoryExport,
+    Record,
+    is_sealed,
+)
+
+airflow_history_import.bind(airflow_history)
 
 # no rows of a target: the pause state is in the ledger, and templates are found again by their text
 NOT_ROWS = ("dag", "log_template")
@@ -27,6 +43,7 @@ PORTION = 1_000_000  # rows that one request reads back
 LOOKED_INTO = 60  # tables' DAGs whose rows are named
 AT_ONCE = 10  # of them in one request
 NAMED = 5  # keys in a sentence
+NO_DAG = "\\N"  # the DAG of rows that have none
 SIDES = ("missing", "extra", "changed", "touched")
 # rows that an environment's own DAG files state, too: theirs is the last word
 OWN_WORDS = ("dataset", "dataset_alias")
@@ -91,11 +108,7 @@ def compare(
     if not exports:
         return outcome
 
-    def offer(piece: dict[str, Any]) -> dict[str, Any]:
-        sent = {name: piece[name] for name in ("table", "sha256", "size", "rows", "path")}
-        return {**sent, **({"orphans": True} if piece.get("orphans") else {}), **place(piece)}
-
-    expected, found = read(exports, record, ask, offer, say)
+    expected, found = read(exports, record, ask, place, say)
     for dag in _left_behind(record, exports):
         outcome.list(
             "history", f"DAG {dag}", "came with an earlier export, whose filters were others; it is not compared"
@@ -106,7 +119,7 @@ def compare(
     if since:
         outcome.list("history", f"what ended before {since}", "came with an earlier export; it is not compared")
     outcome.runs = {dag: rows for dag, (rows, _digest) in found.get("dag_run", {}).items()}
-    lost = _lost(exports, record, ask, offer, outcome) if len(record.exports) > 1 else {}
+    lost = _lost(exports, record, ask, place, outcome) if len(record.exports) > 1 else {}
     differing = [
         (table, dag)
         for table in sorted(expected, key=lambda name: (TABLES[name]["phase"], name))
@@ -117,7 +130,7 @@ def compare(
         (table, dag): max(side.get(table, {}).get(dag, [0])[0] for side in (expected, found))
         for table, dag in differing[:LOOKED_INTO]
     }
-    named = _named(some, exports, record, ask, offer, say)
+    named = _named(some, exports, record, ask, place, say)
     judge(expected, found, differing, named, progress or {}, outcome, lost)
     return outcome
 
@@ -126,27 +139,35 @@ def read(
     exports: list[HistoryExport],
     record: Record,
     ask: Ask,
-    offer: Place,
+    place: Place,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Digests, Digests]:
     """(what the exports come to, what the environment has), asked for in portions."""
     expected = _expected(exports)
     found: Digests = {}
+    several = len(exports) > 1  # what they come to is read from the pieces, as later rows take the place of others
     for number, tables in enumerate(portions(expected)):
         if number:
             say(f"compared {number} of {len(portions(expected))} portions of the history")
         request = {**_request(exports, record), "tables": tables}
-        if (
-            len(exports) > 1
-        ):  # the agent reads from the pieces what they come to, as later rows take the place of others
-            wanted = {*tables, "dag_run"}
-            request["exports"] = [
-                [offer(piece) for piece in export.pieces() if piece["table"] in wanted] for export in exports
-            ]
+        if several and not is_sealed(record.bundle):
+            request["exports"] = [[_sent(piece, place) for piece in pieces] for pieces in _of_tables(exports, tables)]
         answer = ask(request)
         found.update({table: answer["digests"].get(table, {}) for table in tables})
         expected.update(answer.get("carried") or {})
+    if several and is_sealed(record.bundle):
+        tables = list(expected)
+        said = exports[-1].columns, _of_tables(exports, tables), record.read, exports[0].scope
+        expected.update(airflow_history_import.carried(tables, *said, record.bundle.digest_key))
     return expected, found
+
+
+def _of_tables(exports: list[HistoryExport], tables: Iterable[str]) -> list[list[dict[str, Any]]]:
+    """Each export's pieces of these tables, and of all but the first those that say which runs it has."""
+    return [
+        [piece for piece in export.pieces() if piece["table"] in {*tables, *(["dag_run"] if number else [])}]
+        for number, export in enumerate(exports)
+    ]
 
 
 def _left_behind(record: Record, exports: list[HistoryExport]) -> list[str]:
@@ -162,25 +183,43 @@ def _older_left_behind(record: Record, exports: list[HistoryExport]) -> str | No
     return since if since and any(one is None or one < since for one in former) else None
 
 
-def _lost(exports: list[HistoryExport], record: Record, ask: Ask, offer: Place, outcome: Outcome) -> Digests:
+def _lost(exports: list[HistoryExport], record: Record, ask: Ask, place: Place, outcome: Outcome) -> Digests:
     """Digests of rows that runs no longer had when a later export carried them: deletions are listed, not carried."""
+    later = [export.pieces() for export in record.exports[1:]]
+    folder, columns = is_sealed(record.bundle), exports[-1].columns
     wanted = {name for name, table in TABLES.items() if table["unit"] in ("run", "of_run")}
-    later = [export for export in exports if export is not record.exports[0]]
-    answer = ask(
-        {
-            **_request(exports, record),
-            "op": "deleted_history",
-            "tables": sorted(wanted & set(exports[-1].columns)),
-            "mark": exports[-1].mark,
-            "deltas": [[offer(piece) for piece in export.pieces() if piece["table"] in wanted] for export in later],
-        }
-    )
-    for table, rows in sorted(answer["rows"].items(), key=lambda entry: (TABLES[entry[0]]["phase"], entry[0])):
-        keys = answer["deleted"][table]
-        named = f"{_keys(keys, '')}{_more(rows, keys)}"
-        reason = f"{_rows(rows)} that the source has no longer stay in the environment: {named}"
+    sizes = {
+        table: sum(piece["size"] for pieces in later for piece in pieces if folder and piece["table"] == table)
+        for table in sorted(wanted & set(columns))
+    }
+    lost: Digests = {}
+    rows: dict[str, int] = {}
+    deleted: dict[str, list[Any]] = {}
+    for tables in _filled(sizes, INLINE):
+        deltas = [[piece for piece in pieces if piece["table"] in {*tables, "dag_run"}] for pieces in later]
+
+        def bare(piece: dict[str, Any]) -> dict[str, Any]:
+            return _lines_of(record, columns, piece, bare=True)
+
+        sent = [[_sent(piece, bare if folder else place) for piece in pieces] for pieces in deltas]
+        answer = ask(
+            {
+                **_request(exports, record),
+                "op": "deleted_history",
+                "tables": tables,
+                "mark": exports[-1].mark,
+                "deltas": sent,
+            }
+        )
+        lost.update(answer["lost"])
+        rows.update(answer["rows"])
+        deleted.update(answer["deleted"])
+    for table, count in sorted(rows.items(), key=lambda entry: (TABLES[entry[0]]["phase"], entry[0])):
+        keys = deleted[table]
+        named = f"{_keys(keys, '')}{_more(count, keys)}"
+        reason = f"{_rows(count)} that the source has no longer stay in the environment: {named}"
         outcome.list("history", f"{table}, deleted at the source", reason)
-    return answer["lost"]
+    return lost
 
 
 def _sum(*digests: list[Any] | None) -> list[Any] | None:
@@ -202,16 +241,51 @@ def _expected(exports: list[HistoryExport]) -> Digests:
 
 def portions(expected: Digests) -> list[list[str]]:
     """Tables that are asked for together."""
-    made: list[list[str]] = []
-    held = 0
-    for table in sorted(expected, key=lambda name: (TABLES[name]["phase"], name)):
-        rows = sum(rows for rows, _digest in expected[table].values())
-        if not made or held + rows > PORTION:
+    tables = sorted(expected, key=lambda name: (TABLES[name]["phase"], name))
+    return _filled({table: sum(rows for rows, _digest in expected[table].values()) for table in tables}, PORTION)
+
+
+def _filled(weights: Mapping[Any, float], limit: float, most: int = 1 << 30) -> list[list[Any]]:
+    """These in their order, so many together that they weigh no more than that, or alone."""
+    made: list[list[Any]] = []
+    held = 0.0
+    for one, weight in weights.items():
+        if not made or held + weight > limit or len(made[-1]) == most:
             made.append([])
             held = 0
-        made[-1].append(table)
-        held += rows
+        made[-1].append(one)
+        held += weight
     return made
+
+
+def _sent(piece: dict[str, Any], place: Place) -> dict[str, Any]:
+    """A piece as a request names it."""
+    sent = {name: piece[name] for name in ("table", "sha256", "size", "rows", "path")}
+    return {**sent, **({"orphans": True} if piece.get("orphans") else {}), **place(piece)}
+
+
+def _lines_of(
+    record: Record,
+    columns: Mapping[str, list[list[str]]],
+    piece: dict[str, Any],
+    dags: Iterable[str] | None = None,
+    bare: bool = False,
+) -> dict[str, Any]:
+    """The content of a folder's piece: all of its lines, or those of some DAGs. bare: without values, by which no row
+    is told from others.
+    """
+    table = piece["table"]
+    at = [name for name, _kind in columns[table]].index(TABLES[table]["dag"]) if dags is not None else 0
+    whose = {dag.encode() if dag == NO_DAG else airflow_history.escaped(dag).encode() for dag in dags or ()}
+    without = [at for at, (_name, kind) in enumerate(columns[table]) if bare and kind in ("value", "plain", "json")]
+    kept = []
+    for line in zlib.decompress(record.read(piece), 31).split(b"\n")[:-1]:
+        fields = line.split(b"\t")
+        if dags is None or fields[at] in whose:
+            for index in without:
+                fields[index] = airflow_history.NULL.encode()
+            kept.append(b"\t".join(fields) + b"\n")
+    return {"data": base64.b64encode(gzip.compress(b"".join(kept), 1)).decode()}
 
 
 def _request(exports: list[HistoryExport], record: Record) -> dict[str, Any]:
@@ -231,22 +305,40 @@ def _named(
     exports: list[HistoryExport],
     record: Record,
     ask: Ask,
-    offer: Place,
+    place: Place,
     say: Callable[[str], None],
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """The rows that differ, by key. differing: tables' DAGs, and how many rows each has."""
+    folder = is_sealed(record.bundle)
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for start in range(0, len(differing), AT_ONCE):
-        some = list(differing)[start : start + AT_ONCE]
-        say(f"naming what differs: {start} of {len(differing)}")
-        pieces = {
-            table: [offer(piece) for export in exports for piece in export.pieces() if piece["table"] == table]
-            for table in {table for table, _dag in some}
-        }
-        wanted = [
-            {"table": table, "dag": dag, "rows": differing[table, dag], "pieces": pieces[table]} for table, dag in some
-        ]
-        answer = ask({**_request(exports, record), "tables": [], "differences": wanted})["differences"]
+    pieces = {
+        table: [(number, piece) for number, export in enumerate(exports) for piece in export.pieces()
+                if piece["table"] == table]
+        for table in {table for table, _dag in differing}
+    }  # fmt: skip
+    weights = {}
+    for (table, dag), rows in differing.items():
+        size, of = (sum(piece[what] for _number, piece in pieces[table]) for what in ("size", "rows"))
+        weights[table, dag] = size * rows / (of or 1) if folder else 0.0
+    for some in _filled(weights, INLINE, AT_ONCE):
+        say(f"naming what differs: {len(found)} of {len(differing)}")
+        sent: dict[str, list[dict[str, Any]]] = {}
+        for table in {table for table, _dag in some}:
+            dags = [dag for one, dag in some if one == table]
+
+            def inside(piece: dict[str, Any], number: int, dags: list[str] = dags) -> dict[str, Any]:
+                # another DAG's row may have a number that an earlier export had for one of these
+                taken = TABLES[piece["table"]]["key"] == ("id",) and number > 0
+                some = None if taken or TABLES[piece["table"]]["dag"] is None else dags
+                return _lines_of(record, exports[-1].columns, piece, some)
+
+            sent[table] = [
+                _sent(piece, functools.partial(inside, number=number) if folder else place)
+                for number, piece in pieces[table]
+            ]
+        wanted = [{"table": table, "dag": dag, "rows": differing[table, dag]} for table, dag in some]
+        request = {**_request(exports, record), "tables": [], "differences": wanted, "pieces": sent}
+        answer = ask(request)["differences"]
         found.update({(table, dag): answer[table][dag] for table, dag in some})
     return found
 
@@ -265,7 +357,8 @@ def judge(
 ) -> None:
     """Fill the outcome's parity, and say of each difference why it is there, or that it has to be mended.
 
-    named: by (table, DAG id), {"missing", "extra", "changed", "touched": [key], "counts": {each: number}, "met"}.
+    named: by (table, DAG id), {"missing", "extra", "changed", "touched": [key], "counts": {each: number}, "met": runs
+    of these keys that are the environment's own, or ran there since, "ran": whether the DAG has run there}.
     lost: what the environment has beside what is expected, and is listed.
     """
     touched = _touched_runs(named)
@@ -298,8 +391,8 @@ def judge(
         for side in SIDES:
             keys = detail[side]
             room = spare.get(table, {})
-            excuse = _excuse(table, side, room, counts[side])
-            if excuse and side in room:  # what accounts for these accounts for no others
+            excuse = _excuse(table, side, room, counts[side], detail["ran"])
+            if excuse and counts[side] <= room.get(side, -1):  # what accounts for these accounts for no others
                 room[side] -= counts[side]
             left = [] if excuse else [key for key in keys if not _of_a_run(key, side, touched.get(dag), detail["met"])]
             if left:
@@ -336,11 +429,19 @@ _MEND = {
     "changed": f"unless they were changed on purpose, {ANEW} with history_on_conflict: overwrite",
     "touched": "",
 }
+_RAN = "their runs were cleared or ran there again, or were there before"
 _SINCE = {
-    "missing": "were taken away in the environment since: their runs ran there again, or were there before",
-    "extra": "came in the environment since: their runs ran there again, or were there before",
-    "changed": "are as the environment has them: their runs ran there again, or were there before",
+    "missing": f"were taken away in the environment since, or are in flight there: {_RAN}",
+    "extra": f"came in the environment since: {_RAN}",
+    "changed": f"are as the environment has them: {_RAN}",
     "touched": "were changed in the environment since they were brought",
+}
+# what Airflow adds to tables without a number, or takes away, once a DAG runs
+_OF_RUNNING = {
+    ("sla_miss", "extra"): "are the environment's own: the DAG has run there, and missed them",
+    ("rendered_task_instance_fields", "missing"): (
+        "were taken away by Airflow, which keeps those of a task's last runs: the DAG has run in the environment"
+    ),
 }
 
 
@@ -353,8 +454,8 @@ def _touched_runs(named: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[st
 
 
 def _of_a_run(key: Mapping[str, Any], side: str, touched: set[str] | None, met: Iterable[str]) -> bool:
-    """Whether the row's difference is accounted for: its run was touched since, was there before, or it is a row of
-    the environment's own (with an id that no import gives).
+    """Whether the row's difference is accounted for: its run was touched since or was there before (met), or it is a
+    row of the environment's own (with an id that no import gives).
     """
     if side == "touched":
         return True
@@ -364,7 +465,7 @@ def _of_a_run(key: Mapping[str, Any], side: str, touched: set[str] | None, met: 
     return side == "extra" and str(key.get("id", "-")).isdigit()
 
 
-def _excuse(table: str, side: str, spare: Mapping[str, int], count: int) -> str:
+def _excuse(table: str, side: str, spare: Mapping[str, int], count: int, ran: bool) -> str:
     """Why all of these rows differ, where the import or the table itself says so."""
     if table in OWN_WORDS and side != "missing":
         return "are as the environment's own DAG files state them"
@@ -372,7 +473,7 @@ def _excuse(table: str, side: str, spare: Mapping[str, int], count: int) -> str:
         return "were left out by the import, which lists them"
     if side == "changed" and count and count <= spare.get("changed", 0):
         return "hold what PostgreSQL does not, and were written as near as can be"
-    return ""
+    return _OF_RUNNING.get((table, side), "") if ran else ""
 
 
 def _unlooked(rows: int, there: int) -> str:
@@ -388,7 +489,7 @@ def _unlike(rows: int, there: int) -> str:
 def _called(table: str, dag: str) -> str:
     if dag == "":
         return table
-    return f"{table} of no DAG" if dag == "\\N" else f"{table} of DAG {dag}"
+    return f"{table} of no DAG" if dag == NO_DAG else f"{table} of DAG {dag}"
 
 
 def _rows(count: int) -> str:

@@ -109,6 +109,25 @@ def test_a_run_that_is_there_under_another_id(database: Database, policy: str, w
     assert differs == ({"dag_run", "task_instance"} if states[0] == "failed" else set())
 
 
+@pytest.mark.parametrize(("ended", "state"), [("'2099-01-01'", "failed"), ("'2020-01-01'", "success")])
+def test_what_ran_before_the_target_was_upgraded_to_2_5_is_compared_by_its_end(
+    database: Database, ended: str, state: str
+) -> None:
+    """Airflow wrote down no change of a row until then; rows that were imported from such a one give way to a delta."""
+    native_run(database, 2, when="NULL")
+    database.sql(f"UPDATE dag_run SET end_date = {ended}; UPDATE task_instance SET end_date = {ended}")
+    made = airflow(3)
+    made.connection.execute("UPDATE dag_run SET updated_at = NULL")
+    made.connection.execute("UPDATE task_instance SET updated_at = NULL")
+    lane_of(made, database).into(database, "newer")
+    states = "SELECT string_agg(state, ' ' ORDER BY run_id) FROM "
+    assert database.sql(states + "dag_run") == database.sql(states + "task_instance") == f"success {state} success"
+    made.connection.execute("UPDATE dag_run SET state = 'failed', end_date = '2024-02-01 00:00:00+00:00'")
+    made.connection.execute("UPDATE task_instance SET state = 'failed', end_date = '2024-02-01 00:00:00+00:00'")
+    lane_of(made, database, "b2").into(database, "newer")
+    assert database.sql(states + "dag_run") == database.sql(states + "task_instance") == "failed failed failed"
+
+
 @pytest.mark.parametrize(("when", "kept"), [("now()", True), ("'2020-01-01'", False)])
 def test_what_has_no_date_goes_with_its_task_instance(database: Database, when: str, kept: bool) -> None:
     native_run(database, 2, when=when)
@@ -284,6 +303,21 @@ def test_what_is_left_when_time_is_up_comes_with_the_next_call(database: Databas
     assert lane.into(database)["left"] == [] and counts(database) == [6] * 5
 
 
+def test_what_a_credential_that_expires_leaves_comes_with_the_next_call(database: Database) -> None:
+    lane = lane_of(airflow(), database)
+    given: list[Any] = []
+
+    def fetch(piece: Any) -> bytes:
+        if len(given) == 2:
+            raise importing._expired("S3 does not give history/7 any more: HTTP 403 AccessDenied")
+        given.append(piece)
+        return lane.fetch(piece)
+
+    answer = lane.into(database, fetch=fetch)
+    assert sorted(answer["done"]) == sorted(piece["sha256"] for piece in given) and answer["left"]
+    assert lane.into(database)["left"] == [] and counts(database) == [6] * 5
+
+
 # ------------------------------------------------------------------------------------------------ pauses, indexes, drop
 
 
@@ -359,6 +393,38 @@ def test_indexes_stay_while_tasks_run(database: Database) -> None:
     with pytest.raises(history.Unfit, match="tasks run on the target: etl.load"):
         importing.drop_indexes(database.target(), ["task_instance"])
     assert set(before.split("\n")) <= set(database.sql(DDL).split("\n"))
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_indexes_stay_while_something_holds_a_lock(
+    database: Database, monkeypatch: pytest.MonkeyPatch, passes: bool
+) -> None:
+    """A long query: meanwhile nobody waits for tables that are locked already."""
+    native_run(database, 1)
+    importing.pause_dags(database.target(), "show")
+    before, holder, waited = database.sql(DDL), database.connect(), []
+    holder.cursor().execute("SELECT * FROM xcom")
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        database.sql("SET lock_timeout = 1; SELECT 1 FROM dag_run, log_template, task_instance")  # nothing is locked
+        if passes:
+            holder.rollback()
+
+    monkeypatch.setattr(importing.time, "sleep", sleep)
+    monkeypatch.setattr(importing, "LOCK_WAIT", 0.2)
+    monkeypatch.setattr(importing, "LOCK_TRIES", 3)
+    tables = ["dag_run", "task_instance", "xcom"]
+    if passes:
+        dropped = importing.drop_indexes(database.target(), tables)
+        assert len(waited) == 1 and len(dropped) > 5
+        importing.finish(database.connect)
+    else:
+        with pytest.raises(history.Unfit, match="something on the target holds a lock: stop what runs there"):
+            importing.drop_indexes(database.target(), tables)
+        assert len(waited) == 2
+    holder.close()
+    assert database.sql(DDL) == before
 
 
 # --------------------------------------------------------------------------------------------------------- bad input
@@ -505,7 +571,8 @@ def test_differences_are_named_by_key(database: Database) -> None:
     assert named(lane, database, "task_instance") == {"changed": [changed]}
     missing = {**changed, "run_id": day.format(3), "key": "return_value"}
     assert named(lane, database, "xcom") == {"missing": [missing]}
-    assert named(lane, database, "task_fail") == {"extra": [{"id": "-99"}]}
+    run = database.sql("SELECT run_id FROM task_fail WHERE id = -99")
+    assert named(lane, database, "task_fail") == {"extra": [{"id": "-99", "run_id": run}]}
 
 
 def test_what_airflow_touched_since_is_told_from_what_differs(database: Database) -> None:

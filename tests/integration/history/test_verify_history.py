@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import base64
+import random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import S3Store
+from ansible_collections.mwaa.migration.plugins.module_utils._history import verify as module
 from ansible_collections.mwaa.migration.plugins.module_utils._history.interim import verified
 from ansible_collections.mwaa.migration.plugins.module_utils._history.record import HistoryExport, Record
 from ansible_collections.mwaa.migration.plugins.module_utils._history.verify import Outcome, compare
@@ -34,10 +37,12 @@ def airflow(days: int = 4) -> SmallAirflow:
 class Migration:
     """Exports of one Airflow, brought into one database, and what verifying says of it."""
 
-    def __init__(self, database: Database, made: SmallAirflow):
+    def __init__(self, database: Database, made: SmallAirflow, in_s3: bool = False):
         self.database, self.made, self.lanes = database, made, []
         self.bodies: dict[str, bytes] = {}
-        self.record = Record(SimpleNamespace(digest_key=KEY), "s1")  # type: ignore[arg-type]
+        store = object.__new__(S3Store) if in_s3 else None
+        self.record = Record(SimpleNamespace(digest_key=KEY, store=store), "s1")  # type: ignore[arg-type]
+        self.record.read = lambda piece: self.bodies[piece["sha256"]]  # type: ignore[method-assign]
         self.requests: list[dict[str, Any]] = []
 
     def export(self, full: bool = False, number: int | None = None, **options: Any) -> None:
@@ -142,7 +147,10 @@ def test_a_run_that_ran_again_in_the_environment_is_listed(migration: Migration)
     assert outcome.parity["dag_run"]["equal"] == 8 and outcome.parity["task_instance"]["equal"] == 7
 
 
-def test_a_later_export_takes_the_place_of_rows(migration: Migration) -> None:
+@pytest.mark.parametrize("in_s3", [False, True])
+def test_a_later_export_takes_the_place_of_rows(databases: Databases, in_s3: bool) -> None:
+    """Told here of a folder, whose pieces then stay where they are, and by the agent of a bucket."""
+    migration = Migration(databases.new("2.11.2"), airflow(), in_s3)
     migration.export()
     migration.bring()
     made = migration.made
@@ -161,6 +169,86 @@ def test_a_later_export_takes_the_place_of_rows(migration: Migration) -> None:
     [gone] = outcome.listed
     assert gone["id"] == "xcom, deleted at the source"
     assert "4 rows that the source has no longer stay in the environment: dag_id=hourly task_id=load" in gone["reason"]
+    assert ["exports" in one for one in migration.requests if one["op"] == "verify_history"] == [in_s3]
+
+
+def test_of_a_folder_only_what_is_asked_about_travels(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = migration.made
+    made.xcom("etl", "load", "large", random.Random(7).randbytes(60_000).hex().encode(), 4)
+    migration.export()
+    made.connection.execute("UPDATE task_instance SET hostname = 'b' WHERE dag_id = 'hourly'")
+    made.run("etl", 9, updated_at=moment(9))
+    made.task("etl", "load", 9, updated_at=moment(9))
+    made.xcom("etl", "load", "large", random.Random(8).randbytes(60_000).hex().encode(), 9)
+    migration.export()
+    migration.bring("overwrite")
+    migration.database.sql("UPDATE xcom SET value = '1' WHERE dag_id = 'hourly'; DELETE FROM log; DELETE FROM task_map")
+    monkeypatch.setattr(module, "INLINE", 40_000)
+    outcome = migration.verify()
+    assert {where for where, _what, _mend in outcome.errors} == {
+        "history: log of DAG etl",
+        "history: log of DAG hourly",
+        "history: xcom of DAG hourly",
+    }
+    assert sum(map(len, migration.bodies.values())) > 120_000
+    assert max(len(str(request)) for request in migration.requests) < 40_000
+    assert [len(one["differences"]) for one in migration.requests if one.get("differences")] == [2, 1]
+    monkeypatch.setattr(module, "INLINE", 1)
+    migration.requests.clear()
+    again = migration.verify()
+    assert again.errors == outcome.errors and again.listed == outcome.listed
+    assert [len(one["differences"]) for one in migration.requests if one.get("differences")] == [1, 1, 1]
+
+
+def test_the_pieces_of_a_table_are_named_once_in_a_request(databases: Databases) -> None:
+    migration = Migration(databases.new("2.11.2"), airflow(), in_s3=True)
+    migration.export()
+    migration.bring()
+    migration.database.sql("DELETE FROM log; DELETE FROM xcom")
+    assert len(migration.verify().errors) == 4
+    [request] = [one for one in migration.requests if one.get("differences")]
+    assert len(request["differences"]) == 4
+    assert {table: len(pieces) for table, pieces in request["pieces"].items()} == {"log": 1, "xcom": 1}
+
+
+def test_a_run_that_is_in_flight_again_is_the_environments(migration: Migration) -> None:
+    """Cleared a moment ago: an export of the environment would have none of its rows."""
+    migration.export()
+    migration.bring()
+    migration.database.sql(
+        "UPDATE dag_run SET state = 'queued', updated_at = now() WHERE dag_id = 'etl' AND run_id LIKE '%01-02T%'"
+    )
+    outcome = migration.verify()
+    assert outcome.errors == []
+    assert {entry["id"] for entry in outcome.listed} == {
+        f"{table} of DAG etl, missing" for table in ("dag_run", "task_instance", "task_fail", "xcom")
+    }
+    assert all("in flight there: their runs were cleared" in entry["reason"] for entry in outcome.listed)
+    migration.database.sql("DELETE FROM task_fail WHERE dag_id = 'etl'")
+    [(where, what, _mend)] = migration.verify().errors
+    assert where == "history: task_fail of DAG etl" and "4 rows missing (id=" in what and "01-01T" in what
+
+
+def test_what_is_wrong_is_named_before_many_runs_of_the_environments_own(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "LISTED", 2)
+    database = databases.new("2.11.2")
+    database.sql(
+        "INSERT INTO dag_run (dag_id, run_id, execution_date, run_type, state, clear_number) SELECT 'etl',"
+        " 'scheduled__2024-01-0' || n || 'T00:00:00.000000', '2024-01-01'::timestamptz + (n - 1) * interval '1 day',"
+        " 'manual', 'success', 0 FROM generate_series(1, 5) n"
+    )
+    migration = Migration(database, airflow(8))
+    migration.export()
+    migration.bring("skip")
+    outcome = migration.verify()
+    assert outcome.errors == [] and [entry["id"] for entry in outcome.listed] == ["dag_run of DAG etl, different"]
+    assert outcome.listed[0]["reason"].startswith("5 rows are as the environment has them")
+    database.sql("UPDATE dag_run SET run_type = 'manual' WHERE dag_id = 'etl' AND run_id LIKE '%01-07T%'")
+    [(where, what, _mend)] = migration.verify().errors
+    assert where == "history: dag_run of DAG etl"
+    assert "6 rows different (run_id=scheduled__2024-01-07T00:00:00.000000 and 5 more)" in what
 
 
 def test_dags_that_an_earlier_export_alone_had_are_listed(migration: Migration) -> None:
@@ -221,9 +309,7 @@ def test_rows_that_foreign_keys_leave_out_when_they_come_back_are_listed(migrati
 
 
 def test_more_than_can_be_named(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.mwaa.migration.plugins.module_utils._history import verify
-
-    monkeypatch.setattr(verify, "LOOKED_INTO", 1)
+    monkeypatch.setattr(module, "LOOKED_INTO", 1)
     migration.export()
     migration.bring()
     migration.database.sql("DELETE FROM log; UPDATE dag_run SET run_type = 'manual' WHERE id = -1")

@@ -205,7 +205,7 @@ def test_policies() -> None:
     overwrite, newer = mapping._conflict("overwrite"), mapping._conflict("newer")
     assert overwrite.startswith('("dag_id", "run_id") DO UPDATE SET ') and "IS DISTINCT FROM" in overwrite
     assert '"id" = ' not in overwrite  # what refers to the row goes on to
-    assert newer.startswith(overwrite) and "t.updated_at IS NULL OR coalesce(" in newer
+    assert newer.startswith(overwrite) and "CASE WHEN t.updated_at IS NOT NULL THEN coalesce(" in newer
     old = Schema("2.2.2").mapping("dag_run", "1.10.12")._conflict("newer")
     assert "updated_at" not in old and 'coalesce(t."end_date", t."start_date")' in old
 
@@ -332,6 +332,32 @@ def test_a_truncated_answer_is_asked_for_again_and_then_named(monkeypatch: pytes
     with pytest.raises(history.Unfit, match=r"not the one that was exported \(history/7\)") as refused:
         importing.import_piece(None, None, piece, body)
     assert "CANARY" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expired"),
+    [
+        (403, "<Code>AccessDenied</Code><Message>Request has expired</Message>", True),
+        (400, "<Code>ExpiredToken</Code><Message>The provided token has expired.</Message>", True),
+        (403, "<Code>AccessDenied</Code><Message>Access Denied</Message>", False),
+    ],
+)
+def test_a_permission_that_has_ended_is_told_from_one_that_never_was(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: str, expired: bool
+) -> None:
+    import urllib.error
+    import urllib.request
+
+    class Opener:
+        def open(self, request: Any, timeout: float) -> Any:
+            answer = io.BytesIO(f"<Error>{body}<Token>CANARY-token-0badcafe</Token></Error>".encode())
+            raise urllib.error.HTTPError(request.full_url, status, "no", {}, answer)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(urllib.request, "build_opener", Opener)
+    piece = {"table": "log", "path": "history/7", "url": "https://s3.test/CANARY-url-0badcafe", "sha256": "a" * 64}
+    with pytest.raises(history.Unfit, match="S3 does not give history/7") as refused:
+        importing.get_piece(piece)
+    assert getattr(refused.value, "expired", False) is expired and "CANARY" not in str(refused.value)
 
 
 def test_our_own_dags_are_no_ones_to_pause() -> None:
