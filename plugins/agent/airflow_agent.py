@@ -120,6 +120,7 @@ def main(stdin, stdout_fd):
     except AgentError as error:
         answer = {"ok": False, "error": {"code": error.code, "message": error.message}}
     body = zlib.compress(json.dumps(answer).encode("utf-8"), 6)
+    answer = None  # of which there are enough copies now
     if key:
         try:
             body = fernet(key.encode("ascii")).encrypt(body)
@@ -127,10 +128,12 @@ def main(stdin, stdout_fd):
             answer = {"ok": False, "error": {"code": error.code, "message": error.message}}
             body = zlib.compress(json.dumps(answer).encode("utf-8"))
     # the connection plugins split lines and some add their own: keep ours short and marked
-    text = base64.b64encode(body).decode("ascii")
-    lines = [BEGIN] + [text[start : start + 16384] for start in range(0, len(text), 16384)] + [END, ""]
+    text = base64.b64encode(body)
     with io.open(stdout_fd, "wb", closefd=False) as out:
-        out.write("\n".join(lines).encode("ascii"))
+        out.write(BEGIN.encode("ascii") + b"\n")
+        for start in range(0, len(text), 16384):  # not all of them at once: it may be megabytes
+            out.write(text[start : start + 16384] + b"\n")
+        out.write(END.encode("ascii") + b"\n")
 
 
 REQUEST_ID = re.compile(r"^r[0-9a-f]{32}$")

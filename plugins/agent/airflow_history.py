@@ -2569,7 +2569,8 @@ def plan_history(source, request):
     return plan
 
 
-INLINE = 24 << 20  # bytes of pieces in one answer, where S3 cannot be reached from here
+INLINE = 6 << 20  # bytes of pieces in an answer, where S3 cannot be reached: sealing it takes eight times that
+ALONE = 24 << 20  # of a part that cannot be cut
 TOO_LARGE = "the parts are too large for one answer: plan them smaller, or ask for fewer"
 
 
@@ -2577,7 +2578,8 @@ def export_history(source, request):
     """Some parts of a plan.
 
     parts, scope: as planned. digest_key: base64. puts: [{"path", "url", "headers"}], more than enough of them; the
-    answer says which were used. Without puts the pieces are in the answer (objects[].data, base64).
+    answer says which were used. Without puts the pieces are in the answer (objects[].data, base64): INLINE bytes of
+    them at most, or ALONE where a part says "alone".
     impatient: S3 is tried once, to know early whether it is there.
     processes (2), seconds: no part is begun after.
     """
@@ -2596,10 +2598,11 @@ def export_history(source, request):
             tell=request.get("tell"),
         )
     held = [0]
+    most = ALONE if any(part.get("alone") for part in request["parts"]) else INLINE
 
     def keep(place, body):
         held[0] += len(body)
-        if held[0] > INLINE:
+        if held[0] > most:
             raise Unfit(TOO_LARGE)
         return {"data": base64.b64encode(body).decode("ascii")}
 

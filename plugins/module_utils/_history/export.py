@@ -31,6 +31,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bund
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import Faults, MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._history import Ask
 from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import (
+    ALONE,
     INLINE,
     PART,
     S3_REFUSES,
@@ -56,7 +57,7 @@ FIRST_SECONDS = 15  # the first round tells whether S3 can be reached
 URL_SECONDS = 900  # a part that was begun late in a round has the rest
 ROUND_BYTES = 2 << 30  # of tables, in one round
 ROUND_PARTS = 500
-SMALL_PART = 16 << 20  # bytes of a table in a part that goes over the connection
+SMALL_PART = 8 << 20  # bytes of a table in a part that goes over the connection
 PER_URL = 4 << 20  # bytes of a table for which one more URL is given
 ATTEMPTS = 3
 FOLLOWING = 3  # exports in one run, where each took more than one round
@@ -480,9 +481,11 @@ class Exporter:
         room = ROUND_BYTES if over == "s3" else INLINE / 2 / self._ratio
         for number, part in enumerate(missing):
             room -= part["bytes"]
-            if number and (room < 0 or number >= ROUND_PARTS):
+            if number and (room < 0 or number >= ROUND_PARTS or part.get("alone")):
                 return
             yield part
+            if part.get("alone"):
+                return
 
     def _round(self, progress: Progress, batch: list[dict[str, Any]], spare: int) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -535,7 +538,10 @@ class Exporter:
             self._ratio *= 2
             if len(parts) > 1 or progress.split(part):
                 return True
-            error = f"it has more than {INLINE >> 20} MB, which only a host that reaches S3 can send"
+            if not part.get("alone"):
+                part["alone"] = True
+                return True
+            error = f"it has more than {ALONE >> 20} MB, which only a host that reaches S3 can send"
             attempts[part["n"]] = ATTEMPTS
         weather = re.search(r"HTTP 5\d\d", error)  # S3 was reached
         if error.startswith(S3_REFUSES) and not weather and not any(one["objects"] for one in progress.export.parts):

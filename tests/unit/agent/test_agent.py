@@ -12,6 +12,7 @@ import io
 import json
 import os
 import threading
+import tracemalloc
 import zlib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from agent_loading import load
 from ansible_collections.mwaa.migration.plugins.module_utils import _bundle
 from cryptography.fernet import Fernet
 from hypothesis import given, settings
@@ -110,6 +112,25 @@ def test_an_unknown_operation_is_named(agent: ModuleType, monkeypatch: pytest.Mo
         "ok": False,
         "error": {"code": "unknown_operation", "message": "the agent knows no operation 'drop'"},
     }
+
+
+def test_an_answer_of_all_the_pieces_that_one_may_hold_is_sealed_in_64_mb(
+    agent: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pieces(_request: dict[str, Any]) -> dict[str, Any]:
+        return {"data": base64.b64encode(os.urandom(load("airflow_history").INLINE)).decode()}
+
+    monkeypatch.setitem(agent.OPERATIONS, "export_history", pieces)
+    monkeypatch.setattr(agent, "enter", lambda source: None)
+    line = json.dumps({"op": "export_history", "transport_key": Fernet.generate_key().decode()}).encode() + b"\n"
+    with Path(os.devnull).open("wb") as nowhere:
+        tracemalloc.start()
+        try:
+            agent.main(io.BytesIO(line), nowhere.fileno())
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert 20 << 20 < peak < 64 << 20
 
 
 def test_no_exception_tells_a_value(agent: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

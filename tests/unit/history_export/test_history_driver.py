@@ -295,9 +295,19 @@ def test_parts_too_large_for_an_answer_are_cut(folder: World, monkeypatch: pytes
     assert len([part for part in folder.record().exports[0].parts if part["table"] == "xcom"]) > 1
 
 
-def test_a_run_too_large_for_an_answer_is_named(folder: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_larger_than_an_answer_is_to_be_comes_alone(folder: World, monkeypatch: pytest.MonkeyPatch) -> None:
     noise(folder)
     monkeypatch.setattr(history, "INLINE", 800)
+    folder.export()
+    assert folder.record().exports[0].digests() == whole(folder)
+    alone = [one["parts"] for one in folder.requests if any(part.get("alone") for part in one.get("parts", ()))]
+    assert len(alone) == RUNS and all(len(parts) == 1 for parts in alone)
+
+
+def test_a_run_too_large_for_an_answer_is_named(folder: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise(folder)
+    monkeypatch.setattr(history, "INLINE", 400)
+    monkeypatch.setattr(history, "ALONE", 800)
     with pytest.raises(
         MigrationError, match=r"xcom 1 to 1, .* and 2 more: it has more than .* MB, which only a host that reaches S3"
     ):
