@@ -118,7 +118,7 @@ bench: setup ## run history beside mwaa-dr and psql, then memory: writes docs/pe
 
 KILLS ?= 50
 SEED_OF_KILLS ?= 1
-soak: setup ## kill -9 at random, 50 times each: the agent beside a PostgreSQL (15 minutes), then playbooks with real Airflows (two hours): [KILLS=50]
+soak: setup ## kill -9 at random, 50 times each: the agent beside a PostgreSQL (15 minutes), then playbooks with real Airflows (45 minutes): [KILLS=50]
 	@python tests/soak/soak_agent.py --kills $(KILLS) --seed $(SEED_OF_KILLS)
 	python tests/soak/soak_playbook.py --kills $(KILLS) --seed $(SEED_OF_KILLS)
 
