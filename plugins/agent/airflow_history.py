@@ -1967,10 +1967,12 @@ def _fits(engine, filters, omit):
         "schema": _digest_of([engine.name, sorted((name, sorted(has)) for name, has in engine.schema.items())]),
         "lines": lines_digest(),
         "server": _server(engine),
+        "life": _life(engine),
     }
 
 
 _UNFIT = (
+    ("life", "the source's database was made anew since the last export"),
     ("server", "the source's database is another one than that of the last export, or was set back"),
     ("schema", "the source's Airflow was upgraded since the last export"),
     ("target", "the target's tables are others than those of the last export"),
@@ -1984,12 +1986,13 @@ def _unfit_mark(engine, mark, fits):
     if not isinstance(mark, dict) or mark.get("form") != 1:
         return "the last export's mark is none that this version of the collection reads"
     for what, why in _UNFIT:
-        if mark["fits"].get(what) != fits[what]:
+        known = mark["fits"].get(what)
+        if known != fits[what] and not (what == "life" and None in (known, fits[what])):
             return why
     if engine.name == "postgresql":
         upto = int(engine.rows("SELECT txid_snapshot_xmax(txid_current_snapshot())")[0][0])
         if mark["xmin"] > upto:
-            return _UNFIT[0][1]
+            return dict(_UNFIT)["server"]
         if upto - mark["xmin"] >= (1 << 31) - 1000:
             return "the source's database has counted more than 2^31 transactions since the last export"
     return None
@@ -2006,6 +2009,16 @@ def _server(engine):
         if oid and engine.rows("SELECT has_function_privilege(%d::oid, 'execute')" % oid)[0][0]:
             found.append(engine.rows("SELECT %s::text FROM %s()" % (value, function))[0][0])
     return "/".join(map(str, found))
+
+
+def _life(engine):
+    """What stays with a database through copies, backups and upgrades until it is made anew (`airflow db reset`), and
+    numbers begin at 1 again: when Airflow wrote its first log template down. None: before 2.3.
+    """
+    if "log_template" not in engine.schema:
+        return None
+    rows = engine.rows("SELECT created_at FROM log_template WHERE id > 0 ORDER BY id LIMIT 1")
+    return time_text(rows[0][0]) if rows and rows[0][0] else None
 
 
 def _is_changed(engine, alias, name, after):

@@ -386,6 +386,11 @@ class Exporter:
         )
         if last and base:
             export.name_halves(last)
+        if last:
+            export.source = last.source
+            before, now = (one["fits"].get("life") for one in (last.mark, plan["mark"]))
+            if before and now and before != now:
+                export.source = source_name(self.identity, now)
         return Progress(self.bundle, export, plan["parts"], over)
 
     # -- rounds
@@ -416,7 +421,8 @@ class Exporter:
         if changed:
             order = {part["n"]: number for number, part in enumerate(progress.planned)}
             progress.export.parts.sort(key=lambda part: order[part["n"]])
-            self.record = self.record or Record(self.bundle, source_name(self.identity))
+            name = source_name(self.identity, progress.export.mark["fits"]["life"])
+            self.record = self.record or Record(self.bundle, name)
             self.record.add(progress.export)
             self.record.save()
         if self.store.read_tagged(PROGRESS):

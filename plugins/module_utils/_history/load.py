@@ -164,11 +164,14 @@ class Load:
         if faults.found:
             versions = ", ".join(sorted({part.export.target_version for part in self.parts}))
             faults.add(f"it was exported for Airflow {versions}: export it again with the environment's version")
-        if looked["sources"] and self.record.source not in looked["sources"] and not self.options.beside:
-            faults.add(
-                "the environment has history of another source already: set beside (the role's history_beside) to"
-                " have both"
+        sources = {self.record.source_of(part.export) for part in self.parts}
+        if sources - {*looked["sources"]} and len(sources.union(looked["sources"])) > 1 and not self.options.beside:
+            there = (
+                "the environment has history of another source already"
+                if looked["sources"]
+                else "the history is of two databases, as the source's was made anew between its exports"
             )
+            faults.add(f"{there}: set beside (the role's history_beside) to have both")
         faults.raise_if_any()
         self.left_out = looked["left_out"]
         for part in self.parts:
@@ -236,7 +239,7 @@ class Load:
         return {
             "op": "import_history",
             "bundle": part.export.id,
-            "source": self.record.source,
+            "source": self.record.source_of(part.export),
             "policy": self.options.on_conflict,
             "columns": part.export.columns,
             "dags": part.export.dags(),

@@ -35,6 +35,8 @@ class HistoryExport:
     What is not said here is as the agent's plan has it. parts are its answers to export_history, in the plan's order,
     each with the snapshot that it was read in: those of one round look at one.
     mark: what the next plan takes as `after`; the last export of a record has it.
+    source: where it is not the record's: the Airflow's database was made anew since, and has other rows under the same
+    numbers.
     """
 
     id: str
@@ -45,6 +47,7 @@ class HistoryExport:
     filters: dict[str, Any]  # dags, exclude, tables, since: as they were asked for
     after: str | None = None
     mark: Any = None
+    source: str | None = None
     columns: dict[str, list[list[str]]] = field(default_factory=dict)
     scope: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -165,7 +168,7 @@ class HistoryExport:
 
 
 class Record:
-    """A bundle's history. source: names the Airflow for import_history, the same for all exports of it."""
+    """A bundle's history. source: names the Airflow for import_history, the same for all exports of its database."""
 
     def __init__(self, bundle: Bundle, source: str, exports: Iterable[HistoryExport] = ()):
         self.bundle, self.source, self.exports = bundle, source, list(exports)
@@ -184,6 +187,9 @@ class Record:
             former.mark = None
         export.scope = {name: value for name, value in export.scope.items() if name not in ("runs", "after")}
         self.exports.append(export)
+
+    def source_of(self, export: HistoryExport) -> str:
+        return export.source or self.source
 
     def save(self) -> None:
         """Write it, in one step: from then on what it names counts."""
@@ -217,9 +223,13 @@ def is_sealed(bundle: Bundle) -> bool:
     return not isinstance(bundle.store, S3Store)
 
 
-def source_name(identity: dict[str, Any]) -> str:
-    """The text that names an Airflow to import_history. identity: as the agent's `inspect` gives it."""
+def source_name(identity: dict[str, Any], life: str | None = None) -> str:
+    """The text that names an Airflow to import_history. identity: as the agent's `inspect` gives it. life: what a plan
+    says of its database's.
+    """
     parts = [identity["database"], identity.get("airflow_home") or ""]
     if identity["database"].startswith("sqlite"):  # a path: it is said on every host
         parts.append(identity["hostname"])
+    if life:
+        parts.append(life)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -115,11 +115,15 @@ def compare(
         )
         for dags in found.values():
             dags.pop(dag, None)
+    same = _of_one_database(record, exports)
+    if len(same) < len(record.exports):
+        reason = "are of the source's database before it was made anew; they are not compared"
+        outcome.list("history", f"exports before {exports[0].at}", reason)
     since = _older_left_behind(record, exports)
     if since:
         outcome.list("history", f"what ended before {since}", "came with an earlier export; it is not compared")
     outcome.runs = {dag: rows for dag, (rows, _digest) in found.get("dag_run", {}).items()}
-    lost = _lost(exports, record, ask, place, outcome) if len(record.exports) > 1 else {}
+    lost = _lost(exports, record, ask, place, outcome) if len(same) > 1 else {}
     differing = [
         (table, dag)
         for table in sorted(expected, key=lambda name: (TABLES[name]["phase"], name))
@@ -176,6 +180,11 @@ def _left_behind(record: Record, exports: list[HistoryExport]) -> list[str]:
     return sorted({dag for export in record.exports if export not in exports for dag in export.dags()} - now)
 
 
+def _of_one_database(record: Record, exports: list[HistoryExport]) -> list[HistoryExport]:
+    """These and those before them whose rows have their numbers."""
+    return [one for one in record.exports if record.source_of(one) == record.source_of(exports[-1])]
+
+
 def _older_left_behind(record: Record, exports: list[HistoryExport]) -> str | None:
     """How far these go back, where exports before them went further."""
     since = exports[0].scope.get("since")
@@ -185,7 +194,7 @@ def _older_left_behind(record: Record, exports: list[HistoryExport]) -> str | No
 
 def _lost(exports: list[HistoryExport], record: Record, ask: Ask, place: Place, outcome: Outcome) -> Digests:
     """Digests of rows that runs no longer had when a later export carried them: deletions are listed, not carried."""
-    later = [export.pieces() for export in record.exports[1:]]
+    later = [export.pieces() for export in _of_one_database(record, exports)[1:]]
     folder, columns = is_sealed(record.bundle), exports[-1].columns
     wanted = {name for name, table in TABLES.items() if table["unit"] in ("run", "of_run")}
     sizes = {
@@ -291,7 +300,7 @@ def _lines_of(
 def _request(exports: list[HistoryExport], record: Record) -> dict[str, Any]:
     return {
         "op": "verify_history",
-        "source": record.source,
+        "source": record.source_of(exports[-1]),
         "columns": exports[-1].columns,
         "scope": exports[0].scope,
         "digest_key": base64.b64encode(record.bundle.digest_key).decode(),

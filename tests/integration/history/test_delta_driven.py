@@ -8,15 +8,17 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
 from ansible_collections.mwaa.migration.plugins.module_utils._history.load import Load, Options, inline
 from ansible_collections.mwaa.migration.plugins.module_utils._history.verify import compare
 from import_lane import Database, Databases
 from moving_airflow import MovingAirflow
-from small_airflow import history
+from small_airflow import history, moment
 from test_delta import OnPostgres, OnSqlite
 
 UNIT = Path(__file__).parents[2] / "unit"
@@ -83,3 +85,35 @@ def test_export_import_verify_by_turns(
         assert not again["changed"] and len(world.record().exports) == turn + 1
         airflow.clock += hours
         airflow.go(40)
+
+
+def test_a_source_whose_database_was_made_anew_loses_no_row(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its numbers begin at 1 again, and with them those of its log rows and jobs."""
+    world, target = World(monkeypatch, where=str(tmp_path / "bundle")), Target(databases.new("2.11.2"))
+    sql = world.airflow.connection.execute
+    for day, number in ((1, 5), (10, 3)):
+        for table in ("log_template", "dag_run", "log", "job"):
+            sql(f"DELETE FROM {table}")
+        world.airflow.insert("log_template", id=1, filename="f", elasticsearch_id="e", created_at=moment(day))
+        for one in range(number):
+            world.airflow.run("etl", day + one)
+            world.airflow.insert("log", dag_id="etl", dttm=moment(day + one), event=f"life of day {day}")
+            world.airflow.insert("job", dag_id="etl", state="success", latest_heartbeat=moment(day + one))
+        world.export()
+        record = world.record()
+        options = Options(seconds=60, on_conflict="skip", beside=day > 1)
+        if day > 1:
+            with pytest.raises(MigrationError, match="history of another source already: set beside"):
+                Load(record, target.ask, inline(record), replace(options, beside=False)).run()
+        Load(record, target.ask, inline(record), options).run()
+        outcome = compare(record, target.ask, inline(record))
+        assert outcome.errors == []
+        assert {outcome.parity[table]["equal"] for table in ("dag_run", "log", "job")} == {number}
+    for life, number in ((1, 5), (10, 3)):
+        assert target.database.sql(f"SELECT count(*) FROM log WHERE event = 'life of day {life}'") == f"{number}"
+    assert [target.database.sql(f"SELECT count(*) FROM {table}") for table in ("dag_run", "job")] == ["8", "8"]
+    assert [one["reason"] for one in outcome.listed if one["id"].startswith("exports before")] == [
+        "are of the source's database before it was made anew; they are not compared"
+    ]

@@ -274,6 +274,7 @@ def test_many_runs_are_cut_into_parts_that_each_run_is_in_once() -> None:
         ({"form": 7}, {}, "the last export's mark is none that this version of the collection reads"),
         ({"schema": "x"}, {}, "the source's Airflow was upgraded since the last export"),
         ({"server": "x"}, {}, "the source's database is another one than that of the last export, or was set back"),
+        ({"life": "x"}, {}, "the source's database was made anew since the last export"),
         ({"lines": "x"}, {}, "the last export was made by another version of this collection"),
     ],
 )
@@ -281,12 +282,20 @@ def test_a_mark_that_does_not_fit_gives_a_full_plan(
     change_mark: dict[str, Any], options: dict[str, Any], sentence: str
 ) -> None:
     airflow = filled()
+    airflow.insert("log_template", filename="f", elasticsearch_id="e", created_at=moment(1))
     mark = copy.deepcopy(marked(airflow))
     for name, value in change_mark.items():
         (mark if name == "form" else mark["fits"])[name] = value
     delta = Export(airflow.engine(), after=mark, **options)
     assert not delta.plan["delta"] and delta.plan["full_why"] == sentence
     assert len(delta.rows("dag_run")) == 10
+
+
+def test_of_older_sources_nobody_knows_when_their_database_was_made() -> None:
+    airflow = filled("2.2.2")
+    mark = marked(airflow)
+    assert mark["fits"]["life"] is None
+    assert history.make_plan(airflow.engine(), after={**mark, "fits": {**mark["fits"], "life": "x"}})["delta"]
 
 
 def test_of_chosen_dags_only_theirs_is_carried_and_listed() -> None:

@@ -397,6 +397,24 @@ def test_other_filters_mean_a_full_export(world: World) -> None:
     assert len(world.record().exports) == 2
 
 
+def test_a_database_that_was_made_anew_is_another_source(world: World) -> None:
+    """Its runs and log rows begin at 1 again; under one name they would be taken for those that were there."""
+    world.airflow.insert("log_template", filename="f", elasticsearch_id="e", created_at="2024-01-01 00:00:00.000000")
+    world.export()
+    world.airflow.connection.execute("UPDATE log_template SET created_at = '2024-05-05 00:00:00.000000'")
+    assert world.export()["findings"] == [
+        "everything is exported anew: the source's database was made anew since the last export"
+    ]
+    world.airflow.run("etl", 21)
+    assert world.export()["delta"]
+    record = world.record()
+    first, *others = [record.source_of(export) for export in record.exports]
+    assert first == record.source and others[0] == others[1] != first
+    world.bundle().store.delete(module.MANIFEST)
+    world.export()
+    assert world.record().source == others[0]  # it is the database's name, whatever the bundle knows
+
+
 def test_a_pattern_that_no_dag_has_is_named(world: World) -> None:
     world.parts_a_round = 10
     assert world.export(dags=("elt*", "etl"))["findings"] == [

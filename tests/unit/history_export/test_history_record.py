@@ -138,6 +138,7 @@ def test_one_airflow_has_one_name_whatever_the_bundle() -> None:
     server = {"database": "postgresql://db/airflow", "airflow_home": "/srv", "hostname": "a"}
     assert source_name(server) == source_name({**server, "hostname": "b"})
     assert source_name(server) != source_name({**server, "database": "postgresql://db/other"})
+    assert source_name(server, "2024-01-01") != source_name(server, "2024-05-05")
     file = {**server, "database": "sqlite:////srv/airflow.db"}
     assert source_name(file) != source_name({**file, "hostname": "b"})
 

@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -408,6 +409,19 @@ def test_another_source_s_history_is_there(world: World, target: Target) -> None
     assert target.ops() == ["history_progress"]
     load(target, beside=True).run()
     assert arrived(target) == rows_of(world) and target.requests[2]["beside"] is True
+
+
+def test_two_databases_of_one_source_are_beside_each_other(world: World, target: Target) -> None:
+    record = world.record()
+    record.exports.append(replace(record.exports[0], id="anew", source="another", parts=[]))
+    with pytest.raises(MigrationError, match="of two databases, as the source's was made anew between its exports"):
+        Load(record, target.ask, inline(record)).look()
+    Load(record, target.ask, inline(record), Options(beside=True)).look()
+    target.sources = [record.source]
+    with pytest.raises(MigrationError, match="has history of another source already: set beside"):
+        Load(record, target.ask, inline(record)).look()
+    target.sources.append("another")
+    Load(record, target.ask, inline(record)).look()
 
 
 def test_what_the_target_lacks_is_named_before_anything_is_done(world: World, target: Target) -> None:
