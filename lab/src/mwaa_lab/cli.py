@@ -104,7 +104,8 @@ def _dead(lab: LabDir) -> list[str]:
     if not _on_a_host(asked["source"]):
         parts += [DOOR]
     else:
-        parts += ["host"] if asked.get("source_database") == "sqlite" else ["postgres", "host"]
+        database = asked.get("source_database") or "postgresql"
+        parts += {"postgresql": ["postgres"], "mariadb": ["mariadb"], "sqlite": []}[database] + ["host"]
     return [f"{part} is dead" for part in parts if not processes.alive(lab, part)]
 
 
@@ -152,7 +153,7 @@ def _start_source(lab: LabDir, source: str, seed_data: str, engine: str, say: Pr
         _start_door(lab)
         if engine == "stub":
             return
-    if engine == "airflow" or lab.read()["asked"].get("source_database") != "sqlite":
+    if engine == "airflow" or lab.read()["asked"].get("source_database") not in ("mariadb", "sqlite"):
         from mwaa_lab.airflow.postgres import Postgres
 
         Postgres(lab).ensure()
@@ -424,7 +425,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     one.add_argument("--seed-data", default="small", choices=("small", "large", "none"), help="what the source holds")
     one.add_argument("--engine", default="airflow", choices=("airflow", "stub"), help="what environments are")
     one.add_argument(
-        "--source-database", default="postgresql", choices=("postgresql", "sqlite"), help="of the Airflow to be left"
+        "--source-database",
+        default="postgresql",
+        choices=("postgresql", "mariadb", "sqlite"),
+        help="of the Airflow to be left",
     )
     one.add_argument(
         "--source-python-host", metavar="X.Y", help="what python3 is on the source's hosts (the machine's)"

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from mwaa_lab import processes, ssh
-from mwaa_lab.airflow import install, versions
-from mwaa_lab.airflow.database import Database, OnPostgres, OnSqlite
+from mwaa_lab.airflow import install, mariadb, versions
+from mwaa_lab.airflow.database import Database, OnMariaDb, OnPostgres, OnSqlite
 from mwaa_lab.airflow.instance import Airflow, fernet_key, tail
 from mwaa_lab.airflow.postgres import Postgres
 from mwaa_lab.labdir import LabDir, LabError, write_json
@@ -37,6 +37,8 @@ KEY = "source"
 HOST_PROCESS = "host"
 RUN_SECONDS = 400.0
 START_SECONDS = 60.0
+PARSE_SECONDS = {"none": "30", "small": "300", "large": "3600"}
+"""After how long Airflow 2 reads a DAG file again that has not changed, by the seeds there are."""
 
 SETUP = """\
 from setuptools import setup
@@ -105,19 +107,20 @@ class Source:
         host = self.lab.environment(HOME=str(self.home), USER=ssh.USER, LOGNAME=ssh.USER)
         host["PATH"] = f"{self.python.parent}:{host['PATH']}"
         # The modest settings go to these processes alone: they are the machine's, not part of what is migrated.
-        # Files that changed are parsed at once however long this is; the others need not keep a core busy.
+        # Files that changed are parsed at once however long this is; the others need not keep a core busy. But Airflow
+        # 2.2 forgets when the next run of a DAG is due that has all the active runs it may have, until then.
         modest = airflow.modest()
-        # Without seeds there is little to parse, and it has to be: Airflow 2.2 forgets when the next run of a DAG with
-        # max_active_runs is due until it reads the file again.
-        if row.major == 2 and known["seed_data"] != "none":
-            modest["AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL"] = "3600"
+        if row.major == 2:
+            modest["AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL"] = PARSE_SECONDS[known["seed_data"]]
         if row.major >= 3:
             modest |= airflow.addresses()
         airflow.environ = {**host, **modest, **dict(line.split("=", 1) for line in lines)}
         return airflow
 
     def database(self, kind: str) -> Database:
-        """``kind``: postgresql or sqlite."""
+        """``kind``: postgresql, mariadb or sqlite."""
+        if kind == "mariadb":
+            return OnMariaDb(mariadb.MariaDb(self.lab), KEY)
         if kind == "sqlite":
             return OnSqlite(self.airflow_home / "airflow.db")
         return OnPostgres(Postgres(self.lab), KEY)
@@ -157,9 +160,12 @@ def prepare(lab: LabDir, airflow_version: str, seed_data: str, say: Callable[[st
     kind = lab.read()["asked"].get("source_database") or "postgresql"
     database = source.database(kind)
     login, password = "airflow", secret("database-password")
-    url = database.url if kind == "sqlite" else Postgres(lab).url(KEY, login, password)
+    database.ensure()
+    url = database.url_of(login, password)
 
     install.overlay(row, source.home / "venv")
+    if kind == "mariadb":
+        install.uv_pip(source.python, mariadb.DRIVER)
     if seed_data != "none":
         _install_extras(source, row)
     values = {

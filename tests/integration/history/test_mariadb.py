@@ -20,7 +20,9 @@ from ansible_collections.mwaa.migration.plugins.module_utils import _source
 from import_lane import Databases, Lane, history
 from moving_airflow import MovingAirflow
 from mwaa_lab.airflow import install
+from mwaa_lab.airflow.mariadb import root
 from mwaa_lab.airflow.versions import VERSIONS
+from mwaa_lab.labdir import LabError
 from small_airflow import KEY, SCHEMAS, Export, SmallAirflow
 from test_delta import of_runs, what_is_gone, without
 from test_history_export import fill
@@ -33,9 +35,10 @@ UNFIT = float("1.7976931348623157e308")  # MySQL's FLOAT holds six digits and 10
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
     pytest.importorskip("pymysql", reason="MariaDB's driver is missing: pip install -r requirements-dev.txt")
     try:
-        made = mariadb.MariaDB(tmp_path_factory.mktemp("mariadb") / "data")
-    except mariadb.Missing as missing:
+        root()
+    except LabError as missing:
         pytest.skip(str(missing))
+    made = mariadb.MariaDB(tmp_path_factory.mktemp("mariadb") / "lab")
     try:
         yield made
     finally:

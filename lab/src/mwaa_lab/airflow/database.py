@@ -1,7 +1,7 @@
 # Copyright: mwaa.migration contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The database of one Airflow: in the lab's PostgreSQL, or a file of SQLite as small installations have."""
+"""The database of one Airflow: in the lab's PostgreSQL or MariaDB, or a file of SQLite as small installations have."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import os
 import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
+from mwaa_lab.airflow.mariadb import MariaDb
 from mwaa_lab.airflow.postgres import Postgres
 from mwaa_lab.labdir import LabError
 
@@ -27,6 +28,9 @@ class Database(Protocol):
     @property
     def url(self) -> str:
         """As SQLAlchemy has it."""
+
+    def url_of(self, user: str, password: str) -> str:
+        """The same with a login, where there is one."""
 
     def ensure(self) -> None:
         """Running when this returns."""
@@ -51,15 +55,17 @@ class Database(Protocol):
 
 
 @dataclass(frozen=True)
-class OnPostgres:
-    server: Postgres
+class _OnServer:
+    server: Postgres | MariaDb
     name: str
-    suffix = ".sql"
     executor = "LocalExecutor"
 
     @property
     def url(self) -> str:
         return self.server.url(self.name)
+
+    def url_of(self, user: str, password: str) -> str:
+        return self.server.url(self.name, user, password)
 
     def ensure(self) -> None:
         self.server.ensure()
@@ -79,8 +85,20 @@ class OnPostgres:
     def load(self, place: Path) -> None:
         self.server.load(self.name, place)
 
-    def scratch(self, home: Path) -> Database:
+    def scratch(self, home: Path) -> Self:
         return replace(self, name=f"{self.name}-template")
+
+
+@dataclass(frozen=True)
+class OnPostgres(_OnServer):
+    server: Postgres
+    suffix = ".sql"
+
+
+@dataclass(frozen=True)
+class OnMariaDb(_OnServer):
+    server: MariaDb
+    suffix = ".mariadb.sql"
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,9 @@ class OnSqlite:
     @property
     def url(self) -> str:
         return f"sqlite:///{self.file}"
+
+    def url_of(self, user: str, password: str) -> str:
+        return self.url
 
     def ensure(self) -> None:
         """A file is always there."""
