@@ -1223,16 +1223,46 @@ def _not_own(column):
     )
 
 
-def pause_dags(target, action, dags=None):
+def _alone(target):
+    """Until the transaction ends, no import begins and no DAG is resumed."""
+    target.rows("SELECT pg_advisory_xact_lock(hashtext(%s))", (LEDGER,))
+
+
+def announce(target, bundle, seconds=0):
+    """This bundle is being imported, for so many seconds and until its next request could have begun: meanwhile no
+    import of another resumes a DAG.
+    """
+    target.begin()
+    _alone(target)
+    _note(target, "", "importing", bundle)
+    target.run(
+        "UPDATE %s SET at = clock_timestamp() + interval '%d seconds' WHERE bundle = '' AND kind = 'importing' AND name"
+        " = %%s" % (LEDGER, seconds + BELIEVED),
+        (bundle,),
+    )
+    target.commit()
+
+
+def _ended(target, bundle):
+    target.begin()
+    target.run("DELETE FROM %s WHERE bundle = '' AND kind = 'importing' AND name = %%s" % LEDGER, (bundle,))
+    target.commit()
+
+
+BELIEVED = 600  # seconds in which an import's next request begins, or none does
+
+
+def pause_dags(target, action, dags=None, bundles=()):
     """pause: what is unpaused is written down and paused, in one statement; what was written down stays so, however
     often this is called. resume: those of `dags` (nothing: all) that were written down are unpaused again, and no
     others; a DAG whose file Airflow has not read since its runs were imported is `waiting`, as its next run would
     still be the one that followed before. show: nothing. Gives {"changed": [dag_id], "unpaused": [those written down
-    that are not unpaused yet], "waiting": [those of them that a resume did not take]}.
+    that are not unpaused yet], "waiting": [those of them that a resume did not take], "importing": [bundles but these
+    that are being imported: nothing is resumed then, as the last of them does it]}.
     """
     target.begin()
     make_ledger(target)
-    changed, waiting = [], []
+    changed, waiting, importing = [], [], []
     if action == "pause":
         changed = target.rows(
             "WITH p AS (UPDATE dag SET is_paused = true WHERE is_paused IS NOT TRUE AND %s RETURNING dag_id),"
@@ -1240,7 +1270,12 @@ def pause_dags(target, action, dags=None):
             " SELECT dag_id FROM p" % (_not_own("dag_id"), LEDGER)
         )
     elif action == "resume":
-        known = _noted(target, "", "unpaused")
+        _alone(target)
+        found = target.rows(
+            "SELECT name FROM %s WHERE bundle = '' AND kind = 'importing' AND at > clock_timestamp()" % LEDGER
+        )
+        importing = sorted(row[0] for row in found if row[0] not in bundles)
+        known = _noted(target, "", "unpaused") if not importing else {}
         chosen = sorted(name for name in known if dags is None or name in dags)
         waiting = _not_read_since(target, chosen)
         changed = target.rows(
@@ -1252,7 +1287,7 @@ def pause_dags(target, action, dags=None):
         raise history.Unfit("DAGs are paused, resumed or shown, not %s" % action)
     answer = {"changed": sorted(row[0] for row in changed), "unpaused": sorted(_noted(target, "", "unpaused"))}
     target.commit()
-    return dict(answer, waiting=waiting) if action == "resume" else answer
+    return dict(answer, waiting=waiting, importing=importing) if action == "resume" else answer
 
 
 def forget_next_runs(target):
@@ -2070,6 +2105,7 @@ def import_history(source, request):
 
     def prepare(target):
         shift = register(target, request["source"], request.get("beside"), lambda: _some_runs(request, get_piece))
+        announce(target, request["bundle"], request.get("seconds") or 0)
         pause_dags(target, "pause")
         target.begin()
         waiting = _noted(target, "", "ddl")
@@ -2084,16 +2120,27 @@ def import_history(source, request):
     bundle = Bundle(request["bundle"], request["columns"], request["dags"], request.get("policy") or "skip", shift)
     until = time.time() + request["seconds"] if request.get("seconds") else None
     workers = request.get("workers") or 2
-    return import_parts(
-        connect,
-        bundle,
-        request["pieces"],
-        get_piece,
-        workers,
-        until,
-        search_path=search_path,
-        tell=request.get("tell"),
-    )
+    try:
+        answer = import_parts(
+            connect,
+            bundle,
+            request["pieces"],
+            get_piece,
+            workers,
+            until,
+            search_path=search_path,
+            tell=request.get("tell"),
+        )
+    except history.Unfit:  # which is the end of it
+        try:
+            _with_target(source, lambda target: _ended(target, bundle.identifier))
+        except Exception:  # nobody is held up for long
+            pass
+        raise
+    counted = request.get("counted") or {"before": {"pieces": 0}, "of": {"pieces": len(answer["done"])}}
+    over = counted["before"]["pieces"] + len(answer["done"]) >= counted["of"]["pieces"]
+    _with_target(source, lambda target: (_ended if over else announce)(target, bundle.identifier))
+    return answer
 
 
 def finish_history(source, request):
@@ -2199,15 +2246,18 @@ def deleted_history(source, request):
 
 
 def pauses(source, request):
-    """pause_dags with action and dags. seconds: how long to wait for Airflow to read the DAGs to be resumed again."""
+    """pause_dags with action, dags and bundles. seconds: how long to wait for Airflow to read the DAGs to be resumed
+    again.
+    """
 
     def act(target):
         until = time.time() + (request.get("seconds") or 0)
-        answer = pause_dags(target, request["action"], request.get("dags"))
+        wanted = request["action"], request.get("dags"), request.get("bundles") or ()
+        answer = pause_dags(target, *wanted)
         changed = answer["changed"]
         while answer.get("waiting") and time.time() < until:
             time.sleep(2.0)
-            answer = pause_dags(target, request["action"], request.get("dags"))
+            answer = pause_dags(target, *wanted)
             changed = sorted(set(changed) | set(answer["changed"]))
         return dict(answer, changed=changed)
 

@@ -106,6 +106,7 @@ class Load:
         self.brought = 0
         self.built: list[str] = []
         self.resumed: list[str] = []
+        self.notes: list[str] = []
 
     def run(self) -> dict[str, Any]:
         """Bring what is missing. MigrationError with the agent's sentence."""
@@ -264,7 +265,13 @@ class Load:
         self.built, self.left_out = finished["built"], finished["left_out"]
         if not self.options.resume:
             return []
-        answer = self.ask({"op": "pause_dags", "action": "resume", "seconds": self.options.seconds})
+        mine = [part.export.id for part in self.parts]
+        answer = self.ask({"op": "pause_dags", "action": "resume", "bundles": mine, "seconds": self.options.seconds})
+        if answer["importing"]:
+            self.notes.append(
+                "DAGs stay paused, since another import is under way in the environment, which resumes them when it"
+                " ends; where it was killed, run it again"
+            )
         self.resumed = answer["changed"]
         return answer["waiting"]
 

@@ -129,9 +129,11 @@ def import_history(ctx: Any) -> dict[str, Any]:
     key = params["kms_key_id"] or bundle.key["kms_key_id"]
     lane = AgentLane(ctx.aws, environment, key, history=True)
     with held_in([bundle.store], environment["Name"]) as before_writing:
-        result = Load(record, ask_of(lane, timeout), place, options, before_writing).run()
+        load = Load(record, ask_of(lane, timeout), place, options, before_writing)
+        result = load.run()
         remember(bundle, environment, record)
-    return {**result, **({"notes": lane.notes} if lane.notes else {})}
+    notes = [*lane.notes, *load.notes]
+    return {**result, **({"notes": notes} if notes else {})}
 
 
 def _nobody(_request: dict[str, Any]) -> dict[str, Any]:

@@ -332,13 +332,42 @@ def test_pauses_are_written_down_once_and_come_back(database: Database) -> None:
     assert importing.pause_dags(target, "pause") == {"changed": [], "unpaused": ["a", "c"]}
     with pytest.raises(history.Unfit, match="DAGs to unpause: a, c"):
         importing.drop(target)
-    assert importing.pause_dags(target, "resume", ["c"]) == {"changed": ["c"], "unpaused": ["a"], "waiting": []}
-    assert importing.pause_dags(target, "resume") == {"changed": ["a"], "unpaused": [], "waiting": []}
+    assert importing.pause_dags(target, "resume", ["c"]) == {
+        "changed": ["c"],
+        "unpaused": ["a"],
+        "waiting": [],
+        "importing": [],
+    }
+    assert importing.pause_dags(target, "resume") == {"changed": ["a"], "unpaused": [], "waiting": [], "importing": []}
     assert (
         database.sql("SELECT string_agg(dag_id, ' ' ORDER BY dag_id) FROM dag WHERE NOT is_paused") == "a c mwaa_agent"
     )
     assert importing.drop(target) == {"dropped": ["mwaa_migration_ledger"]}
     assert importing.drop(target) == {"dropped": []}
+
+
+def test_the_last_of_several_imports_resumes_what_was_paused(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.sql(
+        "INSERT INTO dag (dag_id, is_paused, max_active_tasks, max_consecutive_failed_dag_runs,"
+        " has_task_concurrency_limits) VALUES ('etl', false, 1, 0, false)"
+    )
+    target = database.target()
+    importing.make_ledger(target)
+    for bundle in ("a", "b"):
+        importing.announce(target, bundle, 60)
+        importing.pause_dags(target, "pause")
+    importing._ended(target, "a")
+    nothing = {"changed": [], "unpaused": ["etl"], "waiting": [], "importing": ["b"]}
+    assert importing.pause_dags(target, "resume", bundles=["a"]) == nothing
+    assert importing.pause_dags(target, "resume", bundles=["b"])["changed"] == [
+        "etl"
+    ]  # it stopped half way, and says so
+    importing.pause_dags(target, "pause")
+    monkeypatch.setattr(importing, "BELIEVED", -61)  # its last request is long ago
+    importing.announce(target, "b", 60)
+    assert importing.pause_dags(target, "resume", bundles=["a"])["changed"] == ["etl"]
 
 
 def test_what_airflow_has_not_read_since_its_runs_came_has_no_next_run(database: Database) -> None:

@@ -82,6 +82,23 @@ def test_a_nasty_history_from_request_to_digest(databases: Databases, lane: Lane
     assert ask(database, "drop_history") == {"dropped": ["mwaa_migration_ledger"]}
 
 
+def test_an_import_that_is_over_holds_up_no_other(databases: Databases, lane: Lane) -> None:
+    database = databases.new("2.11.2")
+    request = about(lane)
+    whole = {"before": {"pieces": 0}, "of": {"pieces": len(request["pieces"])}}
+    half = {**request, "pieces": request["pieces"][:2], "counted": whole}
+    ask(database, "import_history", **half)
+    assert ask(database, "pause_dags", action="resume")["importing"] == ["b1"]
+    assert ask(database, "pause_dags", action="resume", bundles=["b1"])["importing"] == []
+    missing = {**request["pieces"][2], "sha256": "0" * 64}
+    with pytest.raises(history.Unfit, match="is not the one that was exported"):
+        ask(database, "import_history", **{**half, "pieces": [missing]})
+    assert ask(database, "pause_dags", action="resume")["importing"] == []
+    ask(database, "import_history", **half)
+    ask(database, "import_history", **request, counted=whole)
+    assert ask(database, "pause_dags", action="resume")["importing"] == []
+
+
 def test_a_target_that_is_no_postgresql() -> None:
     source = Source(None)  # type: ignore[arg-type]
     source.name = "mysql"  # type: ignore[misc]

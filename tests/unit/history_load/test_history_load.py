@@ -44,6 +44,7 @@ class Target:
         self.unpaused: set[str] = set()
         self.indexes: list[str] = []
         self.left_out: list[dict[str, Any]] = []  # by foreign keys that came back, at this run's end or a former one's
+        self.importing: list[str] = []  # other bundles, at the same time
         self.not_read: list[str] = []  # DAGs whose files Airflow does not get to
         self.a_request: int | None = None
         self.die_after: int | None = None
@@ -133,11 +134,14 @@ class Target:
 
     def pause_dags(self, request: dict[str, Any]) -> dict[str, Any]:
         assert request["action"] == "resume" and not self.indexes
+        assert self.importing or set(request["bundles"]) == {export.id for export in self.world.record().exports}
+        if self.importing:
+            return {"changed": [], "unpaused": sorted(self.unpaused), "waiting": [], "importing": self.importing}
         waiting = sorted(self.unpaused & set(self.not_read))
         changed = sorted(self.unpaused - set(waiting))
         self.running.update(dict.fromkeys(changed, True))
         self.unpaused -= set(changed)
-        return {"changed": changed, "unpaused": sorted(self.unpaused), "waiting": waiting}
+        return {"changed": changed, "unpaused": sorted(self.unpaused), "waiting": waiting, "importing": []}
 
 
 class Signer:
@@ -359,6 +363,16 @@ def test_dags_that_airflow_has_not_read_stay_paused_until_another_run(world: Wor
     target.not_read = []
     assert load(target).run()["changed"] and target.running["etl"]
     assert not load(target).run()["changed"]
+
+
+def test_dags_stay_paused_while_another_bundle_is_on_its_way(world: World, target: Target) -> None:
+    target.importing = ["another"]
+    first = load(target)
+    assert first.run()["resumed"] == [] and not target.running["etl"]
+    assert "another import is under way in the environment, which resumes them" in first.notes[0]
+    target.importing = []
+    last = load(target)
+    assert last.run()["resumed"] == ["etl"] and last.notes == []
 
 
 def test_what_was_paused_may_stay_so(world: World, target: Target) -> None:
