@@ -289,7 +289,7 @@ class Exporter:
             "losses": export.losses,
             "faults": export.faults()[:LISTED],
             "deleted": export.deleted,
-            "not_carried": export.not_carried()[:LISTED],
+            "not_carried": export.not_carried(),
             "findings": list(dict.fromkeys(self.findings)),  # each plan has its own
         }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, S3Store
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
-from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import OWN_DAGS, TABLES
+from ansible_collections.mwaa.migration.plugins.module_utils._history.airflow_history import LISTED, OWN_DAGS, TABLES
 
 FOLDER = "history/"
 MANIFEST = FOLDER + "manifest.json"
@@ -155,10 +155,11 @@ class HistoryExport:
             listed.append(("task_instance", " ".join(str(part) for part in instance.values()), reason))
         for loss in self.losses:
             listed.append(("history", ".".join(filter(None, (loss["table"], loss["column"]))), loss["why"]))
-        for fault in self.faults():
+        faults = self.faults()
+        for fault in faults[:LISTED]:
             key = " ".join(str(part) for part in fault["key"].values())
             listed.append(("history", f"{fault['table']} {key}", fault["what"]))
-        more = sum(part.get("more_faults") or 0 for part in self.parts)
+        more = len(faults[LISTED:]) + sum(part.get("more_faults") or 0 for part in self.parts)
         if more:
             listed.append(("history", "others", f"{more} more values that could not be carried as they were"))
         for table, rows in sorted(self.deleted["rows"].items()):

@@ -180,6 +180,14 @@ def test_everything_that_stays_behind_is_listed() -> None:
     }
 
 
+def test_of_many_values_that_stay_behind_the_others_are_counted() -> None:
+    faults = [{"table": "xcom", "key": {"key": f"k{n}"}, "what": "left out"} for n in range(1400)]
+    listed = export(part(0, "xcom", faults=faults[:700], more_faults=5), part(1, "xcom", faults=faults[700:]))
+    *named, others = listed.not_carried()
+    assert [one["id"] for one in named] == [f"xcom k{n}" for n in range(1000)]
+    assert others["reason"].startswith("405 more values")
+
+
 def test_an_upload_of_unknown_length_signs_the_encryption_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     aws = FakeAws()
     signed: list[dict[str, Any]] = []
