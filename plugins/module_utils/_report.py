@@ -157,7 +157,7 @@ def verdict(report: Mapping[str, Any], equal: bool | None) -> tuple[str, str]:
     if not equal:
         return (
             "bad",
-            f"Not equal: {errors} {'thing needs' if errors == 1 else 'things need'} mending, see the findings.",
+            f"Not equal: {errors} {'error needs' if errors == 1 else 'errors need'} mending, see the findings.",
         )
     if report["not_carried"]:
         return "good", "Everything is equal, or listed with its reason."
@@ -188,7 +188,7 @@ def render(
     page.rule()
     warnings = sum(1 for finding in report["findings"] if finding.get("severity") == "warning")
     if warnings:
-        page.line(f"{warnings} finding{'s need' if warnings != 1 else ' needs'} you before the cutover.")
+        page.line(f"{warnings} warning{'s need' if warnings != 1 else ' needs'} you before the cutover.")
     page.line(verdict(report, equal)[1])
     if path:
         page.line(f"Report: {path}")
@@ -201,13 +201,15 @@ def _parity(page: Page, report: Mapping[str, Any]) -> None:
         row = "dags" if item["kind"] == "file" and item["id"].startswith("dags/") else _ROW_OF.get(item["kind"])
         if row:
             listed[row] += 1
+    # what is listed may not be in the source's number (a variable of the host's environment): an error decides
+    errors = (finding for finding in report["findings"] if finding.get("severity") == "error")
+    faulty = {_ROW_OF.get(str(finding.get("where")).partition(" ")[0]) for finding in errors}
     rows = []
     for kind in KINDS:
         counts = report["parity"][kind]
         known = [counts[name] for name in ("source", "target", "equal")]
-        mark = "" if None in known else (page.good if counts["equal"] == counts["source"] else page.bad)
-        if mark == page.bad and counts["source"] - counts["equal"] <= listed[kind]:
-            mark = page.good
+        good = kind not in faulty and counts["source"] - counts["equal"] <= listed[kind] if None not in known else False
+        mark = "" if None in known else page.good if good else page.bad
         rows.append(
             [_TITLES[kind], *(page.number(count) for count in known), page.number(listed[kind], zero=True), mark]
         )

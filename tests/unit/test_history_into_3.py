@@ -69,7 +69,7 @@ def test_before_the_first_export_a_look_says_that_the_history_is_to_come() -> No
 
 def test_an_airflow_3_without_the_history_takes_none() -> None:
     with pytest.raises(
-        MigrationError, match=r"has Airflow 3.2.1 already and not this history.* migration_history: false"
+        MigrationError, match=r"is of Airflow 3.2.1 already, which takes no history.* migration_history: false"
     ):
         due("prod", "3.2.1", environment("3.2.1"), [(record("a"), closed())])
 

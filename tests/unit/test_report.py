@@ -113,7 +113,7 @@ def test_the_page_keeps_its_width(width: int, ascii_only: bool) -> None:
 def test_the_page_says_how_it_stands() -> None:
     assert render(report(), equal=True)[-1] == " Everything is equal, or listed with its reason."
     assert render(report(not_carried=[], findings=[]), equal=True)[-1] == " Everything is equal."
-    assert render(report(), equal=False)[-1] == " Not equal: 1 thing needs mending, see the findings."
+    assert render(report(), equal=False)[-1] == " Not equal: 1 error needs mending, see the findings."
 
 
 def test_errors_are_shown_first() -> None:
@@ -152,6 +152,15 @@ def test_history_has_its_own_rows_below_the_others() -> None:
         " Task instances  1,000,000  1,000,000   999,998         2  ✓",
         " XComs                 500        499       499         –  ✗",
     ]
+
+
+def test_a_missing_variable_is_no_tick_however_much_is_listed() -> None:
+    counts = {"source": 41, "target": 40, "equal": 40}
+    made = report(not_carried=[{"kind": "variable", "id": f"of_the_host_{n}", "reason": "r"} for n in range(3)])
+    made["parity"]["variables"] = counts
+    made["findings"] = [{"severity": "error", "where": "variable region", "what": "is missing", "mend": ""}]
+    [row] = [line for line in render(made, equal=False) if line.startswith(" Variables")]
+    assert row.endswith("✗")
 
 
 def test_a_report_without_history_says_nothing_of_it() -> None:

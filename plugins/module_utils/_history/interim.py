@@ -110,9 +110,8 @@ def due(name: str, target: str, environment: Mapping[str, Any] | None, known: Se
     if at_least(version, "3.0"):
         if not held and not any(closed.exports for _record, closed in known):
             raise MigrationError(
-                f"environment {name} has Airflow {version} already and not this history, which can enter by"
-                f" {ENTRY} alone: take it down to {ENTRY} (mwaa_environment_upgrade), migrate into a new environment,"
-                " or set migration_history: false"
+                f"environment {name} is of Airflow {version} already, which takes no history: migrate into a new"
+                f" environment, bring it to {ENTRY} first (mwaa.migration.upgrade), or set migration_history: false"
             )
         late = "" if held else "; what was exported after that cannot be loaded any more"
         return Due("done", target, f"environment {name} has Airflow {version}, with its history{late}")
@@ -273,8 +272,8 @@ def known(record: Record, closed: Closed, environment: Mapping[str, Any]) -> ver
             errors=[
                 (
                     "history",
-                    f"environment {name} has Airflow {version} and not this history, which enters by {ENTRY} alone",
-                    f"take it down to {ENTRY} (mwaa_environment_upgrade) and run again, or set history to false",
+                    f"environment {name} is of Airflow {version}, which takes no history",
+                    f"bring it to {ENTRY} (mwaa.migration.upgrade) and run again, or set history to false",
                 )
             ],
         )
