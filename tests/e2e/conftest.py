@@ -146,7 +146,8 @@ class Lab:
         with suppress(Exception):
             mwaa = self.client("mwaa")
             name = self.shown["name"]
-            return mwaa.invoke_rest_api(Name=name, Path="/health", Method="GET")["RestApiStatusCode"] == 200
+            # /health is at another place in Airflow 3
+            return mwaa.invoke_rest_api(Name=name, Path="/version", Method="GET")["RestApiStatusCode"] == 200
         return False
 
     def processes(self) -> list[str]:
