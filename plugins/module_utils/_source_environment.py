@@ -31,7 +31,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils import (
     _startup,
     _versions,
 )
-from ansible_collections.mwaa.migration.plugins.module_utils._bundle import KINDS, Bundle, canonical
+from ansible_collections.mwaa.migration.plugins.module_utils._bundle import Bundle, canonical
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
     MigrationError,
     aws_errors,
@@ -42,7 +42,7 @@ from ansible_collections.mwaa.migration.plugins.module_utils._errors import (
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import environment as environments
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa import limits
 from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.clone import telling
-from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestClient, RestError
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent import PORTION, AgentLane
 from ansible_collections.mwaa.migration.plugins.module_utils._state.agent_starts import DAG_ID, POLL_DAG_ID
 from ansible_collections.mwaa.migration.plugins.module_utils._state.airflow_agent import looks_secret, sealed_state
@@ -199,9 +199,10 @@ class SourceEnvironment:
         """Airflow 3: REST lists names, descriptions and pools; the agent reads the values, portion by portion, since
         the time that one task takes grows as the square of the secrets that it has seen.
         """
-        listed = {kind: self._listed(kind) for kind in KINDS}
+        listed = {kind: self._listed(kind) for kind in ("variables", "connections")}
+        listed["pools"], faults = self._pools()
         state: dict[str, dict[str, Any]] = {"variables": {}, "connections": {}, "pools": listed["pools"]}
-        faults, hidden = [], []
+        hidden = []
         for kind in ("variables", "connections"):
             names = sorted(listed[kind])
             for start in range(0, len(names), PORTION):
@@ -216,7 +217,25 @@ class SourceEnvironment:
         return {**sealed, "faults": faults, "defaults": [], "hidden": sorted(set(hidden))}
 
     def _listed(self, kind: str) -> dict[str, dict[str, Any]]:
-        return RestLane(self.rest, kind, environments.version(self.environment), Masking(self.major)).read()
+        return self._rest_lane(kind).read()
+
+    def _rest_lane(self, kind: str) -> RestLane:
+        return RestLane(self.rest, kind, environments.version(self.environment), Masking(self.major))
+
+    def _pools(self) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+        """(pools, what of them cannot be carried)"""
+        try:
+            return self._listed("pools"), []
+        except RestError as error:
+            if error.status != 500:
+                raise
+        pools, unseen = self._rest_lane("pools").read_one_by_one()
+        reason = (
+            f"the REST API of Airflow {self.version} answers 500 for a pool with unlimited slots (-1), and does not say"
+            " which that is: make it at the target, if it is needed"
+        )
+        faults = [{"kind": "pool", "id": f"(unlimited {number + 1})", "reason": reason} for number in range(unseen)]
+        return pools, faults
 
     # -- code
 

@@ -54,6 +54,7 @@ ATTEMPTS = 20  # of a call that is not repeated blindly; what stands before it w
 CONN_ID = re.compile(r"[\w.-]{1,200}")  # helpers.validate_key (2.x), datamodels/connections.py (3.x)
 PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")  # needs no percent-encoding, whose way through MWAA is not documented
 DEFERRED_SINCE = (2, 7)
+FAILING = 20  # in a row: it is not that pools are unlimited
 UNLISTABLE_SECONDS = 2.0  # a 500 that repeating does not mend
 
 # DEFAULT_SENSITIVE_FIELDS (airflow/utils/log/secrets_masker.py of 2.11.2; airflow/_shared/secrets_masker of 3.2.1)
@@ -162,7 +163,7 @@ class RestLane:
         """{id: {field: value or Hidden}} of all there is, in pages."""
         key = {"variables": "key", "connections": "connection_id", "pools": "name"}[self.kind]
         found = {}
-        budget = UNLISTABLE_SECONDS if self.kind == "pools" and self.major < 3 else None
+        budget = UNLISTABLE_SECONDS if self.kind == "pools" and self.version < (3, 2) else None
         try:
             for rows in self.rest.pages(f"/{self.kind}", self.kind, {"order_by": "id"}, budget=budget):
                 for row in rows:
@@ -175,6 +176,29 @@ class RestLane:
                 ) from None
             raise
         return found
+
+    def read_one_by_one(self) -> tuple[dict[str, dict[str, Any]], int]:
+        """As read(), of pools in pages of one: (those that are shown, how many are not).
+
+        Airflow 3.0 answers 500, without a reason, where a page has a pool with unlimited slots (-1).
+        """
+        found: dict[str, dict[str, Any]] = {}
+        failed: list[int] = []
+        offset = 0
+        while True:
+            query = {"order_by": "id", "limit": 1, "offset": offset}
+            try:
+                rows = self.rest.call("GET", "/pools", query, budget=0).body["pools"]
+            except RestError as error:
+                if error.status != 500 or failed[-FAILING:] == list(range(offset - FAILING, offset)):
+                    raise
+                rows = [None]
+                failed.append(offset)
+            if not rows:
+                return found, len(failed)
+            for row in filter(None, rows):
+                found[row["name"]] = {name: self._field(name, row) for name in FIELDS["pools"]}
+            offset += 1
 
     def read_each(self, identifiers: Iterable[str]) -> dict[str, dict[str, Any]]:
         """As read(), of these pools alone and one by one, where all of them cannot be listed.

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.mwaa.migration.plugins.module_utils._errors import MigrationError
+from ansible_collections.mwaa.migration.plugins.module_utils._mwaa.rest import RestError
 from ansible_collections.mwaa.migration.plugins.module_utils._state.compare import Change, Hidden, compare
 from ansible_collections.mwaa.migration.plugins.module_utils._state.model import (
     Connection,
@@ -64,6 +66,31 @@ def test_an_unlimited_pool_breaks_the_list_of_airflow_2_and_is_told_by_that(make
     assert found["p"] == {"slots": 3, "description": "d", "include_deferred": False}
     assert found["endless"]["slots"] == -1 and isinstance(found["endless"]["description"], Hidden)
     assert "not there" not in found
+
+
+class PoolsOf30:
+    """The pools of an Airflow 3.0, some unlimited: a page with one of them is a 500 that says nothing."""
+
+    environment = "mine"
+
+    def __init__(self, *slots: int):
+        self.rows = [{"name": f"p{number}", "slots": many} for number, many in enumerate(slots)]
+
+    def call(self, _method: str, _path: str, query: dict[str, Any], budget: float) -> Any:
+        assert query["limit"] == 1 and budget == 0
+        page = self.rows[query["offset"] : query["offset"] + 1]
+        if any(row["slots"] < 0 for row in page):
+            raise RestError("GET /pools: Airflow answered 500: Internal Server Error", status=500)
+        return SimpleNamespace(body={"pools": page})
+
+
+def test_the_pools_beside_an_unlimited_one_are_read_from_airflow_3_0() -> None:
+    lane = RestLane(PoolsOf30(3, -1, 0, -1), "pools", (3, 0, 6), Masking(3))  # type: ignore[arg-type]
+    found, unseen = lane.read_one_by_one()
+    assert {name: fields["slots"] for name, fields in found.items()} == {"p0": 3, "p2": 0} and unseen == 2
+    broken = RestLane(PoolsOf30(*[-1] * 100), "pools", (3, 0, 6), Masking(3))  # type: ignore[arg-type]
+    with pytest.raises(RestError, match="500"):
+        broken.read_one_by_one()
 
 
 def test_no_secret_goes_by_bulk(make_target: Any) -> None:
