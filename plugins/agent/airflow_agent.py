@@ -1244,7 +1244,10 @@ def _read_by_sdk(kinds, wanted):
     try:
         from airflow.sdk import BaseHook
     except ImportError:
-        from airflow.sdk.bases.hook import BaseHook
+        try:
+            from airflow.sdk.bases.hook import BaseHook
+        except ImportError:  # 3.0
+            from airflow.hooks.base import BaseHook
     state, unreadable, notes = {}, {}, []
     nothing = object()
     for kind in kinds:
