@@ -1235,7 +1235,7 @@ class _Machine(object):
             argument = opcode.arg.reader(stream) if opcode.arg else None
             name = opcode.name
             if name in _LITERALS:
-                if type(argument) is int and argument.bit_length() > 10000:
+                if isinstance(argument, int) and argument.bit_length() > 10000:
                     raise Unreadable("it has a number of thousands of digits")
                 self.stack.append(_of_python_2(argument) if name in _BYTE_STRINGS else argument)
             elif name in _SIMPLE:

@@ -360,7 +360,7 @@ def test_rows_are_held_one_by_one() -> None:
     airflow, read = SmallAirflow("2.10.3"), []
     for day in range(1, 9):
         airflow.run("etl", day)
-    airflow.connection.create_function("large", 1, lambda number: read.append(number))
+    airflow.connection.create_function("large", 1, read.append)
     rows = airflow.engine().stream("SELECT large(id) FROM dag_run")
     next(rows)
     assert len(read) <= 2

@@ -239,7 +239,7 @@ def test_a_remote_log_may_have_expired(code: str, kind: type) -> None:
 
     with pytest.raises(MigrationError) as error:
         list(remote_log(S3()).events())
-    assert type(error.value) is kind and "s3://logs/p" in error.value.message
+    assert error.type is kind and "s3://logs/p" in error.value.message
 
 
 def test_old_targets_keep_old_names_and_selections_hold() -> None:
