@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mwaa_lab.labdir import MARKER, LabDir, write_json
+from mwaa_lab.labdir import MARKER, LabDir, LabError, write_json
 
 PROC = Path("/proc")
 
@@ -225,6 +225,46 @@ def free_port() -> int:
                 continue
             return port
     raise OSError("no free port between 15000 and 32000")
+
+
+def serve(
+    lab: LabDir,
+    name: str,
+    state: Path,
+    command: Callable[[int], list[str]],
+    env: dict[str, str],
+    ready: Callable[[], bool],
+) -> None:
+    """Start a server on a free port, which the file `state` remembers, and return when it is ready.
+
+    command: its command line with that port. ready: whether it answers there. :raises LabError: with its last words.
+    """
+    log = lab.logs / f"{name}.log"
+    for _attempt in range(3):
+        if not state.exists():
+            write_json(state, {"port": free_port()})
+        server = spawn(lab, name, command(json.loads(state.read_text())["port"]), env, log)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and server.poll() is None:
+            if ready():
+                return
+            time.sleep(0.05)
+        stop_named(lab, name)
+        if "Address already in use" not in log.read_text(errors="replace")[-2000:]:
+            break
+        state.unlink()  # another program took the port since
+    raise LabError(f"{name} does not start: {log.read_text(errors='replace')[-1000:].strip()}")
+
+
+def keep_output(argv: list[str], env: dict[str, str], place: Path) -> None:
+    """What a command prints, as a file that is whole or not there. :raises LabError: with the command's last words."""
+    draft = place.with_name(f".{place.name}.{os.getpid()}")
+    with draft.open("wb") as output:
+        run = subprocess.run(argv, env=env, stdout=output, stderr=subprocess.PIPE)
+    if run.returncode:
+        draft.unlink()
+        raise LabError(f"{Path(argv[0]).name} failed: {run.stderr.decode(errors='replace')[-500:]}")
+    draft.replace(place)
 
 
 @dataclass

@@ -55,11 +55,9 @@ def ask_of(lane: AgentLane, timeout: float) -> Ask:
 def created_at(environment: Mapping[str, Any]) -> str:
     """What tells an environment from another that had its name before."""
     made = environment.get("CreatedAt")
-    if isinstance(
-        made, datetime.datetime
-    ):  # botocore gives the zone of this machine, and the next run may be another's
-        made = made.astimezone(datetime.timezone.utc)
-    return str(made or "")
+    # botocore gives it in the zone of this machine, and the next run may be another's
+    utc = made.astimezone(datetime.timezone.utc) if isinstance(made, datetime.datetime) else made
+    return str(utc or "")
 
 
 def brought(bundle: Bundle, environment: Mapping[str, Any]) -> set[str]:

@@ -320,11 +320,11 @@ def _named(
     """The rows that differ, by key. differing: tables' DAGs, and how many rows each has."""
     folder = is_sealed(record.bundle)
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    pieces = {
-        table: [(number, piece) for number, export in enumerate(exports) for piece in export.pieces()
-                if piece["table"] == table]
-        for table in {table for table, _dag in differing}
-    }  # fmt: skip
+    pieces: dict[str, list[tuple[int, dict[str, Any]]]] = {table: [] for table, _dag in differing}
+    for number, export in enumerate(exports):
+        for piece in export.pieces():
+            if piece["table"] in pieces:
+                pieces[piece["table"]].append((number, piece))
     weights = {}
     for (table, dag), rows in differing.items():
         size, of = (sum(piece[what] for _number, piece in pieces[table]) for what in ("size", "rows"))

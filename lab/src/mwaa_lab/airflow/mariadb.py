@@ -9,13 +9,12 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from functools import cached_property
 from pathlib import Path
 
 from mwaa_lab import processes
 from mwaa_lab.airflow import install
-from mwaa_lab.labdir import LabDir, LabError, write_json
+from mwaa_lab.labdir import LabDir, LabError
 
 NAME = "mariadb"
 PACKAGES = ("mariadb-server-core", "mariadb-client-core", "mariadb-client", "liburing2", "libsnappy1v5", "libaio1")
@@ -117,28 +116,19 @@ class MariaDb:
         if processes.alive(self.lab, NAME) and self.ready():
             return
         processes.stop_named(self.lab, NAME, 30)
-        data, log = self.folder / "data", self.lab.logs / "mariadb.log"
+        data = self.folder / "data"
         if not data.exists():
             draft = self.folder / f"data.{os.getpid()}"
             self.programs.initialise(draft)
             draft.rename(data)
-        for _attempt in range(3):
-            if not self.state.exists():
-                write_json(self.state, {"port": processes.free_port()})
-            argv = [*self.programs.server(data), f"--port={self.port}", f"--socket={self.lab.temp / 'mariadb'}"]
-            argv += [f"--{setting}" for setting in SETTINGS]
-            environ = self.lab.environment(PYTHONPATH="", **self.programs.environment)
-            server = processes.spawn(self.lab, NAME, argv, environ, log)
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline and server.poll() is None:
-                if self.ready():
-                    return
-                time.sleep(0.05)
-            processes.stop_named(self.lab, NAME)
-            if "Address already in use" not in log.read_text(errors="replace")[-2000:]:
-                break
-            self.state.unlink()
-        raise LabError(f"MariaDB does not start: {log.read_text(errors='replace')[-1000:].strip()}")
+        socket = f"--socket={self.lab.temp / 'mariadb'}"
+        argv = [*self.programs.server(data), socket, *(f"--{setting}" for setting in SETTINGS)]
+        processes.serve(
+            self.lab, NAME, self.state, lambda port: [*argv, f"--port={port}"], self._environment(), self.ready
+        )
+
+    def _environment(self) -> dict[str, str]:
+        return self.lab.environment(PYTHONPATH="", **self.programs.environment)
 
     def ready(self) -> bool:
         return self.state.exists() and self._client("mysql", "select 1", check=False).returncode == 0
@@ -150,7 +140,7 @@ class MariaDb:
         # The statements go by standard input: what is in arguments shows in the process list.
         run = subprocess.run(
             self._command("mariadb", "--batch", "--raw", "--skip-column-names", "--connect-timeout=5", database),
-            env=self.lab.environment(PYTHONPATH="", **self.programs.environment),
+            env=self._environment(),
             input=sql,
             capture_output=True,
             text=True,
@@ -176,18 +166,8 @@ class MariaDb:
 
     def dump(self, database: str, place: Path) -> None:
         """The whole database as SQL."""
-        draft = place.with_name(f".{place.name}.{os.getpid()}")
-        with draft.open("wb") as output:
-            run = subprocess.run(
-                self._command("mariadb-dump", "--single-transaction", "--hex-blob", database),
-                env=self.lab.environment(PYTHONPATH="", **self.programs.environment),
-                stdout=output,
-                stderr=subprocess.PIPE,
-            )
-        if run.returncode:
-            draft.unlink()
-            raise LabError(f"mariadb-dump of {database} failed: {run.stderr.decode(errors='replace')[-500:]}")
-        draft.replace(place)
+        argv = self._command("mariadb-dump", "--single-transaction", "--hex-blob", database)
+        processes.keep_output(argv, self._environment(), place)
 
     def load(self, database: str, place: Path) -> None:
         self._client(database, place.read_text())

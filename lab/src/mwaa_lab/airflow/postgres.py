@@ -9,12 +9,11 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from functools import cached_property
 from pathlib import Path
 
 from mwaa_lab import processes
-from mwaa_lab.labdir import LabDir, LabError, write_json
+from mwaa_lab.labdir import LabDir, LabError
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -66,7 +65,7 @@ class Postgres:
         self.lab = lab
         self.state = lab.postgres / "server.json"
 
-    @cached_property
+    @property
     def port(self) -> int:
         return json.loads(self.state.read_text())["port"]
 
@@ -114,28 +113,14 @@ class Postgres:
         if processes.alive(self.lab, NAME) and self.ready():
             return
         processes.stop_named(self.lab, NAME)
-        log = self.lab.logs / "postgres.log"
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
         (self._data / "postmaster.pid").unlink(missing_ok=True)
-        for _attempt in range(3):
-            if not self.state.exists():
-                write_json(self.state, {"port": processes.free_port()})
-            argv: list[str | Path] = [self._bin / "postgres", "-D", self._data, "-p", str(self.port)]
-            for key, value in SETTINGS.items():
-                argv += ["-c", f"{key}={value}"]
-            server = processes.spawn(self.lab, NAME, self._command(*argv), self.lab.environment(PYTHONPATH=""), log)
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline and server.poll() is None:
-                if self.ready():
-                    return
-                time.sleep(0.05)
-            processes.stop_named(self.lab, NAME)
-            if "Address already in use" not in log.read_text(errors="replace")[-2000:]:
-                break
-            self.state.unlink()
-            self.__dict__.pop("port", None)
-        raise LabError(f"PostgreSQL does not start: {log.read_text(errors='replace')[-1000:].strip()}")
+        argv = self._command(self._bin / "postgres", "-D", self._data)
+        for key, value in SETTINGS.items():
+            argv += ["-c", f"{key}={value}"]
+        environ = self.lab.environment(PYTHONPATH="")
+        processes.serve(self.lab, NAME, self.state, lambda port: [*argv, "-p", str(port)], environ, self.ready)
 
     def _initialise(self) -> None:
         self.lab.postgres.mkdir(exist_ok=True)
@@ -208,24 +193,8 @@ class Postgres:
 
     def dump(self, database: str, place: Path) -> None:
         """The whole database as SQL."""
-        draft = place.with_name(f".{place.name}.{os.getpid()}")
-        argv: list[str | Path] = [
-            self._bin / "pg_dump",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-U",
-            "postgres",
-            "-d",
-            database,
-        ]
-        with draft.open("wb") as output:
-            run = subprocess.run([*argv, "--no-owner"], env=self._client(), stdout=output, stderr=subprocess.PIPE)
-        if run.returncode:
-            draft.unlink()
-            raise LabError(f"pg_dump of {database} failed: {run.stderr.decode(errors='replace')[-500:]}")
-        draft.replace(place)
+        argv = [str(self._bin / "pg_dump"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database]
+        processes.keep_output([*argv, "--no-owner"], self._client(), place)
 
     def load(self, database: str, place: Path) -> None:
         self._psql(database, place.read_text())
