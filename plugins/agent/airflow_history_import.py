@@ -1502,7 +1502,7 @@ def _left_out(target):
 def verify(engine, tables, columns, scope, key, dags, shifts=(0, None), of_runs=False, since=None):
     """Digests of what was imported, read back: {table: {dag_id: [rows, hex]}}, comparable with an export's.
 
-    of_runs: of the runs in the temporary table that `_stage_runs` made, nothing else of tables that belong to runs.
+    of_runs: of the runs in the temporary table that `_stage_keys` made, nothing else of tables that belong to runs.
     since: nothing that is older, as of a plan.
 
     engine: history.Engine of the target. columns: {table: [[name, kind]]} of the lines. scope: the plan's (its hash).
@@ -2198,19 +2198,16 @@ def verify_history(source, request):
 
     source, columns, scope, digest_key (base64), dags: as for the import. tables: some. differences: [{"table", "dag",
     "rows"}], asked for one by one, and pieces: {table: all of them} for these. exports: [pieces], asks for `carried`.
-    runs: pieces of dag_run, for digests of these runs alone. since: of the target, nothing that is older.
+    since: of the target, nothing that is older.
     """
 
     found = _with_target(source, lambda target: _shifts(target, request["source"]))
     columns, key = request["columns"], base64.b64decode(request["digest_key"])
     answer = {"digests": {}, "differences": {}, "carried": {}}
-    engine = source.connect(writable=True) if request.get("runs") else source.connect()
+    engine = source.connect()
     tables = [table for table in request.get("tables") or () if table in engine.schema]
-    if request.get("runs"):
-        _stage_keys(engine, "dag_run", columns, [request["runs"]], get_piece)
-    of_runs = bool(request.get("runs"))
     since = request.get("since")
-    answer["digests"] = verify(engine, tables, columns, request["scope"], key, request["dags"], found, of_runs, since)
+    answer["digests"] = verify(engine, tables, columns, request["scope"], key, request["dags"], found, since=since)
     for one in request.get("differences") or ():
         table, dag = one["table"], one["dag"]
         pieces = request["pieces"][table]
